@@ -1,0 +1,79 @@
+"""vicc learns to understand video without labels: an RGB and an optical-flow encoder that teach each other.
+
+The names below are the public interface; they are imported on first use, so that `import vicc` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vicc.version import __version__
+
+if TYPE_CHECKING:
+    from vicc.backbones import create_backbone, list_backbones, register_backbone
+    from vicc.configs import PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
+    from vicc.data.store import Store
+    from vicc.errors import ViccError
+    from vicc.evaluation.features import extract_features
+    from vicc.evaluation.report import write_report
+    from vicc.evaluation.retrieve import retrieve
+    from vicc.methods.encoder import Encoder
+    from vicc.prepare.build import prepare
+    from vicc.recipes import create_recipe
+    from vicc.training.checkpoint import load_encoder
+    from vicc.training.pretrain import pretrain
+    from vicc.training.stage import Recipe, Stage
+
+_PLACES = {
+    "Encoder": "vicc.methods.encoder",
+    "PrepareConfig": "vicc.configs",
+    "PretrainConfig": "vicc.configs",
+    "Recipe": "vicc.training.stage",
+    "ReportConfig": "vicc.configs",
+    "RetrieveConfig": "vicc.configs",
+    "Stage": "vicc.training.stage",
+    "Store": "vicc.data.store",
+    "ViccError": "vicc.errors",
+    "create_backbone": "vicc.backbones",
+    "create_recipe": "vicc.recipes",
+    "extract_features": "vicc.evaluation.features",
+    "list_backbones": "vicc.backbones",
+    "load_encoder": "vicc.training.checkpoint",
+    "prepare": "vicc.prepare.build",
+    "pretrain": "vicc.training.pretrain",
+    "register_backbone": "vicc.backbones",
+    "retrieve": "vicc.evaluation.retrieve",
+    "write_report": "vicc.evaluation.report",
+}
+
+__all__ = [
+    "Encoder",
+    "PrepareConfig",
+    "PretrainConfig",
+    "Recipe",
+    "ReportConfig",
+    "RetrieveConfig",
+    "Stage",
+    "Store",
+    "ViccError",
+    "__version__",
+    "create_backbone",
+    "create_recipe",
+    "extract_features",
+    "list_backbones",
+    "load_encoder",
+    "prepare",
+    "pretrain",
+    "register_backbone",
+    "retrieve",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vicc' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,24 @@
+"""torchvision's video models, also where torchvision comes without its compiled operators.
+
+A CPU build of torch beside the ordinary wheel of torchvision cannot load torchvision's compiled operators, and then
+`import torchvision` itself fails: it adds shape rules to `torchvision::nms` (and, in newer ones, `qnms`), which do not
+exist. vicc needs neither, so it declares them (without an implementation) and imports again.
+"""
+
+import torch
+
+_library: torch.library.Library | None = None  # kept: its declarations go when it does
+
+try:
+    import torchvision
+except RuntimeError as error:
+    if "torchvision::nms" not in str(error):
+        raise
+    _library = torch.library.Library("torchvision", "DEF")
+    for _operator in ("nms", "qnms"):
+        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision  # noqa: F401
+
+from torchvision.models.video.s3d import S3D, SepInceptionBlock3D, TemporalSeparableConv  # noqa: E402
+
+__all__ = ["S3D", "SepInceptionBlock3D", "TemporalSeparableConv"]

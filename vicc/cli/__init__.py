@@ -1,0 +1,127 @@
+"""Words to calls. `COMMANDS` is the whole command line: a command is a library function, its config becomes the flags.
+
+Nothing heavy is imported before a command is known, so that `vicc --help` answers at once.
+"""
+
+import errno
+import inspect
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from vicc.errors import ViccError
+from vicc.version import __version__
+
+EXIT_BAD_INPUT, EXIT_STOPPED = 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command by the names of its parts: `config` in vicc.configs, `run` in vicc.cli.commands."""
+
+    summary: str
+    config: str
+    run: str
+
+
+COMMANDS = {
+    "demo": Command("walk the whole road on drawn videos, in minutes", "DemoConfig", "demo"),
+    "demo-videos": Command("write the demo's videos", "DemoVideosConfig", "demo_videos"),
+    "prepare": Command("videos to a store: decode, optical flow", "PrepareConfig", "prepare"),
+    "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
+    "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
+    "report": Command("a run to one HTML page", "ReportConfig", "report"),
+    "recipes": Command("list the recipes, or show one", "RecipesConfig", "recipes"),
+}
+
+_HELP = """usage: vicc COMMAND [OPTIONS]
+
+vicc learns to understand video without labels: an RGB encoder and an optical-flow encoder that teach each other.
+
+commands:
+{commands}
+
+options of every command:
+  --help     what the command does, its options, an example
+  --json     print one JSON document on standard output instead of a table
+  --debug    on an error, print the traceback as well
+
+example, from a folder of videos to a table and a page:
+  vicc prepare videos --store store
+  vicc pretrain --store store --run run
+  vicc retrieve --store store --run run
+  vicc report --store store --run run
+
+To see all of it on drawn videos, in minutes: vicc demo
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard error), 130 stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"vicc {__version__}")
+        return 0
+    name, words = words[0], words[1:]
+    if name not in COMMANDS:
+        return _complain(f"There is no command {name!r}. Commands: {', '.join(COMMANDS)}. See: vicc --help")
+    as_json, debug = "--json" in words, "--debug" in words
+    words = [word for word in words if word not in ("--json", "--debug")]
+    try:
+        # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
+        signal.signal(signal.SIGTERM, _interrupt)
+        return _run(name, words, as_json)
+    except ViccError as error:
+        status = _complain(str(error))
+    except KeyboardInterrupt:
+        status = EXIT_STOPPED
+        print("stopped; the same command continues where it was", file=sys.stderr)
+    except OSError as error:
+        status = _complain(_disk_error(error))
+    if debug:
+        traceback.print_exc()
+    return status
+
+
+def _run(name: str, words: list[str], as_json: bool) -> int:
+    import tyro  # here, not above: it takes half of the time that `vicc --help` may take
+
+    command = COMMANDS[name]
+    config_type = getattr(import_module("vicc.configs"), command.config)
+    # The whole docstring, not tyro's reading of it, which drops the example.
+    config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=inspect.getdoc(config_type))
+    result = getattr(import_module("vicc.cli.commands"), command.run)(config)
+    if as_json:
+        json.dump(result.document, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        result.show()
+    return int(result.status)
+
+
+def _complain(message: str) -> int:
+    print(f"vicc: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _disk_error(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"The disk is full or a size limit is reached{where}: {error.strerror}. "
+            "Free some space and give the same command again."
+        )
+    return f"A file could not be read or written{where}: {error.strerror or error}."
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,212 @@
+"""The settings of every command, one dataclass each: a field's docstring is the flag's help.
+
+A leaf, free of heavy imports, so that `vicc COMMAND --help` answers at once. Contradictions are refused here, in the
+words of the flags.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from vicc.errors import ViccError
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class DemoVideosConfig:
+    """Write the demo's videos: a drawn figure doing ten actions, as .mp4 files in class folders.
+
+    Example:
+        vicc demo-videos videos --train 200 --test 100 --seed 0
+    """
+
+    folder: Annotated[Path, Positional]
+    """Folder to write into; gets train/ACTION/*.mp4 and test/ACTION/*.mp4."""
+    train: int = 200
+    """Training videos, all ten actions together."""
+    test: int = 100
+    """Test videos, all ten actions together."""
+    seed: int = 0
+    """Videos of the same seed are the same, pixel for pixel."""
+    workers: int | None = None
+    """Processes that draw. Default: one for each core."""
+
+    def __post_init__(self) -> None:
+        if self.train < 10 or self.test < 0:
+            raise ViccError(f"--train {self.train} --test {self.test}: expected at least 10 and 0 videos.")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Decode a folder of videos, compute optical flow and write both to a store that training reads.
+
+    Given again, it continues where it stopped. Files that cannot be read are listed with their reason.
+    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ around either.
+
+    Example:
+        vicc prepare videos --store store
+    """
+
+    videos: Annotated[Path, Positional]
+    """Folder of videos; searched at every depth."""
+    store: Path
+    """Folder of the store; made if it does not exist."""
+    flow: Literal["dis", "tvl1"] = "dis"
+    """Optical flow: Dense Inverse Search, or the published and slower TV-L1."""
+    flow_bound: float = 20.0
+    """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is more precise."""
+    short_side: int = 128
+    """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
+    jpeg_quality: int = 90
+    """Quality of the stored frames, 1 to 100."""
+    groups: Path | None = None
+    """CSV with the columns path, group (and label): clips of one group are never split between training and test.
+    Default: VIDEOS/groups.csv where there is one."""
+    min_frames: int = 3
+    """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
+    workers: int | None = None
+    """Processes that decode. Default: one for each core."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+
+    def __post_init__(self) -> None:
+        _require(8 <= self.short_side <= 2048, f"--short-side {self.short_side}: expected 8 to 2048 pixels.")
+        _require(1 <= self.jpeg_quality <= 100, f"--jpeg-quality {self.jpeg_quality}: expected 1 to 100.")
+        _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
+        _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
+        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Train the encoders of a recipe on a store, without labels, stage after stage.
+
+    Given again with the same --run it resumes, in the middle of an epoch if need be, or says that it is finished.
+
+    Example:
+        vicc pretrain --recipe demo --store store --run run
+        vicc pretrain --recipe default --store store --run run --set rgb-1.epochs=50 --dry-run
+    """
+
+    store: Path
+    """Store made by `vicc prepare`."""
+    run: Path
+    """Folder of the run: checkpoints, logs, encoders."""
+    recipe: str = "default"
+    """Name of the recipe; `vicc recipes` lists them."""
+    seed: int = 31
+    """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
+    set: list[str] = field(default_factory=list)
+    """Changes to the recipe, each STAGE.FIELD=VALUE, for instance rgb-1.epochs=50 flow-1.learning_rate=0.3."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps. Default: the best that is there."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast with channels_last_3d where the device has it, else fp32."""
+    workers: int | None = None
+    """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is written at the end of an epoch that comes at least this long after the last, and when stopped."""
+    dry_run: bool = False
+    """Print the plan (stages, steps, clips) and do nothing."""
+
+
+@dataclass(frozen=True)
+class RetrieveConfig:
+    """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
+
+    Prints R@k with 95 % intervals for every finished stage of the run, both streams together, chance, and baselines
+    that have learned nothing. Videos without labels get their nearest neighbours but no table.
+
+    Example:
+        vicc retrieve --run run --store store
+    """
+
+    run: Path
+    """Run made by `vicc pretrain`."""
+    store: Path
+    """Store with the videos to search; may be another than the run was trained on."""
+    window_step: int | None = None
+    """Frames between two windows of a video. Default: half a clip (published: 15 of 32)."""
+    baselines: bool = True
+    """Also measure colour histogram, mean absolute flow and untrained encoders."""
+    shuffle_frames: bool = False
+    """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
+    test_share: float = 0.3
+    """Share of each class that is tested where the store has no train and test folders; groups are kept together."""
+    split_seed: int = 0
+    """Seed of that division."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps. Default: the best that is there."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Precision of the features. auto takes bf16 where the device has it, which can change a rank now and then."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.test_share < 1, f"--test-share {self.test_share}: expected a number between 0 and 1.")
+        _require(
+            self.window_step is None or self.window_step > 0, f"--window-step {self.window_step}: expected above 0."
+        )
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write one HTML file of a run: table, curves, queries with their nearest neighbours as animations.
+
+    It needs no network and no other file. Give `vicc retrieve` first: the report shows what that measured.
+
+    Example:
+        vicc report --run run --store store --out report.html
+    """
+
+    run: Path
+    """Run that `vicc retrieve` has measured."""
+    store: Path
+    """The store it was measured on."""
+    out: Path | None = None
+    """File to write. Default: RUN/report.html."""
+    queries: int = 10
+    """Number of queries shown with their neighbours."""
+
+    def __post_init__(self) -> None:
+        _require(self.queries > 0, f"--queries {self.queries}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class RecipesConfig:
+    """List the recipes that `vicc pretrain --recipe` knows, or show the stages of one.
+
+    Example:
+        vicc recipes
+        vicc recipes demo
+    """
+
+    name: Annotated[str | None, Positional] = None
+    """Recipe to show in full."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Walk the whole road on drawn videos: videos, prepare, pretrain, retrieve, report. Minutes on two cores.
+
+    Every step is an ordinary command, shown before it runs. Given again, it continues.
+
+    Example:
+        vicc demo --out vicc-demo
+    """
+
+    out: Path = Path("vicc-demo")
+    """Folder for videos, store, run and report."""
+    videos: int = 200
+    """Training videos; half as many more are drawn for testing."""
+    seed: int = 0
+    """Seed of the videos and of the training."""
+
+    def __post_init__(self) -> None:
+        _require(self.videos >= 20, f"--videos {self.videos}: expected at least 20 (two of each of the ten actions).")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ViccError(message)

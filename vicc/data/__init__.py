@@ -1,0 +1,1 @@
+"""A store of frames and flow to batches of clips."""

@@ -1,0 +1,65 @@
+"""Which frames make a clip: random clips for training, sliding windows for evaluation.
+
+A clip of T frames at a stride s spans (T - 1) s + 1 frames. Frame numbers address both streams: flow frame i is the
+motion from RGB frame i to i + 1, so a video of n frames offers n - 1 numbers that exist in both. A video that is too
+short is padded on the left with its first frame, as published.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+ViewDistance = Literal["any", "far"]
+
+
+def clip_numbers(start: int, *, available: int, clip_frames: int, stride: int = 1) -> np.ndarray:
+    """Frame numbers (T,) of the clip that starts at `start`; with fewer than a span available, the whole video padded.
+
+    >>> clip_numbers(2, available=9, clip_frames=4).tolist()
+    [2, 3, 4, 5]
+    >>> clip_numbers(0, available=2, clip_frames=4).tolist()
+    [0, 0, 0, 1]
+    """
+    numbers = start + stride * np.arange(clip_frames)
+    missing = (clip_frames - 1) * stride + 1 - available
+    return np.maximum(numbers - missing, 0) if missing > 0 else numbers
+
+
+def random_clips(
+    available: int,
+    *,
+    num_views: int,
+    clip_frames: int,
+    stride: int,
+    distance: ViewDistance,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Frame numbers (V, T) of random clips of one video.
+
+    Args:
+        available: frames that exist in every stream (n - 1 for a video of n frames).
+        distance: "any" draws every start alike (published). "far" draws the starts of the views, in random order, each
+            from its own part of the video: first and last third for two views, so that they show different moments.
+    """
+    last = max(0, available - ((clip_frames - 1) * stride + 1))
+    if distance == "far" and num_views > 1:
+        # View v of V starts within a third of the range around its own anchor, the anchors spread from first to last.
+        width = last / 3
+        anchors = np.linspace(0, last - width, num_views)
+        starts = rng.permutation(np.rint(anchors + width * rng.random(num_views)).astype(int))
+    else:
+        starts = rng.integers(0, last + 1, num_views)
+    return np.stack(
+        [clip_numbers(int(start), available=available, clip_frames=clip_frames, stride=stride) for start in starts]
+    )
+
+
+def sliding_windows(available: int, *, clip_frames: int, stride: int, step: int) -> np.ndarray:
+    """Frame numbers (W, T) of windows that start every `step` frames; one padded window for a short video."""
+    last = max(0, available - ((clip_frames - 1) * stride + 1))
+    return np.stack(
+        [
+            clip_numbers(start, available=available, clip_frames=clip_frames, stride=stride)
+            for start in range(0, last + 1, step)
+        ]
+    )

@@ -1,0 +1,364 @@
+"""The store: prepared frames and flow of many videos, the format's reader and writer side by side.
+
+A store is a folder:
+
+    store.json              format name and version, settings every video was prepared with
+    shard-00000.lmdb, ...   LMDB files; a new one is begun when the last has grown to `shard_bytes`
+
+Keys inside a shard, where h is a hash of the video's id:
+
+    video:h                 JSON: id, label, group, split, num_frames, frames_per_second, size, source (see `Video`)
+    aside:h                 JSON: id, reason, source: a file that could not be used; no file is lost silently
+    rgb:h, flow:h           a frame pack: header length (uint32), JSON header, num + 1 offsets (uint64), encoded images
+
+A frame pack describes itself (codec, size, and for flow its bound), so it can be read without knowing how the rest of
+the store was made. All keys of one video are written in one transaction: a video is there as a whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import lmdb
+import numpy as np
+
+from vicc.data.splits import Split
+from vicc.errors import ViccError
+from vicc.files import read_json, write_json
+
+FORMAT = "vicc-store"
+FORMAT_VERSION = 1
+_STORE_FILE = "store.json"
+_MAP_BYTES = 1 << 40  # address space only: the file grows with what is written
+StoredStream = Literal["rgb", "flow"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file a video came from; size and time tell whether it has changed since."""
+
+    bytes: int
+    modified_ns: int
+    blake2b: str = ""
+
+
+@dataclass(frozen=True)
+class Video:
+    """What the store knows of one video.
+
+    Attributes:
+        num_frames: RGB frames; there is one flow frame fewer.
+        height, width: of the stored frames, pixels.
+        note: what a user should know of its preparation, for instance that the end of the file could not be decoded.
+    """
+
+    id: str
+    num_frames: int
+    height: int
+    width: int
+    frames_per_second: float
+    source: Source
+    label: str | None = None
+    group: str | None = None
+    split: Split | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that is not in the store, and why."""
+
+    id: str
+    reason: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How the videos of a store were prepared; the same for all of them, or their features could not be compared."""
+
+    short_side: int = 128
+    flow: str = "dis"
+    flow_bound: float = 20.0
+    jpeg_quality: int = 90
+
+
+@dataclass
+class FramePack:
+    """Encoded images of one stream of one video: `header` as JSON, one JPEG a frame."""
+
+    header: dict[str, Any]
+    images: list[bytes] = field(default_factory=list)
+
+    def to_bytes(self) -> bytes:
+        header = json.dumps({**self.header, "num": len(self.images)}).encode()
+        offsets = np.cumsum([0, *map(len, self.images)], dtype="<u8")
+        return b"".join((struct.pack("<I", len(header)), header, offsets.tobytes(), *self.images))
+
+
+def encode_rgb(frame: np.ndarray, *, quality: int) -> bytes:
+    """One RGB frame, uint8 (H, W, 3), as JPEG."""
+    return _encode_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)
+
+
+def encode_flow(stored_flow: np.ndarray, *, quality: int) -> bytes:
+    """One stored-form flow frame, uint8 (H, W, 2), as a grey JPEG of twice the width: u beside v.
+
+    Side by side the two share no colour space, so no chroma subsampling mixes or blurs them.
+    """
+    return _encode_jpeg(np.ascontiguousarray(np.hstack((stored_flow[..., 0], stored_flow[..., 1]))), quality)
+
+
+def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    done, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    if not done:
+        raise ViccError(f"OpenCV could not encode a frame of shape {image.shape} as JPEG.")
+    return data.tobytes()
+
+
+def _decode_pack(data: memoryview, numbers: Sequence[int]) -> np.ndarray:
+    (header_length,) = struct.unpack_from("<I", data)
+    header = json.loads(bytes(data[4 : 4 + header_length]))
+    if header["codec"] != "jpeg":
+        raise ViccError(f"Frames are stored with codec {header['codec']!r}; this version of vicc reads 'jpeg'.")
+    start = 4 + header_length
+    offsets = np.frombuffer(data, "<u8", header["num"] + 1, start)
+    body = start + offsets.nbytes
+    grey = header["stream"] == "flow"
+    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
+    height, width = header["height"], header["width"]
+    frames = np.empty((len(numbers), height, width, 2 if grey else 3), np.uint8)
+    decoded: dict[int, int] = {}  # frame number -> row: short videos repeat frames
+    for row, number in enumerate(numbers):
+        if number in decoded:
+            frames[row] = frames[decoded[number]]
+            continue
+        decoded[number] = row
+        image = cv2.imdecode(
+            np.frombuffer(data[body + int(offsets[number]) : body + int(offsets[number + 1])], np.uint8), flags
+        )
+        if image is None:
+            raise ViccError(f"frame {number} of stream {header['stream']} is damaged (not a readable JPEG)")
+        if grey:
+            frames[row, ..., 0], frames[row, ..., 1] = image[:, :width], image[:, width:]
+        else:
+            frames[row] = image
+    return frames
+
+
+class Store:
+    """Read access to a prepared store. Cheap to send to another process: files are opened there, on first use.
+
+    Args:
+        path: the store's folder.
+
+    Raises:
+        ViccError: not a store, a store of a newer format, or a damaged one.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.settings = _read_settings(self.path)
+        self._shards: dict[str, lmdb.Environment] = {}
+        self._opened_by = os.getpid()
+        self._place: dict[str, str] = {}
+        videos: list[Video] = []
+        aside: list[SetAside] = []
+        for name in _shard_names(self.path):
+            with self._shard(name).begin() as transaction:
+                for _, value in _items(transaction, b"video:"):
+                    fields = json.loads(value)
+                    video = Video(**{**fields, "source": Source(**fields["source"])})
+                    videos.append(video)
+                    self._place[video.id] = name
+                for _, value in _items(transaction, b"aside:"):
+                    fields = json.loads(value)
+                    entry = SetAside(**{**fields, "source": Source(**fields["source"])})
+                    aside.append(entry)
+                    self._place[entry.id] = name
+        self.videos = sorted(videos, key=lambda video: video.id)
+        self.set_aside = sorted(aside, key=lambda entry: entry.id)
+
+    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+        """Decode some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
+
+        Raises:
+            ViccError: no such video, stream or frame, or damaged data; the message names the video.
+        """
+        if video_id not in self._place:
+            raise ViccError(f"The store {self.path} has no video {video_id!r}.")
+        with self._shard(self._place[video_id]).begin(buffers=True) as transaction:
+            data = transaction.get(_key(stream, video_id))
+            if data is None:
+                raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
+            try:
+                return _decode_pack(data, numbers)
+            except (ViccError, ValueError, KeyError, IndexError, struct.error, cv2.error) as error:
+                raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {error}.") from error
+
+    def close(self) -> None:
+        """Release the files; a later read opens them again."""
+        for environment in self._shards.values():
+            environment.close()
+        self._shards = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}
+
+    def _shard(self, name: str) -> lmdb.Environment:
+        if self._opened_by != os.getpid():  # LMDB environments must not cross a fork
+            self._shards, self._opened_by = {}, os.getpid()
+        if name not in self._shards:
+            self._shards[name] = _open_shard(self.path / name)
+        return self._shards[name]
+
+
+class StoreWriter:
+    """Adds videos to a store, creating it if needed. Use it inside `exclusive_folder`: one writer at a time.
+
+    Args:
+        path: the store's folder.
+        settings: how the videos are prepared; must equal the settings of an existing store.
+        shard_bytes: size at which a new shard is begun.
+    """
+
+    def __init__(self, path: Path, settings: StoreSettings, *, shard_bytes: int = 2 << 30) -> None:
+        self.path = path
+        self.shard_bytes = shard_bytes
+        if (path / _STORE_FILE).exists():
+            existing = _read_settings(path)
+            if existing != settings:
+                changed = ", ".join(
+                    f"{name} {old!r} (asked for: {new!r})"
+                    for (name, old), new in zip(asdict(existing).items(), asdict(settings).values(), strict=True)
+                    if old != new
+                )
+                raise ViccError(
+                    f"The store {path} was prepared with {changed}. Give the same settings, or another store folder."
+                )
+        else:
+            write_json(path / _STORE_FILE, {"format": FORMAT, "version": FORMAT_VERSION, "settings": asdict(settings)})
+        reader = Store(path)
+        known: list[Video | SetAside] = [*reader.videos, *reader.set_aside]
+        self._known = {entry.id: (reader._place[entry.id], entry.source) for entry in known}
+        reader.close()
+        self._shards: dict[str, lmdb.Environment] = {}
+
+    def has(self, video_id: str, source: Source) -> bool:
+        """Whether this very file (same size and time of change) has been prepared or set aside already."""
+        known = self._known.get(video_id)
+        return known is not None and (known[1].bytes, known[1].modified_ns) == (source.bytes, source.modified_ns)
+
+    def add(self, video: Video, packs: dict[StoredStream, bytes]) -> None:
+        """Write one video, replacing an older one of the same id. On disk when this returns."""
+        values = {_key(stream, video.id): data for stream, data in packs.items()}
+        self._write(video.id, video.source, {_key("video", video.id): json.dumps(asdict(video)).encode(), **values})
+
+    def put_aside(self, entry: SetAside) -> None:
+        """Record that a file could not be used, and why."""
+        self._write(entry.id, entry.source, {_key("aside", entry.id): json.dumps(asdict(entry)).encode()})
+
+    def close(self) -> None:
+        for environment in self._shards.values():
+            environment.close()
+        self._shards = {}
+
+    def _write(self, video_id: str, source: Source, values: dict[bytes, bytes]) -> None:
+        try:
+            # A changed video stays in its shard: old keys out and new ones in are one transaction.
+            name = self._known[video_id][0] if video_id in self._known else self._last_shard()
+            with self._shard(name).begin(write=True) as transaction:
+                for kind in ("video", "aside", "rgb", "flow"):
+                    transaction.delete(_key(kind, video_id))
+                for key, value in values.items():
+                    transaction.put(key, value)
+        except lmdb.Error as error:
+            raise ViccError(
+                f"Cannot write to the store {self.path}: {error}. If the disk is full, free some space and give the "
+                "same command again: the videos written so far are kept."
+            ) from error
+        self._known[video_id] = (name, source)
+
+    def _last_shard(self) -> str:
+        names = _shard_names(self.path)
+        if names and (self.path / names[-1]).stat().st_size < self.shard_bytes:
+            return names[-1]
+        return f"shard-{len(names):05d}.lmdb"
+
+    def _shard(self, name: str) -> lmdb.Environment:
+        if name not in self._shards:
+            self._shards[name] = _open_shard(self.path / name, write=True)
+        return self._shards[name]
+
+
+def _read_settings(path: Path) -> StoreSettings:
+    if not path.exists():
+        raise ViccError(f"No such store: {path}. Make one with: vicc prepare VIDEOS --store {path}")
+    if not (path / _STORE_FILE).exists():
+        raise ViccError(
+            f"{path} is not a store (it has no {_STORE_FILE}). Make one with: vicc prepare VIDEOS --store {path}"
+        )
+    description = read_json(path / _STORE_FILE, what="store description")
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ViccError(f"{path / _STORE_FILE} does not describe a vicc store.")
+    version = description.get("version")
+    if version != FORMAT_VERSION:
+        raise ViccError(
+            f"The store {path} has format version {version}; this vicc reads version {FORMAT_VERSION}. "
+            + ("Update vicc." if isinstance(version, int) and version > FORMAT_VERSION else "Prepare the videos again.")
+        )
+    try:
+        return StoreSettings(**description["settings"])
+    except (KeyError, TypeError) as error:
+        raise ViccError(f"The settings in {path / _STORE_FILE} cannot be understood: {error}.") from error
+
+
+def _shard_names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.glob("shard-*.lmdb"))
+
+
+def _open_shard(path: Path, *, write: bool = False) -> lmdb.Environment:
+    try:
+        environment = lmdb.open(
+            str(path),
+            subdir=False,
+            map_size=_MAP_BYTES,
+            readonly=not write,
+            # Without LMDB's lock file a store on a read-only disk stays readable.
+            lock=write or os.access(path.parent, os.W_OK),
+            readahead=False,
+            max_readers=512,
+        )
+    except lmdb.Error as error:
+        raise ViccError(
+            f"The shard {path} cannot be opened: {error}. Restore it, or delete it and prepare again."
+        ) from error
+    # A shard that was cut short would end the process with a bus error on the first missing page.
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if needed > path.stat().st_size:
+        environment.close()
+        raise ViccError(
+            f"The shard {path} is cut short: {path.stat().st_size} bytes of {needed}. "
+            "Restore it, or delete it and prepare again."
+        )
+    return environment
+
+
+def _items(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    cursor = transaction.cursor()
+    if cursor.set_range(prefix):
+        for key, value in cursor:
+            if not bytes(key).startswith(prefix):
+                return
+            yield bytes(key), bytes(value)
+
+
+def _key(kind: str, video_id: str) -> bytes:
+    # LMDB keys have at most 511 bytes; names of files may be longer.
+    return f"{kind}:{hashlib.blake2b(video_id.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}".encode()

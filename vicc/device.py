@@ -1,0 +1,81 @@
+"""Which device computes, and in which precision. A leaf anyone may import."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from vicc.errors import ViccError
+
+PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name, or the best there is: CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ViccError: a device that this machine or this build of torch does not have.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ViccError(
+            f"--device {name} cannot be used ({reason}). Leave it out to take the best there is."
+        ) from error
+    return device
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a model computes: float32, or bfloat16 autocast together with channels-last memory.
+
+    The two belong together: on CPUs either alone gives little, both give 2.4x to 3.2x on S3D.
+    """
+
+    bf16: bool
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context for a forward pass."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+    def place(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Move a module to the device, in the memory layout that suits the precision."""
+        # torch lists the 3D layout only for tensors, not in the annotation of Module.to.
+        return module.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """Resolve "auto": bf16 where the device computes it natively, else fp32.
+
+    Raises:
+        ViccError: bf16 asked for on a device that cannot compute it natively.
+    """
+    native = has_native_bf16(device)
+    if name == "bf16" and not native:
+        raise ViccError(f"--precision bf16: {device} does not compute bf16 natively. Use --precision fp32 (or auto).")
+    return Precision(bf16=name == "bf16" or (name == "auto" and native), device=device)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products run in hardware; emulated ones are slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    return any(
+        check()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        if (check := getattr(torch.cpu, name, None))
+    )

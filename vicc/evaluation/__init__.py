@@ -1,0 +1,1 @@
+"""A checkpoint to numbers: features, retrieval, tables, the report."""

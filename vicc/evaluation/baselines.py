@@ -1,0 +1,48 @@
+"""Descriptions of a video that have learned nothing. What they reach says how much a learned number means."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from vicc.data.store import Store, Video
+from vicc.progress import progress
+from vicc.video.flow import dequantize_flow
+
+_GRID = 32
+
+
+def color_histogram(store: Store, video: Video) -> np.ndarray:
+    """Joint histogram of red, green and blue in 8 steps each over all frames, square root taken: (512,)."""
+    frames = store.frames(video.id, "rgb", _at_most(video.num_frames, 64))
+    cells = (frames // 32).astype(np.int64) @ np.array([64, 8, 1])
+    return np.sqrt(np.bincount(cells.ravel(), minlength=512) / cells.size)
+
+
+def mean_absolute_flow(store: Store, video: Video) -> np.ndarray:
+    """Mean over time of |u| and |v| at every place, on a grid of 32 x 32: (2048,)."""
+    stored = store.frames(video.id, "flow", _at_most(video.num_frames - 1, 64))
+    speed = np.abs(dequantize_flow(stored, bound=store.settings.flow_bound)).mean(axis=0)
+    return cv2.resize(speed, (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
+
+
+BASELINES: dict[str, Callable[[Store, Video], np.ndarray]] = {
+    "colour histogram": color_histogram,
+    "mean absolute flow": mean_absolute_flow,
+}
+
+
+def baseline_features(name: str, store: Store, videos: Sequence[Video]) -> torch.Tensor:
+    """Features (N, ...) of a baseline for videos, float32."""
+    rows = []
+    with progress(name, total=len(videos), unit="videos") as advance:
+        for video in videos:
+            rows.append(BASELINES[name](store, video))
+            advance(1, "")
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+def _at_most(available: int, most: int) -> list[int]:
+    """Up to `most` frame numbers, evenly spread."""
+    return np.unique(np.linspace(0, available - 1, min(available, most)).round().astype(int)).tolist()

@@ -1,0 +1,268 @@
+"""`vicc retrieve`: every finished stage of a run, both streams together, and what has learned nothing, in one table."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vicc.configs import RetrieveConfig
+from vicc.data.splits import train_and_test
+from vicc.data.store import Store, Video
+from vicc.device import Precision, choose_device, choose_precision
+from vicc.errors import ViccError
+from vicc.evaluation.baselines import BASELINES, baseline_features
+from vicc.evaluation.features import calibrate_batchnorm, extract_features
+from vicc.evaluation.retrieval import KS, chance_recall, hits, nearest_neighbours, similarity, wilson_interval
+from vicc.files import read_json, write_json
+from vicc.methods.encoder import Encoder
+from vicc.progress import say
+from vicc.training.checkpoint import load_encoder
+from vicc.training.pretrain import ENCODER_FOLDER, RECIPE_FILE, encoder_config
+from vicc.training.stage import Recipe, Stage
+
+RESULT_FILE = "retrieval.json"
+NEIGHBOURS_KEPT = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `recall[k]` is R@k, `interval[k]` its 95 % interval over queries (None for chance)."""
+
+    name: str
+    kind: Literal["chance", "baseline", "untrained", "trained", "fused"]
+    recall: dict[str, float]
+    interval: dict[str, tuple[float, float]] | None
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest gallery videos of one query, nearest first. Distance is one minus cosine; for R+F its mean."""
+
+    query: str
+    videos: list[str]
+    distances: list[float]
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What `retrieve` measured, and how."""
+
+    protocol: dict[str, Any]
+    labelled: bool
+    rows: list[Row]
+    neighbours: dict[str, list[Neighbours]]
+    """By row name, for trained and fused rows."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Sets:
+    queries: list[Video]
+    gallery: list[Video]
+    labelled: bool
+
+
+def retrieve(config: RetrieveConfig) -> RetrievalResult:
+    """Measure retrieval and write it to RUN/retrieval.json.
+
+    Labelled videos: test videos search the training videos. Videos without labels: each searches all others, and only
+    neighbours are given.
+
+    Raises:
+        ViccError: no such run or store, no finished stage, or nothing to test.
+    """
+    store = Store(config.store)
+    stages = finished_stages(config.run)
+    sets = _query_and_gallery(store, config)
+    precision = choose_precision(config.precision, choose_device(config.device))
+
+    def features(encoder: Encoder, name: str) -> torch.Tensor:
+        return _similarities(
+            sets,
+            lambda videos: extract_features(
+                encoder,
+                store,
+                videos,
+                precision=precision,
+                window_step=config.window_step,
+                shuffle_frames=config.shuffle_frames,
+                description=name,
+            ),
+        )
+
+    similarities: dict[str, tuple[str, torch.Tensor]] = {}
+    if sets.labelled and config.baselines:
+        for name in BASELINES:
+            similarities[name] = (
+                "baseline",
+                _similarities(sets, partial(baseline_features, name, store)),
+            )
+        for stage in _first_of_each_stream(stages):
+            name = f"untrained {stage_title(stage.stream)}"
+            similarities[name] = ("untrained", features(_untrained(stage, store, sets, precision), name))
+    for stage in stages:
+        encoder = load_encoder(config.run / stage.name / ENCODER_FOLDER)
+        similarities[stage_title(stage.name)] = ("trained", features(encoder, stage_title(stage.name)))
+    newest: dict[str, str] = {stage.stream: stage_title(stage.name) for stage in stages}
+    if len(newest) == 2:
+        similarities["R+F"] = ("fused", (similarities[newest["rgb"]][1] + similarities[newest["flow"]][1]) / 2)
+
+    result = RetrievalResult(
+        protocol=_protocol(config, sets, precision, newest),
+        labelled=sets.labelled,
+        rows=_table(sets, similarities) if sets.labelled else [],
+        neighbours={
+            name: _neighbours(sets, matrix)
+            for name, (kind, matrix) in similarities.items()
+            if kind in ("trained", "fused")
+        },
+    )
+    write_json(config.run / result_file(shuffled=config.shuffle_frames), result.to_json())
+    return result
+
+
+def result_file(*, shuffled: bool = False) -> str:
+    """Name of the file in the run folder; the control does not overwrite the result."""
+    return RESULT_FILE.replace(".json", "-shuffled.json") if shuffled else RESULT_FILE
+
+
+def read_result(run: Path) -> RetrievalResult:
+    """What `retrieve` wrote last.
+
+    Raises:
+        ViccError: nothing has been measured yet.
+    """
+    path = run / RESULT_FILE
+    if not path.exists():
+        raise ViccError(
+            f"Nothing has been measured in {run} yet (no {RESULT_FILE}). Run: vicc retrieve --run {run} --store STORE"
+        )
+    content = read_json(path, what="retrieval result")
+    try:
+        return RetrievalResult(
+            protocol=content["protocol"],
+            labelled=content["labelled"],
+            rows=[Row(**row) for row in content["rows"]],
+            neighbours={
+                name: [Neighbours(**entry) for entry in entries] for name, entries in content["neighbours"].items()
+            },
+        )
+    except (KeyError, TypeError) as error:
+        raise ViccError(
+            f"The retrieval result {path} cannot be understood ({error}). Run vicc retrieve again."
+        ) from error
+
+
+def finished_stages(run: Path) -> list[Stage]:
+    """The stages of a run that have an encoder, in the order of the recipe.
+
+    Raises:
+        ViccError: not a run, or no stage is finished.
+    """
+    if not (run / RECIPE_FILE).exists():
+        raise ViccError(
+            f"{run} is not a run (it has no {RECIPE_FILE}). Make one with: vicc pretrain --store STORE --run {run}"
+        )
+    recipe = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"])
+    stages = [stage for stage in recipe.stages if (run / stage.name / ENCODER_FOLDER / "config.json").exists()]
+    if not stages:
+        raise ViccError(f"No stage of {run} is finished yet. Go on with the same vicc pretrain command first.")
+    return stages
+
+
+def stage_title(name: str) -> str:
+    """A stage's name as tables print it: rgb-1 becomes RGB-1, flow-1 Flow-1."""
+    return name.replace("rgb", "RGB").replace("flow", "Flow")
+
+
+def _query_and_gallery(store: Store, config: RetrieveConfig) -> _Sets:
+    gallery, queries = train_and_test(store.videos, test_share=config.test_share, seed=config.split_seed)
+    if queries and all(video.label is not None for video in store.videos):
+        unknown = {video.label for video in queries} - {video.label for video in gallery}
+        if unknown:
+            say(f"no training video of {', '.join(map(str, sorted(map(str, unknown))))}: their queries cannot succeed")
+        return _Sets(queries, gallery, labelled=True)
+    labels = Counter(video.label for video in store.videos)
+    if len(labels) > 1 and None not in labels:
+        raise ViccError(
+            f"The {len(store.videos)} labelled videos of {store.path} cannot be divided into training and test videos "
+            "with whole groups. Give more videos or groups, or another --test-share."
+        )
+    if len(store.videos) < 2:
+        raise ViccError(f"The store {store.path} has {len(store.videos)} video; expected at least 2 to search in.")
+    say("no labels: nearest neighbours only, no table")
+    return _Sets(store.videos, store.videos, labelled=False)
+
+
+def _similarities(sets: _Sets, describe: Callable[[list[Video]], torch.Tensor]) -> torch.Tensor:
+    if sets.queries is sets.gallery:
+        features = describe(sets.gallery)
+        return similarity(features, features)
+    features = describe([*sets.queries, *sets.gallery])
+    return similarity(*features.split((len(sets.queries), len(sets.gallery))))
+
+
+def _first_of_each_stream(stages: list[Stage]) -> list[Stage]:
+    first: dict[str, Stage] = {}
+    for stage in stages:
+        first.setdefault(stage.stream, stage)
+    return list(first.values())
+
+
+def _untrained(stage: Stage, store: Store, sets: _Sets, precision: Precision) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = Encoder(encoder_config(stage))
+    calibrate_batchnorm(encoder, store, sets.gallery, precision=precision)
+    return encoder
+
+
+def _table(sets: _Sets, similarities: dict[str, tuple[Any, torch.Tensor]]) -> list[Row]:
+    queries, gallery = ([str(video.label) for video in part] for part in (sets.queries, sets.gallery))
+    chance = {str(k): chance_recall(queries, gallery, k=k) for k in KS}
+    rows = [Row("chance", "chance", chance, None)]
+    for name, (kind, matrix) in similarities.items():
+        counts = {str(k): int(hits(matrix, queries, gallery, k=k).sum()) for k in KS}
+        rows.append(
+            Row(
+                name,
+                kind,
+                recall={k: count / len(queries) for k, count in counts.items()},
+                interval={k: wilson_interval(count, len(queries)) for k, count in counts.items()},
+            )
+        )
+    return rows
+
+
+def _neighbours(sets: _Sets, matrix: torch.Tensor) -> list[Neighbours]:
+    distances, places = nearest_neighbours(matrix, k=NEIGHBOURS_KEPT, exclude_self=sets.queries is sets.gallery)
+    return [
+        Neighbours(query.id, [sets.gallery[place].id for place in row], [round(distance, 4) for distance in line])
+        for query, row, line in zip(sets.queries, places.tolist(), distances.tolist(), strict=True)
+    ]
+
+
+def _protocol(config: RetrieveConfig, sets: _Sets, precision: Precision, newest: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": "sliding",
+        "queries": len(sets.queries),
+        "gallery": len(sets.gallery),
+        "classes": len({video.label for video in sets.queries}) if sets.labelled else 0,
+        "window_step": config.window_step or "half a clip",
+        "fused": [newest[stream] for stream in ("rgb", "flow") if stream in newest],
+        "shuffled_frames": config.shuffle_frames,
+        "precision": precision.name,
+        "store": str(config.store),
+        "intervals": "95 %, Wilson, over queries",
+    }
+
+
+def in_short(result: RetrievalResult) -> RetrievalResult:
+    """The result without neighbours, for printing."""
+    return replace(result, neighbours={})

@@ -1,0 +1,74 @@
+"""Atomic writes and exclusive folders: what keeps a half-written file from being taken for a whole one."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from vicc.errors import ViccError
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; it takes the name `path` only when the block ended without an error.
+
+    The data is on disk (fsync) before the name changes, so after a power cut there is the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        # mkstemp makes files for the owner only; a result is an ordinary file.
+        os.chmod(temporary, 0o666 & ~_umask())
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically."""
+    with atomic_write(path) as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path: Path, *, what: str) -> Any:
+    """Read a JSON file that vicc wrote; `what` names it in the error, for instance "store description"."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ViccError(f"No {what} at {path}: there is no such file.") from None
+    except (OSError, ValueError) as error:
+        raise ViccError(f"The {what} {path} cannot be read ({error}). Restore it, or start in a new folder.") from error
+
+
+@contextmanager
+def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
+    """Hold `folder` for this process alone; a second process is refused at once, not kept waiting."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ViccError(
+            f"The {what} {folder} is in use by another process. Wait until that one has ended, or give another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,81 @@
+"""The encoder of one stream: normalisation, backbone, pooling, projection head (paper, section 3)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vicc.backbones import create_backbone
+from vicc.batch import Stream
+
+# On the scale of uint8: ImageNet's channel means and deviations for RGB, as published.
+_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Stored flow is 128 for no motion.
+_FLOW_MEAN = (128.0, 128.0)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """All that is needed to build an encoder and to feed it.
+
+    Attributes:
+        stream: what it sees: "rgb" (3 channels) or "flow" (2: u, v).
+        backbone: a name that `create_backbone` knows.
+        embedding_dim: D of the paper.
+        clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
+        flow_center: whether each frame's median flow is taken out before it sees the clip.
+        flow_std: what one deviation of stored flow is taken to be, in steps of the stored form.
+    """
+
+    stream: Stream
+    backbone: str = "s3d"
+    embedding_dim: int = 128
+    clip_frames: int = 32
+    stride: int = 1
+    size: int = 128
+    flow_center: bool = False
+    flow_std: float = 24.0
+
+
+class Encoder(nn.Module):
+    """Clip to embedding.
+
+    Input: uint8 clips (B, C, T, H, W), which are normalised here, or floating-point clips, taken as normalised already.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        rgb = config.stream == "rgb"
+        mean, std = (_RGB_MEAN, _RGB_STD) if rgb else (_FLOW_MEAN, (config.flow_std,) * 2)
+        # Constants of the config, not weights: kept out of the state dict.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
+        self.backbone = create_backbone(config.backbone, in_channels=len(mean))
+        width = self.num_features
+        self.projection_head = nn.Sequential(
+            nn.Conv3d(width, width, 1), nn.ReLU(inplace=True), nn.Conv3d(width, config.embedding_dim, 1)
+        )
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the backbone's output."""
+        return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+    def pooled(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (B, C, T, H, W) to features (B, num_features, 1, 1, 1)."""
+        if not clips.is_floating_point():
+            clips = (clips.to(self.std.dtype) - self.mean) / self.std  # type: ignore[operator, arg-type]
+        return self.backbone(clips).mean(dim=(2, 3, 4), keepdim=True)
+
+    def features(self, clips: torch.Tensor) -> torch.Tensor:
+        """What evaluation uses: the backbone's pooled output (B, num_features), before the head."""
+        return self.pooled(clips).flatten(1)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, D) of unit length, in float32 at least."""
+        projected = self.projection_head(self.pooled(clips)).flatten(1)
+        if projected.dtype in (torch.bfloat16, torch.float16):
+            projected = projected.float()  # outside autocast's reach: a unit length in bf16 is off by a percent
+        return F.normalize(projected, dim=1)

@@ -1,0 +1,73 @@
+"""Swapped prediction: from one view, predict the assignment of another (paper, equations 1 to 3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from vicc.methods.prototypes import Prototypes
+from vicc.methods.queue import EmbeddingQueue
+from vicc.methods.sinkhorn import sinkhorn
+
+
+def swapped_prediction_loss(
+    scores: Sequence[torch.Tensor], assignments: dict[int, torch.Tensor], *, temperature: float = 0.1
+) -> torch.Tensor:
+    """Mean over assigned views i, of the mean over the other views v, of the cross-entropy of q_i and p_v.
+
+    Args:
+        scores: (B, K) for each view.
+        assignments: (B, K) for each assigned view, by its number.
+        temperature: of the softmax over prototypes.
+    """
+    log_p = [F.log_softmax((view if view.dtype == torch.float64 else view.float()) / temperature, 1) for view in scores]
+    total = torch.zeros((), dtype=log_p[0].dtype, device=log_p[0].device)
+    for assigned, q in assignments.items():
+        others = [log_p[view] for view in range(len(scores)) if view != assigned]
+        total = total - sum((q * other).sum(1).mean() for other in others) / len(others)
+    return total / len(assignments)
+
+
+@torch.no_grad()
+def assign_views(
+    embeddings: Sequence[torch.Tensor],
+    scores: Sequence[torch.Tensor],
+    prototypes: Prototypes,
+    queue: EmbeddingQueue,
+    *,
+    views_for_assign: Sequence[int],
+    epsilon: float,
+    num_iterations: int,
+) -> dict[int, torch.Tensor]:
+    """Sinkhorn assignments (B, K) of the views that are assigned, with the queue's help once it is full.
+
+    A batch enters the queue after it was used. Of the joint result only the batch's rows are kept.
+    """
+    assignments = {}
+    for line, view in enumerate(views_for_assign):
+        joint = scores[view].detach()
+        if queue.full(line):
+            joint = torch.cat((prototypes(queue.line(line)), joint))
+        batch = embeddings[view].shape[0]
+        assignments[view] = sinkhorn(joint, epsilon=epsilon, num_iterations=num_iterations)[-batch:]
+        queue.put(line, embeddings[view])
+    return assignments
+
+
+@torch.no_grad()
+def prototype_statistics(
+    scores: torch.Tensor, assignments: torch.Tensor, *, temperature: float
+) -> dict[str, torch.Tensor]:
+    """How prototypes are used by one view, for the log.
+
+    `prototypes_used` counts the prototypes that are some sample's first choice. `prediction_perplexity` is
+    exp(entropy) of a sample's predicted distribution, averaged: K when nothing is distinguished, 1 when all is sure.
+    `assignment_perplexity` is the same of the assignments, the sharpness of the target.
+    """
+    log_p = F.log_softmax(scores.detach().float() / temperature, dim=1)
+    q = assignments.float().clamp_min(1e-12)
+    return {
+        "prototypes_used": assignments.argmax(1).unique().numel() * torch.ones(()),
+        "prediction_perplexity": torch.exp(-(log_p.exp() * log_p).sum(1)).mean(),
+        "assignment_perplexity": torch.exp(-(q * q.log()).sum(1)).mean(),
+    }

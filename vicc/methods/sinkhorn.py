@@ -1,0 +1,36 @@
+"""Sinkhorn-Knopp: scores to balanced soft assignments (paper, section 3; SwAV, Caron et al., NeurIPS 2020)."""
+
+import torch
+
+from vicc.distributed import all_reduce_max, all_reduce_sum, world_size
+from vicc.errors import ViccError
+
+
+@torch.no_grad()
+def sinkhorn(scores: torch.Tensor, *, epsilon: float = 0.05, num_iterations: int = 3) -> torch.Tensor:
+    """Assign every sample to prototypes so that all prototypes are used alike, over the batches of all processes.
+
+    The largest score is subtracted before the exponential, which cancels in the result and keeps float32 from
+    overflowing at any temperature.
+
+    Args:
+        scores: (B, K) of this process, not yet divided by epsilon. Every process has the same B.
+        epsilon: smoothness; small means hard assignments.
+
+    Returns:
+        Assignments (B, K), rows sum to 1; float32, or float64 for float64 scores.
+
+    Raises:
+        ViccError: scores that are not finite: the run has diverged.
+    """
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    largest = all_reduce_max(scores.max())
+    if not torch.isfinite(largest) or not torch.isfinite(scores).all():
+        raise ViccError("Scores are not finite: training has diverged. Try a smaller learning rate, or fp32.")
+    Q = torch.exp((scores - largest) / epsilon).t()
+    num_prototypes, total_samples = Q.shape[0], Q.shape[1] * world_size()
+    Q = Q / all_reduce_sum(Q.sum())
+    for _ in range(num_iterations):
+        Q = Q / all_reduce_sum(Q.sum(dim=1, keepdim=True)) / num_prototypes
+        Q = Q / Q.sum(dim=0, keepdim=True) / total_samples
+    return (Q / Q.sum(dim=0, keepdim=True)).t()

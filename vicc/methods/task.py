@@ -1,0 +1,38 @@
+"""What the engine asks of a method."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vicc.batch import Batch, Stream
+from vicc.methods.encoder import Encoder
+
+
+class Task(nn.Module):
+    """A method as the engine sees it. The engine knows no method by name.
+
+    Attributes:
+        streams: streams a batch must hold.
+        encoder: the encoder that is trained, the stage's result.
+    """
+
+    streams: tuple[Stream, ...]
+    encoder: Encoder
+
+    def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
+        """One step's loss under "loss"; every other scalar is logged."""
+        raise TypeError(f"{type(self).__name__} does not define forward.")
+
+    def before_step(self) -> None:
+        """Called before every forward, for instance to normalise prototypes."""
+
+    def cancel_gradients(self, epoch: int) -> None:
+        """Called between backward and the optimiser's step, for instance to keep prototypes frozen."""
+
+    def rank_state(self) -> dict[str, Any]:
+        """What only this process knows and a resume needs (its queue), as tensors and plain values."""
+        return {}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        """Take back what `rank_state` gave."""

@@ -1,0 +1,1 @@
+"""Video folders to a store."""

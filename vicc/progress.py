@@ -1,0 +1,82 @@
+"""Progress on standard error: a bar with an ETA on a terminal, a line now and then in a log file."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Advance(Protocol):
+    """Says that `count` more pieces of work are done, and what there is to say of them."""
+
+    def __call__(self, count: int, note: str = "") -> None: ...
+
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+def say(message: str) -> None:
+    """Print one line for people, on standard error, so that standard output stays for results."""
+    _console().print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(description: str, *, total: int, start: int = 0, unit: str = "") -> Iterator[Advance]:
+    """Show the progress of `total` pieces of work; yields `advance(count, note)`.
+
+    Args:
+        start: pieces done before, when work continues; they do not count for the ETA.
+        unit: what is counted, for the log lines.
+    """
+    console = _console()
+    if not console.is_terminal:
+        with _lines(console, description, total, start, unit) as advance:
+            yield advance
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(description, total=total, completed=start, note="")
+
+        def advance_bar(count: int, note: str = "") -> None:
+            bar.update(task, advance=count, note=note)
+
+        yield advance_bar
+
+
+@contextmanager
+def _lines(console: Console, description: str, total: int, start: int, unit: str) -> Iterator[Advance]:
+    began = last = time.monotonic()
+    done, latest_note = start, ""
+
+    def line() -> None:
+        seconds = time.monotonic() - began
+        rate = (done - start) / seconds if seconds > 0 else 0.0
+        eta = f", ETA {(total - done) / rate:.0f} s" if rate > 0 and done < total else ""
+        text = f"{description}: {done}/{total} {unit}".rstrip() + f", {seconds:.0f} s{eta}"
+        console.print(text + (f", {latest_note}" if latest_note else ""), markup=False, highlight=False, soft_wrap=True)
+
+    def advance(count: int, note: str = "") -> None:
+        nonlocal done, last, latest_note
+        done, latest_note = done + count, note
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES and done < total:
+            last = time.monotonic()
+            line()
+
+    yield advance
+    line()
+
+
+def _console() -> Console:
+    return Console(file=sys.stderr)

@@ -1,0 +1,1 @@
+"""A method and a loader to a checkpoint."""

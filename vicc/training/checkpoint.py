@@ -1,0 +1,92 @@
+"""Training states and encoders on disk: written atomically, read without executing anything."""
+
+import io
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from vicc.errors import ViccError
+from vicc.files import atomic_write, read_json, write_json
+from vicc.methods.encoder import Encoder, EncoderConfig
+
+CHECKPOINT_VERSION = 1
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state of tensors and plain values; the file appears whole or not at all."""
+    # Through memory: torch's own file writer turns a full disk into an error that does not say so.
+    buffer = io.BytesIO()
+    torch.save({"version": CHECKPOINT_VERSION, **state}, buffer)
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote. Only tensors and plain values are accepted, so no file can run code.
+
+    Raises:
+        ViccError: a file that is cut short, is no checkpoint, would execute code, or comes from a newer version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ViccError(
+            f"The checkpoint {path} was refused: it holds something other than tensors and plain values, which could "
+            "run code when loaded. vicc never writes such a file; delete it unless you know where it comes from."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ViccError(
+            f"The checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}). "
+            "Delete it to start its stage again, or restore it."
+        ) from error
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != CHECKPOINT_VERSION:
+        raise ViccError(f"The checkpoint {path} has version {version}; this vicc reads version {CHECKPOINT_VERSION}.")
+    return state
+
+
+def save_encoder(folder: Path, encoder: Encoder) -> None:
+    """Write an encoder folder: weights (safetensors) and config (JSON). The config comes last and makes it complete."""
+    with atomic_write(folder / _WEIGHTS, "wb") as file:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+        file.write(safetensors.torch.save(tensors))
+    write_json(folder / _CONFIG, {"vicc_encoder": 1, **asdict(encoder.config)})
+
+
+def load_encoder(folder: Path | str) -> Encoder:
+    """Read an encoder folder: a ready module in eval mode that takes uint8 clips (B, C, T, H, W).
+
+    Raises:
+        ViccError: no such folder, a config of another version, or weights that do not fit it exactly.
+    """
+    folder = Path(folder)
+    if not (folder / _CONFIG).exists():
+        raise ViccError(f"No encoder at {folder}: it has no {_CONFIG}. Expected a folder such as RUN/rgb-2/encoder.")
+    content = read_json(folder / _CONFIG, what="encoder config")
+    if content.pop("vicc_encoder", None) != 1:
+        raise ViccError(f"{folder / _CONFIG} is not an encoder config that this version of vicc reads.")
+    try:
+        encoder = Encoder(EncoderConfig(**content))
+        encoder.load_state_dict(safetensors.torch.load_file(folder / _WEIGHTS))
+    except (OSError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ViccError(f"The encoder {folder} cannot be loaded: {' '.join(str(error).split())[:300]}.") from error
+    return encoder.eval()
+
+
+def copy_weights(source: torch.nn.Module, target: torch.nn.Module, *, what: str) -> None:
+    """Copy every tensor of `source` into `target`, or none.
+
+    Raises:
+        ViccError: names or shapes differ; the message names the first few.
+    """
+    ours, theirs = target.state_dict(), source.state_dict()
+    wrong = sorted(set(ours) ^ set(theirs)) + [n for n in ours if n in theirs and ours[n].shape != theirs[n].shape]
+    if wrong:
+        raise ViccError(f"{what}: weights do not fit ({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}).")
+    target.load_state_dict(theirs)

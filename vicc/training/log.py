@@ -1,0 +1,69 @@
+"""The log of a stage: one JSON line a step. After a resume it is what it would have been without the stop."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vicc.errors import ViccError
+
+LOG_FILE = "log.jsonl"
+
+
+class StepLog:
+    """Appends steps to a file; steps at or after `first_step`, written after the last checkpoint, are dropped first.
+
+    Args:
+        folder: the stage's folder.
+        first_step: the step with which the training goes on.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / LOG_FILE
+        self._cut(first_step)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+
+    def sync(self) -> None:
+        """Bring what was written to the disk; called before a checkpoint, which must not be ahead of its log."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _cut(self, first_step: int) -> None:
+        if not self.path.exists():
+            return
+        kept = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    if json.loads(line)["step"] >= first_step:
+                        break
+                except (ValueError, KeyError):
+                    break  # a line cut short by a crash; what follows was never part of a checkpoint
+                kept += len(line)
+        os.truncate(self.path, kept)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a stage, in order; empty before it began.
+
+    Raises:
+        ViccError: a line that is not JSON, other than an unfinished last one.
+    """
+    path = folder / LOG_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ViccError(f"Line {number} of {path} is not JSON: the log is damaged.") from error
+    return rows

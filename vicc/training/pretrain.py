@@ -1,0 +1,359 @@
+"""A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
+
+RUN/recipe.json          the recipe with all values, seed, and what the videos were
+RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
+RUN/STAGE/log.jsonl      one line a step
+RUN/STAGE/checkpoint.pt  everything a resume needs
+RUN/STAGE/encoder/       the result, once the stage is finished
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vicc.configs import PretrainConfig
+from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader
+from vicc.data.splits import train_and_test
+from vicc.data.store import Store, Video
+from vicc.device import Precision, choose_device, choose_precision
+from vicc.errors import ViccError
+from vicc.files import exclusive_folder, read_json, write_json
+from vicc.methods.cross_stream import CrossStream
+from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.single_stream import SingleStream
+from vicc.methods.task import Task
+from vicc.progress import progress, say
+from vicc.training.checkpoint import copy_weights, load_checkpoint, load_encoder, save_checkpoint, save_encoder
+from vicc.training.engine import Position, Stopped, train
+from vicc.training.log import StepLog
+from vicc.training.optim import LARC
+from vicc.training.schedule import cosine_learning_rate
+from vicc.training.stage import Recipe, Stage
+from vicc.version import __version__
+
+RECIPE_FILE, RUNS_FILE, CHECKPOINT_FILE, ENCODER_FOLDER = "recipe.json", "runs.jsonl", "checkpoint.pt", "encoder"
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """A stage of a run: `steps` of `total_steps` are done; `loss` is the mean of the last tenth of its log."""
+
+    name: str
+    finished: bool
+    steps: int
+    total_steps: int
+    videos: int
+    batch_size: int
+
+
+def pretrain(
+    recipe: Recipe, config: PretrainConfig, *, should_stop: Callable[[str, int], bool] = lambda stage, step: False
+) -> list[StageSummary]:
+    """Train the stages of a recipe that are not finished yet.
+
+    Args:
+        should_stop: asked after every step with the stage's name and the steps done; True stops as a signal would.
+
+    Raises:
+        Stopped: asked to stop; a checkpoint has been written.
+        ViccError: a store without enough videos, a run of another recipe, seed or store, a run in use by another
+            process, a damaged checkpoint.
+    """
+    store = Store(config.store)
+    videos, _ = train_and_test(store.videos)
+    if len(videos) < 2:
+        raise ViccError(f"The store {config.store} has {len(videos)} training videos; expected at least 2.")
+    if config.dry_run:
+        return [_summary(config, stage, len(videos)) for stage in recipe.stages]
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    with exclusive_folder(config.run, what="run folder"):
+        _claim_run(recipe, config, store, videos)
+        _note_start(config, precision)
+        for number, stage in enumerate(recipe.stages):
+            if (config.run / stage.name / ENCODER_FOLDER / "config.json").exists():
+                say(f"{stage.name}: finished already")
+                continue
+            _train_stage(stage, number, config, store, videos, precision, partial(should_stop, stage.name))
+    return [_summary(config, stage, len(videos)) for stage in recipe.stages]
+
+
+def _train_stage(
+    stage: Stage,
+    number: int,
+    config: PretrainConfig,
+    store: Store,
+    videos: list[Video],
+    precision: Precision,
+    should_stop: Callable[[int], bool],
+) -> None:
+    folder = config.run / stage.name
+    torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}"))
+    task = build_task(stage, config.run)
+    precision.place(task)
+    position = _start_position(stage, len(videos))
+    optimizer = build_optimizer(stage, task)
+
+    if (folder / CHECKPOINT_FILE).exists():
+        _restore(load_checkpoint(folder / CHECKPOINT_FILE), folder, stage, task, optimizer, position)
+        say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
+    log = StepLog(folder, first_step=position.step)
+
+    def save() -> None:
+        log.sync()
+        save_checkpoint(folder / CHECKPOINT_FILE, _state(stage, task, optimizer, position))
+
+    loader = clip_loader(
+        build_dataset(stage, task, store, videos, seed=_stage_seed(config.seed, stage.name)),
+        EpochBatches(
+            len(videos),
+            _batch_size(stage, len(videos)),
+            first_step=position.step,
+            last_step=position.total_steps,
+            seed=_stage_seed(config.seed, stage.name),
+        ),
+        workers=_num_workers(config.workers),
+        pin_memory=precision.device.type == "cuda",
+    )
+    try:
+        with progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance:
+            train(
+                task,
+                loader,
+                optimizer,
+                position,
+                learning_rate=partial(
+                    cosine_learning_rate,
+                    total_steps=position.total_steps,
+                    base=stage.learning_rate,
+                    final=stage.final_learning_rate,
+                    warmup_steps=stage.warmup_steps,
+                ),
+                precision=precision,
+                log=log,
+                save=save,
+                advance=advance,
+                should_stop=should_stop,
+                seconds_between_checkpoints=60 * config.checkpoint_minutes,
+            )
+    except Stopped:
+        say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
+        raise
+    finally:
+        log.close()
+    save_encoder(folder / ENCODER_FOLDER, task.encoder)
+
+
+def build_task(stage: Stage, run: Path) -> Task:
+    """The method of a stage, its encoders built and, where the stage says so, taken from finished stages of the run."""
+    encoder = Encoder(encoder_config(stage))
+    options: dict[str, Any] = {
+        "num_prototypes": stage.num_prototypes,
+        "epsilon": stage.epsilon,
+        "num_iterations": stage.sinkhorn_iterations,
+        "temperature": stage.temperature,
+        "queue_length": stage.queue_length // stage.batch_size * stage.batch_size,
+        "queue_from_epoch": stage.queue_from_epoch,
+        "freeze_prototypes_epochs": stage.freeze_prototypes_epochs,
+        "views_with_gradient": stage.views_with_gradient,
+    }
+    if stage.teacher is None:
+        task = SingleStream(encoder, **options)
+    else:
+        task = CrossStream(encoder, load_encoder(run / stage.teacher / ENCODER_FOLDER), **options)
+    if stage.start_from is not None:
+        _start_from(task, stage, run)
+    return task
+
+
+def _start_from(task: SingleStream, stage: Stage, run: Path) -> None:
+    what = f"Stage {stage.name} starts from {stage.start_from}"
+    copy_weights(load_encoder(run / str(stage.start_from) / ENCODER_FOLDER), task.encoder, what=what)
+    model = load_checkpoint(run / str(stage.start_from) / CHECKPOINT_FILE)["model"]
+    weight = model["prototypes.weight"]
+    if weight.shape != task.prototypes.weight.shape:
+        raise ViccError(
+            f"{what}, which has prototypes {tuple(weight.shape)}, not {tuple(task.prototypes.weight.shape)}."
+        )
+    with torch.no_grad():
+        task.prototypes.weight.copy_(weight)
+
+
+def encoder_config(stage: Stage) -> EncoderConfig:
+    """The encoder a stage trains."""
+    return EncoderConfig(
+        stream=stage.stream,
+        backbone=stage.backbone,
+        embedding_dim=stage.embedding_dim,
+        clip_frames=stage.clip_frames,
+        stride=stage.stride,
+        size=stage.size,
+        flow_center=stage.augmentation.flow_center,
+        flow_std=stage.flow_std,
+    )
+
+
+def build_dataset(stage: Stage, task: Task, store: Store, videos: list[Video], *, seed: int) -> ClipDataset:
+    """The training clips of a stage."""
+    return ClipDataset(
+        store,
+        videos,
+        streams=task.streams,
+        num_views=2,
+        clip_frames=stage.clip_frames,
+        stride=stage.stride,
+        size=stage.size,
+        distance=stage.view_distance,
+        augmentation=stage.augmentation,
+        seed=seed,
+    )
+
+
+def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
+    """The optimiser over everything that is trained."""
+    weights = [weight for weight in task.parameters() if weight.requires_grad]
+    if stage.optimizer == "larc":
+        return LARC(weights, lr=stage.learning_rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
+    # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise.
+    return torch.optim.AdamW(
+        weights, lr=stage.learning_rate, betas=(stage.momentum, 0.999), weight_decay=stage.weight_decay, foreach=True
+    )
+
+
+def _state(stage: Stage, task: Task, optimizer: torch.optim.Optimizer, position: Position) -> dict[str, Any]:
+    state = {
+        "vicc": __version__,
+        "stage": json.dumps(asdict(stage)),
+        "step": position.step,
+        "model": task.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rank_state": task.rank_state(),
+        "torch_rng": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda_rng"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def _restore(
+    state: dict[str, Any],
+    folder: Path,
+    stage: Stage,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+) -> None:
+    if state["stage"] != json.dumps(asdict(stage)):
+        raise ViccError(
+            f"The checkpoint in {folder} belongs to another recipe: "
+            f"{_first_difference(json.loads(state['stage']), json.loads(json.dumps(asdict(stage))))}. "
+            "Give the recipe it was trained with, or another --run folder."
+        )
+    task.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    task.load_rank_state(state["rank_state"])
+    torch.set_rng_state(state["torch_rng"])
+    if "cuda_rng" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    position.step = state["step"]
+
+
+def _claim_run(recipe: Recipe, config: PretrainConfig, store: Store, videos: list[Video]) -> None:
+    """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos."""
+    ours = {"recipe": recipe.to_json(), "seed": config.seed, "videos": len(videos), "content": _content(store, videos)}
+    path = config.run / RECIPE_FILE
+    if not path.exists():
+        if any(entry.name != ".lock" for entry in config.run.iterdir()):
+            raise ViccError(
+                f"{config.run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder."
+            )
+        write_json(path, ours)
+        return
+    theirs = read_json(path, what="run description")
+    if theirs != ours:
+        raise ViccError(
+            f"The run {config.run} was started with other settings: {_first_difference(theirs, ours)}. "
+            "Give the same recipe, --seed and --store, or another --run folder."
+        )
+
+
+def _content(store: Store, videos: list[Video]) -> str:
+    """A fingerprint of the training videos and how they were prepared."""
+    facts = [asdict(store.settings), [(video.id, video.num_frames, video.source.blake2b) for video in videos]]
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def _first_difference(theirs: Any, ours: Any, path: str = "") -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in [*theirs, *(key for key in ours if key not in theirs)]:
+            if theirs.get(key) != ours.get(key):
+                return _first_difference(theirs.get(key), ours.get(key), f"{path}.{key}" if path else key)
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        for old, new in zip(theirs, ours, strict=True):
+            if old != new:
+                name = f" {old['name']}" if isinstance(old, dict) and "name" in old else ""
+                return _first_difference(old, new, path + name)
+    return f"{path} was {_short(theirs)}, now {_short(ours)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _note_start(config: PretrainConfig, precision: Precision) -> None:
+    row = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "vicc": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": str(precision.device),
+        "precision": precision.name,
+        "threads": torch.get_num_threads(),
+        "store": str(config.store),
+    }
+    with (config.run / RUNS_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _start_position(stage: Stage, num_videos: int) -> Position:
+    steps_per_epoch = num_videos // _batch_size(stage, num_videos)
+    total = stage.steps if stage.steps is not None else (stage.epochs or 0) * steps_per_epoch
+    return Position(step=0, total_steps=total, steps_per_epoch=steps_per_epoch)
+
+
+def _batch_size(stage: Stage, num_videos: int) -> int:
+    return min(stage.batch_size, num_videos)
+
+
+def _summary(config: PretrainConfig, stage: Stage, num_videos: int) -> StageSummary:
+    folder = config.run / stage.name
+    position = _start_position(stage, num_videos)
+    if (folder / CHECKPOINT_FILE).exists():
+        position.step = load_checkpoint(folder / CHECKPOINT_FILE)["step"]
+    finished = (folder / ENCODER_FOLDER / "config.json").exists()
+    batch_size = _batch_size(stage, num_videos)
+    return StageSummary(stage.name, finished, position.step, position.total_steps, num_videos, batch_size)
+
+
+def _num_workers(asked: int | None) -> int:
+    # On two cores the model uses both; a loader process beside it only takes turns with it.
+    cores = os.cpu_count() or 1
+    return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
+
+
+def _stage_seed(seed: int, name: str) -> int:
+    """A seed of its own for every stage, or all stages would see the same clips in the same order."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest(), "big")

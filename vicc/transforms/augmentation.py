@@ -1,0 +1,172 @@
+"""Random views of a clip. One draw serves RGB and flow of the clip, so that the two stay aligned.
+
+Work is done by OpenCV on uint8 (T, H, W, C): crop and resize first, then colour on the small frames; brightness,
+contrast and saturation are one 3 x 4 matrix. Normalisation is left to the encoder, on its device.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vicc.errors import ViccError
+
+_GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what "grey" means to torchvision and OpenCV
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How views are drawn. Probabilities are per view; a strength s draws a factor from [1 - s, 1 + s].
+
+    Attributes:
+        crop_area: share of the frame's area that a crop covers, smallest and largest.
+        crop_ratio: width over height of a crop, smallest and largest.
+        jitter: probability of colour jitter; `brightness`, `contrast`, `saturation` its strengths, `hue` the largest
+            shift as a share of the colour circle.
+        grey, blur, flip: probabilities. Blur draws its sigma, in pixels of the finished view, from `blur_sigma`.
+        flow_gain: strength of a factor on the flow, as if the same motion were faster or slower.
+        flow_offset: standard deviation, in pixels per frame of the stored flow, of a constant added to the flow of the
+            clip, as if the camera panned.
+        flow_center: subtract each frame's median flow first, which takes out most of a camera's own motion.
+    """
+
+    crop_area: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    grey: float = 0.2
+    blur: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    flow_gain: float = 0.0
+    flow_offset: float = 0.0
+    flow_center: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grey", "blur"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ViccError(f"augmentation.{name} is {value}; expected a probability from 0 to 1.")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ViccError(f"augmentation.crop_area is {self.crop_area}; expected 0 < smallest <= largest <= 1.")
+
+
+@dataclass(frozen=True)
+class ViewDraw:
+    """One draw of an augmentation: everything that is the same over the frames and streams of a clip."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+    color: np.ndarray | None  # 3 x 3, on RGB; contrast's offset depends on the clip and is added when applied
+    contrast: float
+    hue: float
+    blur_sigma: float
+    flow_gain: float
+    flow_offset: tuple[float, float]
+
+
+def draw_view(settings: Augmentation, *, height: int, width: int, rng: np.random.Generator) -> ViewDraw:
+    """Draw crop, flip, colour, blur and flow changes for one view of a video with frames of (height, width)."""
+    top, left, crop_height, crop_width = _draw_crop(settings, height, width, rng)
+    jitter = rng.random() < settings.jitter
+    brightness, contrast, saturation = (
+        1 + strength * rng.uniform(-1, 1) if jitter else 1.0
+        for strength in (settings.brightness, settings.contrast, settings.saturation)
+    )
+    hue = settings.hue * rng.uniform(-1, 1) if jitter else 0.0
+    if rng.random() < settings.grey:
+        saturation = hue = 0.0
+    color = brightness * (saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), _GREY))
+    return ViewDraw(
+        top=top,
+        left=left,
+        height=crop_height,
+        width=crop_width,
+        flip=bool(rng.random() < settings.flip),
+        color=None if brightness == saturation == contrast == 1 else color,
+        contrast=contrast,
+        hue=hue,
+        blur_sigma=rng.uniform(*settings.blur_sigma) if rng.random() < settings.blur else 0.0,
+        flow_gain=1 + settings.flow_gain * rng.uniform(-1, 1),
+        flow_offset=(settings.flow_offset * rng.standard_normal(), settings.flow_offset * rng.standard_normal()),
+    )
+
+
+def _draw_crop(settings: Augmentation, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Area and ratio that fit the frame: drawn anew until they do, then the largest centred crop of a legal ratio."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*settings.crop_area)
+        ratio = np.exp(rng.uniform(*np.log(settings.crop_ratio)))
+        crop_height, crop_width = max(1, round((area / ratio) ** 0.5)), max(1, round((area * ratio) ** 0.5))
+        if crop_height <= height and crop_width <= width:
+            top = int(rng.integers(0, height - crop_height + 1))
+            return top, int(rng.integers(0, width - crop_width + 1)), crop_height, crop_width
+    ratio = np.clip(width / height, *settings.crop_ratio)
+    crop_height, crop_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def center_view(*, height: int, width: int, crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> ViewDraw:
+    """The view for evaluation: the largest centred crop of a legal ratio, nothing else changed."""
+    ratio = min(max(width / height, crop_ratio[0]), crop_ratio[1])
+    crop_height, crop_width = min(height, round(width / ratio)), min(width, round(height * ratio))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return ViewDraw(top, left, crop_height, crop_width, False, None, 1.0, 0.0, 0.0, 1.0, (0.0, 0.0))
+
+
+def apply_to_rgb(frames: np.ndarray, draw: ViewDraw, *, size: int) -> np.ndarray:
+    """A view of RGB frames, uint8 (T, H, W, 3) to (T, size, size, 3)."""
+    view = _crop_resize_flip(frames, draw, size)
+    if draw.hue:
+        view = _shift_hue(view, draw.hue)
+    if draw.color is not None:
+        # Contrast scales around the clip's mean grey, the same for all frames or the clip would flicker.
+        mean = float(draw.contrast != 1 and (view.reshape(-1, 3).mean(0) @ draw.color.T) @ _GREY)
+        matrix = np.hstack((draw.contrast * draw.color, np.full((3, 1), (1 - draw.contrast) * mean)))
+        view = cv2.transform(view.reshape(-1, size, 3), matrix).reshape(view.shape)
+    if draw.blur_sigma:
+        for frame in view:
+            cv2.GaussianBlur(frame, (0, 0), draw.blur_sigma, dst=frame)
+    return view
+
+
+def apply_to_flow(stored: np.ndarray, draw: ViewDraw, *, size: int, bound: float, center: bool) -> np.ndarray:
+    """A view of flow in stored form, uint8 (T, H, W, 2) to (T, size, size, 2).
+
+    Values stay pixels per frame of the *stored* frames: resizing does not rescale them. A flip negates u.
+    """
+    offset = np.zeros((len(stored), 1, 1, 2), np.float32)
+    if center:
+        # Every third pixel gives the same median at a ninth of the time.
+        offset -= np.median(stored[:, ::3, ::3], axis=(1, 2))[:, None, None].astype(np.float32) - 128
+    view = _crop_resize_flip(stored, draw, size)
+    if draw.flip:
+        view[..., 0] = np.minimum(256 - view[..., 0].astype(np.int16), 255)
+        offset[..., 0] *= -1
+    offset += np.array(draw.flow_offset, np.float32) * (127 / bound)
+    if draw.flow_gain == 1 and not offset.any():
+        return view
+    values = (view.astype(np.float32) - 128 + offset) * draw.flow_gain
+    return np.clip(np.rint(values) + 128, 0, 255).astype(np.uint8)
+
+
+def _crop_resize_flip(frames: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:
+    window = frames[:, draw.top : draw.top + draw.height, draw.left : draw.left + draw.width]
+    # Linear interpolation looks at two pixels a side, so beyond half the size it would skip some: average areas there.
+    interpolation = cv2.INTER_AREA if min(draw.height, draw.width) > 2 * size else cv2.INTER_LINEAR
+    out = np.empty((len(frames), size, size, frames.shape[-1]), np.uint8)
+    for source, target in zip(window, out, strict=True):
+        cv2.resize(source, (size, size), dst=target, interpolation=interpolation)
+    return np.ascontiguousarray(out[:, :, ::-1]) if draw.flip else out
+
+
+def _shift_hue(view: np.ndarray, hue: float) -> np.ndarray:
+    hsv = cv2.cvtColor(view.reshape(-1, view.shape[2], 3), cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(hue * 256) % 256)  # a full circle is 256: the sum wraps around as hue does
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL).reshape(view.shape)
