@@ -108,7 +108,7 @@ class PretrainConfig:
     workers: int | None = None
     """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint is written at the end of an epoch that comes at least this long after the last, and when stopped."""
+    """Minutes between checkpoints. One is also written at the end of a stage and when training is stopped."""
     dry_run: bool = False
     """Print the plan (stages, steps, clips) and do nothing."""
 

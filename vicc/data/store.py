@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet, WeakValueDictionary
 
 import cv2
 import lmdb
@@ -167,6 +168,7 @@ class Store:
         self.settings = _read_settings(self.path)
         self._shards: dict[str, lmdb.Environment] = {}
         self._opened_by = os.getpid()
+        _READERS.add(self)
         self._place: dict[str, str] = {}
         videos: list[Video] = []
         aside: list[SetAside] = []
@@ -204,16 +206,19 @@ class Store:
 
     def close(self) -> None:
         """Release the files; a later read opens them again."""
-        for environment in self._shards.values():
-            environment.close()
-        self._shards = {}
+        self._shards = {}  # not Environment.close(): another Store of this process may share it
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _READERS.add(self)
+
     def _shard(self, name: str) -> lmdb.Environment:
-        if self._opened_by != os.getpid():  # LMDB environments must not cross a fork
-            self._shards, self._opened_by = {}, os.getpid()
+        if self._opened_by != os.getpid():  # LMDB environments must not cross a fork, those of other stores included
+            for reader in _READERS:
+                reader._shards, reader._opened_by = {}, os.getpid()
         if name not in self._shards:
             self._shards[name] = _open_shard(self.path / name)
         return self._shards[name]
@@ -265,8 +270,6 @@ class StoreWriter:
         self._write(entry.id, entry.source, {_key("aside", entry.id): json.dumps(asdict(entry)).encode()})
 
     def close(self) -> None:
-        for environment in self._shards.values():
-            environment.close()
         self._shards = {}
 
     def _write(self, video_id: str, source: Source, values: dict[bytes, bytes]) -> None:
@@ -320,10 +323,41 @@ def _read_settings(path: Path) -> StoreSettings:
 
 
 def _shard_names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.glob("shard-*.lmdb"))
+    # A shard of no bytes is one whose writer was killed as it began; the next writer takes it over.
+    return sorted(file.name for file in path.glob("shard-*.lmdb") if file.stat().st_size)
+
+
+# LMDB allows a file to be open only once in a process (its locks belong to the process): all stores share. A shard is
+# closed when the last of them lets go of it.
+_OPEN: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
+_READERS: "WeakSet[Store]" = WeakSet()
 
 
 def _open_shard(path: Path, *, write: bool = False) -> lmdb.Environment:
+    shared = _OPEN.get(_file_key(path)) if path.exists() else None
+    if shared is not None and write and shared.flags()["readonly"]:
+        shared = None
+        for reader in _READERS:
+            reader.close()  # its next read opens the shard again, by then the writer's
+    if shared is not None:
+        return shared
+    existed = path.exists()
+    try:
+        environment = _new_environment(path, write=write)
+    except ViccError:
+        if not existed:
+            path.unlink(missing_ok=True)  # a full disk: an unfinished shard would make the store unreadable
+        raise
+    _OPEN[_file_key(path)] = environment
+    return environment
+
+
+def _file_key(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return os.getpid(), stat.st_dev, stat.st_ino
+
+
+def _new_environment(path: Path, *, write: bool) -> lmdb.Environment:
     try:
         environment = lmdb.open(
             str(path),

@@ -76,96 +76,67 @@ def _acting(side: int, acting: _Part, resting: _Part) -> tuple[_Part, _Part]:
     return (acting, resting) if side == 0 else (resting, acting)
 
 
-def _walk(time_s: float, manner: Manner) -> Pose:
-    stride, lifted = math.sin(_TURN * (time_s + manner.phase)), math.cos(_TURN * (time_s + manner.phase))
-    swing, reach = 0.62 * manner.reach * stride, manner.reach
+def _walk(phase: float, manner: Manner) -> Pose:
+    swing = 0.62 * manner.reach * math.sin(_TURN * phase)
+    lifted = 0.55 * manner.reach * math.cos(_TURN * phase)
     return Pose(
         hips=(swing, -swing),
-        knees=(0.08 + 0.55 * reach * max(0, lifted), 0.08 + 0.55 * reach * max(0, -lifted)),
+        knees=(0.08 + max(0, lifted), 0.08 + max(0, -lifted)),
         upper_arms=((-0.8 * swing, 0.12), (0.8 * swing, 0.12)),
         forearms=((0.2 - 0.8 * swing, 0.1), (0.2 + 0.8 * swing, 0.1)),
     )
 
 
-def _run(time_s: float, manner: Manner) -> Pose:
-    phase = _TURN * (1.7 * time_s + manner.phase)
-    stride, lifted = math.sin(phase), math.cos(phase)
-    leg, arm = 0.9 * manner.reach * stride, 0.9 * manner.reach * stride
+def _run(phase: float, manner: Manner) -> Pose:
+    swing = 0.9 * manner.reach * math.sin(_TURN * phase)
+    lifted = 1.3 * manner.reach * math.cos(_TURN * phase)
     return Pose(
-        hips=(0.15 + leg, 0.15 - leg),
-        knees=(0.3 + 1.3 * manner.reach * max(0, lifted), 0.3 + 1.3 * manner.reach * max(0, -lifted)),
-        upper_arms=((-arm, 0.15), (arm, 0.15)),
-        forearms=((1.5 - arm, 0.0), (1.5 + arm, 0.0)),
+        hips=(0.15 + swing, 0.15 - swing),
+        knees=(0.3 + max(0, lifted), 0.3 + max(0, -lifted)),
+        upper_arms=((-swing, 0.15), (swing, 0.15)),
+        forearms=((1.5 - swing, 0.0), (1.5 + swing, 0.0)),
         lean=0.25,
-        lift=0.05 * abs(stride),
+        lift=0.05 * abs(math.sin(_TURN * phase)),
     )
 
 
-def _jump(time_s: float, manner: Manner) -> Pose:
-    phase = 1.0 * time_s + manner.phase
+def _jump(phase: float, manner: Manner) -> Pose:
     crouch, flight = _bump(phase, 0.2, 0.22) * manner.reach, _bump(phase, 0.6, 0.24) * manner.reach
-    arm = (-0.6 * crouch + 2.7 * flight, 0.25)
-    return Pose(
-        hips=(0.7 * crouch, 0.7 * crouch),
-        knees=(1.3 * crouch, 1.3 * crouch),
-        upper_arms=(arm, arm),
-        forearms=(arm, arm),
-        lean=0.3 * crouch,
-        lift=0.3 * flight,
-    )
+    hip, knee, arm = 0.7 * crouch, 1.3 * crouch, (-0.6 * crouch + 2.7 * flight, 0.25)
+    return Pose((hip, hip), (knee, knee), (arm, arm), (arm, arm), lean=0.3 * crouch, lift=0.3 * flight)
 
 
-def _wave(time_s: float, manner: Manner) -> Pose:
-    swing = 0.75 * manner.reach * math.sin(_TURN * (1.6 * time_s + manner.phase))
-    return Pose(
-        upper_arms=_acting(manner.side, (0.2, 2.0 + 0.25 * swing), (0.0, 0.12)),
-        forearms=_acting(manner.side, (0.2, 2.9 + swing), (0.1, 0.1)),
-    )
+def _wave(phase: float, manner: Manner) -> Pose:
+    swing = 0.75 * manner.reach * math.sin(_TURN * phase)
+    upper_arms = _acting(manner.side, (0.2, 2.0 + 0.25 * swing), (0.0, 0.12))
+    return Pose(upper_arms=upper_arms, forearms=_acting(manner.side, (0.2, 2.9 + swing), (0.1, 0.1)))
 
 
-def _clap(time_s: float, manner: Manner) -> Pose:
-    opened = manner.reach * (0.5 + 0.5 * math.sin(_TURN * (1.5 * time_s + manner.phase)))
+def _clap(phase: float, manner: Manner) -> Pose:
+    opened = manner.reach * (0.5 + 0.5 * math.sin(_TURN * phase))
     upper, fore = (1.1, -0.15 + 0.9 * opened), (1.5, -0.45 + 1.2 * opened)
     return Pose(upper_arms=(upper, upper), forearms=(fore, fore))
 
 
-def _kick(time_s: float, manner: Manner) -> Pose:
-    phase = 1.0 * time_s + manner.phase
+def _kick(phase: float, manner: Manner) -> Pose:
     back, forth = _bump(phase, 0.22, 0.25), _bump(phase, 0.55, 0.25) * manner.reach
-    return Pose(
-        hips=_acting(manner.side, -0.7 * back + 1.9 * forth, -0.05),
-        knees=_acting(manner.side, 0.1 + 1.2 * back, 0.08),
-        lean=-0.3 * forth + 0.1 * back,
-    )
+    hips = _acting(manner.side, -0.7 * back + 1.9 * forth, -0.05)
+    return Pose(hips, _acting(manner.side, 0.1 + 1.2 * back, 0.08), lean=-0.3 * forth + 0.1 * back)
 
 
-def _squat(time_s: float, manner: Manner) -> Pose:
-    depth = manner.reach * (0.5 - 0.5 * math.cos(_TURN * (0.85 * time_s + manner.phase)))
-    arm = (1.4 * depth, 0.1)
-    return Pose(
-        hips=(1.35 * depth, 1.35 * depth),
-        knees=(2.1 * depth, 2.1 * depth),
-        upper_arms=(arm, arm),
-        forearms=(arm, arm),
-        lean=0.5 * depth,
-    )
+def _squat(phase: float, manner: Manner) -> Pose:
+    depth = manner.reach * (0.5 - 0.5 * math.cos(_TURN * phase))
+    hip, knee, arm = 1.35 * depth, 2.1 * depth, (1.4 * depth, 0.1)
+    return Pose((hip, hip), (knee, knee), (arm, arm), (arm, arm), lean=0.5 * depth)
 
 
-def _turn(time_s: float, manner: Manner) -> Pose:
-    step = 0.2 * math.sin(_TURN * (1.3 * time_s + manner.phase))
-    spin = _TURN * (1.0 * time_s + manner.phase) * (1 if manner.side == 0 else -1)
-    arm = (0.0, 1.3 * manner.reach)
-    return Pose(
-        hips=(step, -step),
-        knees=(0.1 + max(0, step), 0.1 + max(0, -step)),
-        upper_arms=(arm, arm),
-        forearms=(arm, arm),
-        spin=spin,
-    )
+def _turn(phase: float, manner: Manner) -> Pose:
+    step, arm = 0.2 * math.sin(_TURN * phase), (0.0, 1.3 * manner.reach)
+    spin = _TURN * phase * (1 if manner.side == 0 else -1)
+    return Pose((step, -step), (0.1 + max(0, step), 0.1 + max(0, -step)), (arm, arm), (arm, arm), spin=spin)
 
 
-def _throw(time_s: float, manner: Manner) -> Pose:
-    phase = 1.0 * time_s + manner.phase
+def _throw(phase: float, manner: Manner) -> Pose:
     cocked, release = _bump(phase, 0.3, 0.3), _bump(phase, 0.58, 0.18) * manner.reach
     upper = -0.2 + 2.9 * cocked * (1 - release) + 1.4 * release
     return Pose(
@@ -177,31 +148,26 @@ def _throw(time_s: float, manner: Manner) -> Pose:
     )
 
 
-def _fall(time_s: float, manner: Manner) -> Pose:
-    phase = (0.75 * time_s + manner.phase) % 1
-    down, up = (float(np.clip(x, 0, 1)) for x in ((phase - 0.1) / 0.25, (phase - 0.6) / 0.3))
+def _fall(phase: float, manner: Manner) -> Pose:
+    down, up = (min(max(share, 0.0), 1.0) for share in ((phase - 0.1) / 0.25, (phase - 0.6) / 0.3))
     lying = down * down * (3 - 2 * down) - up * up * (3 - 2 * up)
     arm = (1.2 * lying, 0.15 + 0.4 * lying)
-    return Pose(
-        hips=(0.45 * lying, 0.2 * lying),
-        knees=(0.6 * lying, 0.3 * lying),
-        upper_arms=(arm, arm),
-        forearms=(arm, arm),
-        topple=1.45 * lying,
-    )
+    return Pose((0.45 * lying, 0.2 * lying), (0.6 * lying, 0.3 * lying), (arm, arm), (arm, arm), topple=1.45 * lying)
 
 
-_POSES: dict[str, Callable[[float, Manner], Pose]] = {
-    "walk": _walk,
-    "run": _run,
-    "jump": _jump,
-    "wave": _wave,
-    "clap": _clap,
-    "kick": _kick,
-    "squat": _squat,
-    "turn": _turn,
-    "throw": _throw,
-    "fall": _fall,
+# Cycles per second at usual speed, and the pose at a phase in [0, 1) of the cycle. All are fast enough for a clip of
+# 16 frames to hold a whole cycle: otherwise two clips of one video would not show the same thing.
+_POSES: dict[str, tuple[float, Callable[[float, Manner], Pose]]] = {
+    "walk": (1.0, _walk),
+    "run": (1.7, _run),
+    "jump": (1.0, _jump),
+    "wave": (1.6, _wave),
+    "clap": (1.5, _clap),
+    "kick": (1.0, _kick),
+    "squat": (0.85, _squat),
+    "turn": (1.0, _turn),
+    "throw": (1.0, _throw),
+    "fall": (0.75, _fall),
 }
 ACTIONS: tuple[str, ...] = tuple(_POSES)
 
@@ -226,14 +192,14 @@ def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
 def _wander(rng: np.random.Generator, amplitude: float) -> np.ndarray:
     """A slow swing around 0, (NUM_FRAMES,): what wanders is no mark by which two clips of one video agree."""
     time_s = np.arange(NUM_FRAMES) / float(FRAME_RATE)
-    return amplitude * np.sin(_TURN * (rng.uniform(0.15, 0.35) * time_s + rng.random()))
+    return amplitude * np.sin(_TURN * (rng.uniform(0.2, 0.4) * time_s + rng.random()))
 
 
 def _camera_path(rng: np.random.Generator) -> np.ndarray:
     """Where the camera looks: pan (none in 40 % of the clips), slow sway and shake, in pixels, (NUM_FRAMES, 2)."""
     time = np.linspace(-1, 1, NUM_FRAMES)[:, None]
     pan = rng.uniform(-1, 1, 2) * (12, 5) * (rng.random() < 0.6)
-    sway = np.stack([_wander(rng, rng.uniform(12, 26)), _wander(rng, rng.uniform(6, 14))], axis=1)
+    sway = np.stack([_wander(rng, rng.uniform(18, 30)), _wander(rng, rng.uniform(6, 14))], axis=1)
     shake = np.cumsum(rng.normal(0, rng.uniform(0, 0.3), (NUM_FRAMES, 2)), axis=0)
     path = pan * time + sway + shake - shake.mean(0)
     return np.clip(path, 2 - _MARGIN, _MARGIN - 2)
@@ -271,7 +237,7 @@ def _draw_proportions(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _draw_clothes(rng: np.random.Generator) -> dict[str, tuple[Colour, ...]]:
-    clothes = {"skin": (_colour(rng, 120, 245),)}
+    clothes: dict[str, tuple[Colour, ...]] = {"skin": (_colour(rng, 120, 245),)}
     for part in ("shirt", "sleeve", "trousers"):
         base, contrast = np.array(_colour(rng, 110, 250)), rng.uniform(0, 45)
         bands = np.clip(base + rng.normal(0, contrast, (4, 3)), 60, 255)
@@ -289,7 +255,7 @@ def _draw_scene(rng: np.random.Generator) -> Scene:
         manner=Manner(phase=rng.random(), reach=rng.uniform(0.85, 1.15), side=int(rng.integers(2))),
         clock=np.cumsum(rng.uniform(0.85, 1.2) * (1 + _wander(rng, 0.15))) / float(FRAME_RATE),
         height=height * (1 + _wander(rng, 0.12)),
-        centre=(rng.uniform(0.36, 0.64) * FRAME_SIZE, rng.uniform(0.44, 0.56) * FRAME_SIZE),
+        centre=(rng.uniform(0.45, 0.55) * FRAME_SIZE, rng.uniform(0.46, 0.54) * FRAME_SIZE),
         heading=facing + _wander(rng, 0.4),
         elevation=rng.uniform(-0.05, 0.35),
         fall_direction=rng.uniform(-0.6, 0.6) + math.pi * (rng.random() < 0.2),
@@ -297,7 +263,7 @@ def _draw_scene(rng: np.random.Generator) -> Scene:
         thickness=rng.uniform(0.038, 0.052),
         clothes=_draw_clothes(rng),
         camera=_camera_path(rng),
-        background=np.float32(_colour(rng, 30, 90)) + rng.uniform(6, 18) * _texture(rng, canvas),
+        background=np.array(_colour(rng, 30, 90), np.float32) + rng.uniform(6, 18) * _texture(rng, canvas),
         haze=rng.uniform(0, 8) * _texture(rng, canvas) * (rng.random() < 0.2),
         haze_velocity=tuple(rng.uniform(-1, 1, 2)),
         ball=ball if rng.random() < 0.25 else None,
@@ -399,7 +365,8 @@ def _limb(image: np.ndarray, start: np.ndarray, end: np.ndarray, radii: Angles, 
 
 
 def _draw_figure(image: np.ndarray, scene: Scene, action: str, frame: int) -> None:
-    pose = _POSES[action](scene.clock[frame], scene.manner)
+    rate, pose_at = _POSES[action]
+    pose = pose_at((rate * scene.clock[frame] + scene.manner.phase) % 1, scene.manner)
     joints = _joints(pose, scene.proportions)
     projected = _project(_stand(np.stack(list(joints.values())), pose, scene.fall_direction), scene, frame)
     points = dict(zip(joints, projected, strict=True))
@@ -519,8 +486,10 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _encode(path: Path, clip: np.ndarray) -> None:
+    # One thread, as the workers are the parallelism. Without mbtree=0 the same frames gave other bytes from call to call
+    # (x264 of PyAV 18 on AVX-512, widths that are no multiple of 128 or so): it reads memory it never set.
+    options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w") as container:
-        options = {"crf": "18", "preset": "veryfast", "threads": "1"}  # one thread: the workers are the parallelism
         stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
         stream.height, stream.width = clip.shape[1:3]
         stream.pix_fmt = "yuv420p"

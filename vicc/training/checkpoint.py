@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ViccError: a file that is cut short, is no checkpoint, would execute code, or comes from a newer version.
     """
+    damaged = f"The checkpoint {path} is damaged or cut short%s. Delete it to start its stage again, or restore it."
+    if not zipfile.is_zipfile(path):  # torch would go on to try older formats
+        raise ViccError(damaged % f" ({path.stat().st_size} bytes that are no archive)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -41,10 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "run code when loaded. vicc never writes such a file; delete it unless you know where it comes from."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ViccError(
-            f"The checkpoint {path} is damaged or cut short ({str(error).splitlines()[0]}). "
-            "Delete it to start its stage again, or restore it."
-        ) from error
+        raise ViccError(damaged % f" ({' '.join(str(error).split())[:100]})") from error
     version = state.get("version") if isinstance(state, dict) else None
     if version != CHECKPOINT_VERSION:
         raise ViccError(f"The checkpoint {path} has version {version}; this vicc reads version {CHECKPOINT_VERSION}.")

@@ -99,8 +99,7 @@ def train(
             if stop_asked() or should_stop(position.step):
                 save()
                 raise Stopped
-            epoch_ended = position.step % position.steps_per_epoch == 0
-            if epoch_ended and time.monotonic() - saved_at >= seconds_between_checkpoints:
+            if time.monotonic() - saved_at >= seconds_between_checkpoints:
                 save()
                 saved_at = time.monotonic()
     save()

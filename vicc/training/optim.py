@@ -44,7 +44,8 @@ class LARC(torch.optim.Optimizer):
             weight_norms = torch.stack(torch._foreach_norm(weights))
             grad_norms = torch.stack(torch._foreach_norm(grads))
             adapts = (weight_norms > 0) & (grad_norms > 0)
-            decay = torch.where(adapts, group["weight_decay"], 0.0)
+            # A product, not torch.where of two numbers, which would round the decay to float32.
+            decay = adapts.to(weight_norms.dtype) * group["weight_decay"]
             rates = torch.where(
                 adapts,
                 group["trust"] * weight_norms / (grad_norms + group["weight_decay"] * weight_norms + 1e-8),

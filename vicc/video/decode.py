@@ -13,6 +13,8 @@ from vicc.errors import ViccError
 _SUFFIXES = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
+_PLAYLISTS = frozenset(("concat", "dash", "hls", "imf"))  # FFmpeg's names of formats that only point to other files
+
 
 class VideoError(ViccError):
     """A file that cannot be used as a video; the message is the reason."""
@@ -52,8 +54,12 @@ class VideoReader:
             raise VideoError("the file is empty (0 bytes)")
         num_frames = 0
         try:
-            # Only the file itself may be opened: a playlist in disguise must not reach the network or other files.
-            with av.open(str(self.path), metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
+            # Only the file itself may be opened: a playlist in disguise must not reach the network or other files. The
+            # path is absolute, for a colon in a relative one reads as a protocol.
+            path, options = str(self.path.absolute()), {"protocol_whitelist": "file"}
+            with av.open(path, metadata_errors="ignore", options=options) as container:
+                if container.format.name in _PLAYLISTS:
+                    raise VideoError(f"the file is a playlist ({container.format.name}), not a video")
                 if not container.streams.video:
                     raise VideoError("the file has no video stream")
                 stream = container.streams.video[0]

@@ -46,9 +46,9 @@ def dequantize_flow(stored: np.ndarray, *, bound: float) -> np.ndarray:
 
 
 def _with_room(calc: Callable[..., np.ndarray], first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """DIS matches patches of 8 x 8 pixels and refuses smaller images: repeat their border."""
+    """DIS refuses images below 12 pixels (OpenCV 5; its patches are 8 x 8): repeat their border."""
     height, width = first.shape
-    smallest = 8
+    smallest = 12
     if min(height, width) >= smallest:
         return calc(np.ascontiguousarray(first), np.ascontiguousarray(second), None)
     border = (0, max(0, smallest - height), 0, max(0, smallest - width))

@@ -1,0 +1,129 @@
+"""The command as a function, on a tiny run: which rows, which neighbours, and that nothing depends on chance."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vicc.configs import PretrainConfig, RetrieveConfig
+from vicc.data.store import Store
+from vicc.device import choose_precision
+from vicc.errors import ViccError
+from vicc.evaluation.features import calibrate_batchnorm, extract_features
+from vicc.evaluation.retrieve import read_result, retrieve
+from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.training.checkpoint import load_encoder
+from vicc.training.engine import Stopped
+from vicc.training.pretrain import pretrain
+from vicc.training.stage import Recipe
+
+CPU = choose_precision("fp32", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def run(tiny_recipe: Recipe, store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    pretrain(tiny_recipe, PretrainConfig(store=store_path, run=folder))
+    return folder
+
+
+def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store_path: Path) -> None:
+    result = retrieve(RetrieveConfig(run=run, store=store_path))
+    assert [row.name for row in result.rows] == [
+        *("chance", "colour histogram", "mean absolute flow", "untrained RGB", "untrained Flow"),
+        *("RGB-1", "Flow-1", "RGB-2", "Flow-2", "R+F"),
+    ]
+    for row in result.rows:
+        values = [row.recall[k] for k in ("1", "5", "10", "20")]
+        assert values == sorted(values)
+        assert all(0 <= value <= 1 for value in values)
+        assert row.interval is None or all(low <= row.recall[k] <= high for k, (low, high) in row.interval.items())
+    assert read_result(run).rows[5].recall == result.rows[5].recall
+
+
+def test_twice_gives_the_same_to_the_bit(run: Path, store_path: Path) -> None:
+    first = json.dumps(retrieve(RetrieveConfig(run=run, store=store_path)).to_json(), sort_keys=True)
+    assert json.dumps(retrieve(RetrieveConfig(run=run, store=store_path)).to_json(), sort_keys=True) == first
+
+
+def test_recall_agrees_with_the_neighbours_that_are_given(run: Path, store_path: Path) -> None:
+    result = retrieve(RetrieveConfig(run=run, store=store_path, baselines=False))
+    label = {video.id: video.label for video in Store(store_path).videos}
+    split = {video.id: video.split for video in Store(store_path).videos}
+    for row in result.rows[1:]:
+        entries = result.neighbours[row.name]
+        right = [label[entry.videos[0]] == label[entry.query] for entry in entries]
+        assert row.recall["1"] == pytest.approx(sum(right) / len(right))
+        assert all(split[entry.query] == "test" for entry in entries)
+        assert all(split[name] != "test" for entry in entries for name in entry.videos)
+
+
+def test_the_shuffled_control_differs_and_keeps_the_result(run: Path, store_path: Path) -> None:
+    plain = retrieve(RetrieveConfig(run=run, store=store_path, baselines=False))
+    shuffled = retrieve(RetrieveConfig(run=run, store=store_path, baselines=False, shuffle_frames=True))
+    assert shuffled.neighbours["Flow-1"] != plain.neighbours["Flow-1"]
+    assert read_result(run).neighbours == plain.neighbours
+    assert (run / "retrieval-shuffled.json").exists()
+
+
+def test_unlabelled_videos_get_neighbours_among_all_others_but_no_table(
+    tiny_recipe: Recipe, unlabelled_store_path: Path, tmp_path: Path
+) -> None:
+    one_stage = replace(tiny_recipe, stages=tiny_recipe.stages[:1])
+    pretrain(one_stage, PretrainConfig(store=unlabelled_store_path, run=tmp_path))
+    result = retrieve(RetrieveConfig(run=tmp_path, store=unlabelled_store_path))
+    assert not result.labelled
+    assert result.rows == []
+    ids = {video.id for video in Store(unlabelled_store_path).videos}
+    for entry in result.neighbours["RGB-1"]:
+        assert set(entry.videos) == ids - {entry.query}
+
+
+def test_a_run_without_a_finished_stage_is_refused_in_words(
+    tiny_recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ViccError, match="not a run"):
+        retrieve(RetrieveConfig(run=tmp_path, store=store_path))
+    with pytest.raises(Stopped):
+        pretrain(
+            tiny_recipe, PretrainConfig(store=store_path, run=tmp_path / "r"), should_stop=lambda stage, step: True
+        )
+    with pytest.raises(ViccError, match="No stage"):
+        retrieve(RetrieveConfig(run=tmp_path / "r", store=store_path))
+
+
+def test_features_of_a_video_are_the_mean_over_its_windows_of_unit_vectors(run: Path, store_path: Path) -> None:
+    encoder, store = load_encoder(run / "rgb-1" / "encoder"), Store(store_path)
+    video = store.videos[0]
+    clip = encoder.config.clip_frames
+    step = 5
+    frames = torch.from_numpy(store.frames(video.id, "rgb", range(video.num_frames - 1)))
+    features = extract_features(encoder, store, [video], precision=CPU, window_step=step)[0]
+    starts = range(0, video.num_frames - 1 - clip + 1, step)
+    # Windows of other videos in the same pass must not matter, nor the place in the list.
+    again = extract_features(encoder, store, store.videos[::-1], precision=CPU, window_step=step)[-1]
+    torch.testing.assert_close(features, again, rtol=1e-4, atol=1e-5)
+    assert len(frames[starts[-1] : starts[-1] + clip]) == clip
+    assert len(starts) > 1
+    assert features.norm() < 1
+    one_window = extract_features(encoder, store, [video], precision=CPU, window_step=1000)[0]
+    torch.testing.assert_close(one_window.norm(), torch.tensor(1.0))
+
+
+def test_batchnorm_calibration_separates_clips_that_an_untrained_encoder_confuses(store_path: Path) -> None:
+    torch.manual_seed(0)
+    store = Store(store_path)
+    encoder = Encoder(EncoderConfig("rgb", backbone="s3d", clip_frames=8, size=32))
+    weights = {name: weight.clone() for name, weight in encoder.named_parameters()}
+
+    def spread() -> float:
+        features = extract_features(encoder, store, store.videos[:6], precision=CPU)
+        return float((features - features.mean(0)).norm() / features.norm())
+
+    before = spread()
+    calibrate_batchnorm(encoder, store, store.videos, precision=CPU)
+    assert spread() > 3 * before
+    assert not encoder.training
+    assert all(torch.equal(weights[name], weight) for name, weight in encoder.named_parameters())

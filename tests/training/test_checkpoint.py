@@ -1,0 +1,109 @@
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from vicc.errors import ViccError
+from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.training.checkpoint import copy_weights, load_checkpoint, load_encoder, save_checkpoint, save_encoder
+
+
+class RunsCode:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_round_trip_keeps_every_tensor_and_value(tmp_path: Path) -> None:
+    state = {"step": 3, "nested": {"a": torch.randn(2, 3), "b": [1, 2.5, "x"]}}
+    save_checkpoint(tmp_path / "c.pt", state)
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert torch.equal(loaded["nested"]["a"], state["nested"]["a"])  # type: ignore[index]
+    assert (loaded["step"], loaded["nested"]["b"]) == (3, [1, 2.5, "x"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_checkpoint_cut_short_anywhere_is_refused_in_words(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"weights": torch.randn(1000)})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ViccError, match="damaged or cut short"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, as_zip: bool) -> None:
+    made, path = tmp_path / "made", tmp_path / "c.pt"
+    if as_zip:
+        torch.save({"version": 1, "model": RunsCode(made)}, path)
+        assert zipfile.is_zipfile(path)
+    else:
+        path.write_bytes(pickle.dumps(RunsCode(made)))
+    with pytest.raises(ViccError, match="refused" if as_zip else "no archive"):
+        load_checkpoint(path)
+    assert not made.exists()
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    torch.save({"version": 99}, tmp_path / "c.pt")
+    with pytest.raises(ViccError, match="version 99"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+def test_a_failing_write_leaves_the_old_checkpoint_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"step": 1})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_checkpoint(path, {"step": lambda: None})  # cannot be pickled
+    assert load_checkpoint(path)["step"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder(
+        EncoderConfig("flow", backbone="s3d-demo", embedding_dim=8, clip_frames=8, size=32, flow_center=True)
+    )
+
+
+def test_an_encoder_folder_gives_back_the_same_module(tmp_path: Path, encoder: Encoder) -> None:
+    save_encoder(tmp_path / "e", encoder)
+    loaded = load_encoder(tmp_path / "e")
+    clips = torch.randint(0, 256, (2, 2, 8, 32, 32), dtype=torch.uint8)
+    assert loaded.config == encoder.config
+    assert torch.equal(loaded(clips), encoder.eval()(clips))
+
+
+def test_an_encoder_whose_weights_do_not_fit_is_refused_whole(tmp_path: Path, encoder: Encoder) -> None:
+    save_encoder(tmp_path / "e", encoder)
+    weights = safetensors.torch.load_file(tmp_path / "e" / "model.safetensors")
+    weights.pop("projection_head.2.bias")
+    safetensors.torch.save_file(weights, tmp_path / "e" / "model.safetensors")
+    with pytest.raises(ViccError, match=r"projection_head\.2\.bias"):
+        load_encoder(tmp_path / "e")
+
+
+def test_an_encoder_cut_short_or_absent_is_refused_in_words(tmp_path: Path, encoder: Encoder) -> None:
+    with pytest.raises(ViccError, match="No encoder"):
+        load_encoder(tmp_path / "nothing")
+    save_encoder(tmp_path / "e", encoder)
+    path = tmp_path / "e" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ViccError, match="cannot be loaded"):
+        load_encoder(tmp_path / "e")
+
+
+def test_weights_of_another_shape_are_copied_not_at_all(encoder: Encoder) -> None:
+    other = Encoder(EncoderConfig("rgb", backbone="s3d-demo", embedding_dim=8))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ViccError, match="do not fit"):
+        copy_weights(encoder, other, what="a test")
+    assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())

@@ -1,0 +1,131 @@
+"""A run that was stopped after any step and resumed ends bit-equal to one that ran straight through."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vicc.configs import PretrainConfig
+from vicc.errors import ViccError
+from vicc.training.checkpoint import load_checkpoint
+from vicc.training.engine import Stopped
+from vicc.training.log import read_log
+from vicc.training.pretrain import pretrain
+from vicc.training.stage import Recipe
+
+STAGES = ("rgb-1", "flow-1", "rgb-2", "flow-2")
+
+
+def same(left: object, right: object) -> bool:
+    """Equal to the bit, tensors inside nested containers included."""
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return isinstance(right, dict) and left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))  # type: ignore[arg-type]
+    return left == right
+
+
+def results(run: Path) -> dict[str, object]:
+    """All that a run leaves behind, but for how long steps took."""
+    timeless = {name: [{**row, "seconds": 0} for row in read_log(run / name)] for name in STAGES}
+    weights = {name: (run / name / "encoder" / "model.safetensors").read_bytes() for name in STAGES}
+    return {"logs": timeless, "weights": weights, **{n: load_checkpoint(run / n / "checkpoint.pt") for n in STAGES}}
+
+
+@pytest.fixture(scope="module")
+def recipe_with_queue(tiny_recipe: Recipe) -> Recipe:
+    """Both methods, with a queue that fills on the way and prototypes that are frozen at first."""
+    stages = [
+        replace(stage, steps=6, queue_length=8, queue_from_epoch=0, freeze_prototypes_epochs=1)
+        for stage in tiny_recipe.stages
+    ]
+    return replace(tiny_recipe, stages=tuple(stages))
+
+
+@pytest.fixture(scope="module")
+def straight(
+    recipe_with_queue: Recipe, store_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    run = tmp_path_factory.mktemp("straight")
+    pretrain(recipe_with_queue, PretrainConfig(store=store_path, run=run))
+    return results(run)
+
+
+def test_the_straight_run_exercises_queue_and_frozen_prototypes(straight: dict[str, object]) -> None:
+    for name in STAGES:
+        rows = straight[name]["rank_state"]["queue"]["rows"]  # type: ignore[index]
+        assert rows[:, -1].any()
+        assert len(straight["logs"][name]) == 6  # type: ignore[index]
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopped_and_resumed_equals_straight(
+    recipe_with_queue: Recipe,
+    store_path: Path,
+    tmp_path: Path,
+    straight: dict[str, object],
+    stop_at: int,
+    workers: int,
+) -> None:
+    """Each of the four stages is stopped once after `stop_at` steps; then the run goes on as a new process would."""
+    config = PretrainConfig(store=store_path, run=tmp_path, workers=workers)
+    for stopped_stage in STAGES:
+        with pytest.raises(Stopped):
+            pretrain(
+                recipe_with_queue,
+                config,
+                should_stop=lambda stage, step, s=stopped_stage: (stage, step) == (s, stop_at),
+            )
+        torch.manual_seed(999)  # a new process would not have this one's random state
+    pretrain(recipe_with_queue, config)
+    ours = results(tmp_path)
+    for name in straight:
+        assert same(ours[name], straight[name]), name
+
+
+def test_a_crash_after_the_last_checkpoint_repeats_the_lost_steps(
+    recipe_with_queue: Recipe, store_path: Path, tmp_path: Path, straight: dict[str, object]
+) -> None:
+    """Lines of the log that are ahead of the checkpoint, the last one cut short, are written again, not twice."""
+    config = PretrainConfig(store=store_path, run=tmp_path)
+    with pytest.raises(Stopped):
+        pretrain(recipe_with_queue, config, should_stop=lambda stage, step: step == 3)
+    with (tmp_path / "rgb-1" / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 3, "epoch": 1, "loss": 0.0}) + '\n{"step": 4, "epo')
+    pretrain(recipe_with_queue, config)
+    assert same(results(tmp_path), straight)
+
+
+def test_a_finished_run_stays_as_it_is(recipe_with_queue: Recipe, store_path: Path, tmp_path: Path) -> None:
+    config = PretrainConfig(store=store_path, run=tmp_path)
+    pretrain(recipe_with_queue, config)
+    before = {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name not in (".lock", "runs.jsonl")
+    }
+    stages = pretrain(recipe_with_queue, config)
+    assert all(stage.finished for stage in stages)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("named", ["seed", "steps"])
+def test_other_settings_are_refused_and_named(
+    recipe_with_queue: Recipe, store_path: Path, tmp_path: Path, named: str
+) -> None:
+    with pytest.raises(Stopped):
+        pretrain(
+            recipe_with_queue, PretrainConfig(store=store_path, run=tmp_path), should_stop=lambda stage, step: True
+        )
+    recipe = recipe_with_queue.with_changes(["rgb-1.steps=9"]) if named == "steps" else recipe_with_queue
+    seed = 7 if named == "seed" else 31
+    with pytest.raises(ViccError, match=named):
+        pretrain(recipe, PretrainConfig(store=store_path, run=tmp_path, seed=seed))
+
+
+def test_stages_see_different_clips_and_start_from_each_other(straight: dict[str, object]) -> None:
+    losses = [[row["loss"] for row in straight["logs"][name]] for name in STAGES]  # type: ignore[index]
+    assert len({tuple(line) for line in losses}) == 4

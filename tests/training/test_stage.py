@@ -1,0 +1,78 @@
+import pytest
+
+from vicc.errors import ViccError
+from vicc.recipes import RECIPES, create_recipe
+from vicc.training.stage import Recipe, Stage
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_described_and_survives_json(name: str) -> None:
+    recipe = create_recipe(name)
+    assert recipe.description
+    assert recipe.name == name
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_alternates_as_the_paper_does(name: str) -> None:
+    stages = {stage.name: stage for stage in create_recipe(name).stages}
+    assert stages["rgb-1"].method == stages["flow-1"].method == "single_stream"
+    assert (stages["rgb-2"].start_from, stages["rgb-2"].teacher) == ("rgb-1", "flow-1")
+    assert (stages["flow-2"].start_from, stages["flow-2"].teacher) == ("flow-1", "rgb-2")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("rgb-1.learning_rate=0.5", "learning_rate", 0.5),
+        ("rgb-1.epochs=7", "epochs", 7),
+        ("all.optimizer=larc", "optimizer", "larc"),
+        ("rgb-1.views_with_gradient=one", "views_with_gradient", "one"),
+    ],
+)
+def test_changes_reach_the_stage_with_the_right_type(change: str, field: str, value: object) -> None:
+    stage = create_recipe("demo", changes=[change]).stages[0]
+    assert getattr(stage, field) == value
+    assert type(getattr(stage, field)) is type(value)
+
+
+def test_changes_of_one_stage_leave_the_others_and_epochs_push_out_steps() -> None:
+    demo = create_recipe("demo")
+    changed = create_recipe("demo", changes=["rgb-1.epochs=7", "rgb-1.augmentation.crop_area=0.5,1"])
+    assert changed.stages[1:] == demo.stages[1:]
+    assert (changed.stages[0].epochs, changed.stages[0].steps) == (7, None)
+    assert changed.stages[0].augmentation.crop_area == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("rgb-1.epochs", "STAGE.FIELD=VALUE"),
+        ("rgb-9.epochs=1", "no stage rgb-9"),
+        ("rgb-1.epoch=1", "no field epoch"),
+        ("rgb-1.steps=many", "'many' is not a value"),
+        ("rgb-1.optimizer=adam", "'adam' is not a value"),
+        ("rgb-1.batch_size=0", "expected at least 1"),
+        ("rgb-1.temperature=0", "above 0"),
+        ("rgb-1.augmentation.flip=2", "probability"),
+        ("rgb-1.augmentation.crop_area=1", "is not a value"),
+        ("rgb-2.teacher=none", "needs a teacher"),
+        ("rgb-2.teacher=flow-2", "not an earlier stage"),
+        ("rgb-2.start_from=flow-1", "another stream"),
+        ("flow-2.teacher=flow-1", "so does its teacher"),
+    ],
+)
+def test_contradictions_are_refused_in_the_words_of_the_flag(change: str, sentence: str) -> None:
+    with pytest.raises(ViccError, match=sentence):
+        create_recipe("demo", changes=[change])
+
+
+def test_unknown_recipes_are_named_with_the_known_ones() -> None:
+    with pytest.raises(ViccError, match="demo"):
+        create_recipe("nothing")
+
+
+def test_a_stage_lasts_either_epochs_or_steps() -> None:
+    for lengths in ({}, {"epochs": 1, "steps": 1}):
+        with pytest.raises(ViccError, match="give one of the two"):
+            Stage("a", "single_stream", "rgb", **lengths)  # type: ignore[arg-type]

@@ -1,0 +1,367 @@
+"""`vicc report`: a run as one HTML file that needs nothing else: table, curves, queries with what was found for them.
+
+The words and the looks are in `report.html.jinja`; here is what it shows.
+"""
+
+import base64
+import io
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vicc.configs import ReportConfig
+from vicc.data.store import Store, Video
+from vicc.errors import ViccError
+from vicc.evaluation.retrieval import KS
+from vicc.evaluation.retrieve import RetrievalResult, Row, read_result, stage_title
+from vicc.files import atomic_write, read_json
+from vicc.progress import progress
+from vicc.training.log import read_log
+from vicc.training.pretrain import RECIPE_FILE, RUNS_FILE
+from vicc.training.stage import Recipe, Stage
+from vicc.version import __version__
+
+REPORT_FILE = "report.html"
+NEIGHBOURS_SHOWN = 5
+FRAMES = 12
+_BOX_WIDTH, _BOX_HEIGHT = 144, 108  # pixels an animation may take
+_ANIMATION_BYTES = 4_000_000  # all animations together; a third more as text
+_CURVE_POINTS = 400
+_RUN_FIELDS = ("time", "machine", "device", "precision", "threads", "vicc", "torch", "python")
+_GROUPS = (
+    ("Nothing learned", ("chance", "baseline", "untrained")),
+    ("One stream, trained without labels", ("trained",)),
+    ("Both streams together", ("fused",)),
+)
+# Okabe and Ito's colours, told apart by colour-blind readers too; the line styles say the same again.
+CURVES = {
+    "prototypes_used": ("prototypes used", "#009e73", "solid"),
+    "prediction_perplexity": ("spread of the predictions", "#0072b2", "dashed"),
+    "assignment_perplexity": ("spread of the assignments", "#d55e00", "dotted"),
+}
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One video in a grid. `right` is None where nothing can be said: no labels, or the query itself."""
+
+    id: str
+    label: str | None
+    in_store: bool
+    distance: float | None = None
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One query and, for each row of the table that is shown, its nearest videos."""
+
+    query: _Tile
+    found: dict[str, list[_Tile]]
+
+    def tiles(self) -> list[_Tile]:
+        return [self.query, *(tile for line in self.found.values() for tile in line)]
+
+
+@dataclass(frozen=True)
+class _Animation:
+    """A video as a strip of frames side by side, played by CSS; `width` and `height` are of one frame on the page."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def write_report(config: ReportConfig) -> Path:
+    """Write the report of a run that has been measured; returns the file.
+
+    Raises:
+        ViccError: no such run or store, nothing measured yet, or a damaged log or video.
+    """
+    result = read_result(config.run)
+    description = read_json(config.run / RECIPE_FILE, what="run description")
+    recipe = Recipe.from_json(description["recipe"])
+    store = Store(config.store)
+    videos = {video.id: video for video in store.videos}
+    runs = _read_runs(config.run / RUNS_FILE)
+
+    main_row = "R+F" if "R+F" in result.neighbours else list(result.neighbours)[-1]
+    queries = _choose_queries(
+        [entry.query for entry in result.neighbours[main_row]], videos, config.queries, result.labelled
+    )
+    grids = {
+        "main": _cases(result, [main_row], queries, videos),
+        "taught": _cases(result, _before_and_after(recipe, result), queries, videos),
+    }
+    shown = {tile.id: None for cases in grids.values() for case in cases for tile in case.tiles() if tile.in_store}
+    html = _template().render(
+        version=__version__,
+        run=config.run.resolve().name,
+        result=result,
+        headline=_headline(result, main_row),
+        ks=KS,
+        groups=[
+            (title, rows) for title, kinds in _GROUPS if (rows := [row for row in result.rows if row.kind in kinds])
+        ],
+        notes={row.name: _note(row, recipe, result) for row in result.rows},
+        stages=_stages(config.run, recipe, description["videos"]),
+        curves=CURVES.values(),
+        main_row=main_row,
+        grids=grids,
+        animations=_animations(store, [videos[name] for name in shown]),
+        numbers={name: number for number, name in enumerate(shown)},
+        recipe=recipe,
+        description=description,
+        settings=_settings_table(recipe),
+        runs=runs,
+        store=store,
+        store_settings=asdict(store.settings),
+        commands=_commands(config, store, runs),
+        frames=FRAMES,
+    )
+    path = config.out or config.run / REPORT_FILE
+    with atomic_write(path, "wb") as file:
+        # Names of files need not be Unicode; what cannot be written becomes a question mark.
+        file.write(html.encode("utf-8", "replace"))
+    return path
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vicc.evaluation", "."),
+        autoescape=True,  # names and labels come from strangers' files
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["title"] = stage_title
+    return environment.get_template("report.html.jinja")
+
+
+def _headline(result: RetrievalResult, main_row: str) -> dict[str, Row | None]:
+    """The rows the first sentence compares: ours, chance, and the best of what has learned nothing."""
+    rows = {row.name: row for row in result.rows}
+    unlearned = [row for row in result.rows if row.kind in ("baseline", "untrained")]
+    best = max(unlearned, key=lambda row: row.recall["1"], default=None)
+    return {"ours": rows.get(main_row), "chance": rows.get("chance"), "best": best}
+
+
+def _note(row: Row, recipe: Recipe, result: RetrievalResult) -> str:
+    """What a row is, in a few words."""
+    if row.kind == "trained":
+        stage = next((stage for stage in recipe.stages if stage_title(stage.name) == row.name), None)
+        if stage is None:
+            return ""
+        return f"taught by {stage_title(stage.teacher)}" if stage.teacher else "on its own"
+    return {
+        "chance": "a random order",
+        "baseline": "nothing trained",
+        "untrained": "random weights",
+        "fused": f"{' and '.join(result.protocol.get('fused', []))}, distances averaged",
+    }[row.kind]
+
+
+def _choose_queries(queries: Sequence[str], videos: Mapping[str, Video], count: int, labelled: bool) -> list[str]:
+    """The first query of each class in turn; of more classes than `count`, and without labels, evenly spread ones."""
+    classes: dict[str, list[str]] = {}
+    for query in sorted(queries):
+        label = videos[query].label if labelled and query in videos else query
+        classes.setdefault(str(label), []).append(query)
+    names = sorted(classes)
+    if len(names) > count:
+        names = [names[place * len(names) // count] for place in range(count)]
+    turns = zip_longest(*(classes[name] for name in names))
+    return [query for turn in turns for query in turn if query is not None][:count]
+
+
+def _before_and_after(recipe: Recipe, result: RetrievalResult) -> list[str]:
+    """The first and last trained RGB row, between which flow was the teacher; empty where there is only one."""
+    rows = [stage_title(stage.name) for stage in recipe.stages if stage.stream == "rgb"]
+    rows = [row for row in rows if row in result.neighbours]
+    return [rows[0], rows[-1]] if len(rows) > 1 else []
+
+
+def _cases(
+    result: RetrievalResult, rows: Sequence[str], queries: Sequence[str], videos: Mapping[str, Video]
+) -> list[_Case]:
+    def tile(name: str, distance: float | None = None, query: _Tile | None = None) -> _Tile:
+        label = videos[name].label if name in videos else None
+        known = result.labelled and query is not None and label is not None and query.label is not None
+        return _Tile(name, label, name in videos, distance, label == query.label if known and query else None)
+
+    found = {row: {entry.query: entry for entry in result.neighbours[row]} for row in rows}
+    cases = []
+    for name in queries if rows else ():
+        query = tile(name)
+        lines = {}
+        for row in rows:
+            nearest = found[row][name]
+            pairs = list(zip(nearest.videos, nearest.distances, strict=True))[:NEIGHBOURS_SHOWN]
+            lines[row] = [tile(video, distance, query) for video, distance in pairs]
+        cases.append(_Case(query, lines))
+    return cases
+
+
+def _animations(store: Store, videos: Sequence[Video]) -> list[_Animation]:
+    most_bytes = _ANIMATION_BYTES // max(1, len(videos))
+    animations = []
+    with progress("report", total=len(videos), unit="videos") as advance:
+        for video in videos:
+            animations.append(_animation(store, video, most_bytes))
+            advance(1, "")
+    return animations
+
+
+def _animation(store: Store, video: Video, most_bytes: int) -> _Animation:
+    numbers = np.linspace(0, video.num_frames - 1, FRAMES).round().astype(int).tolist()
+    frames = store.frames(video.id, "rgb", numbers)
+    scale = min(_BOX_WIDTH / video.width, _BOX_HEIGHT / video.height)
+    size = max(1, round(video.width * scale)), max(1, round(video.height * scale))
+    if scale < 1:
+        frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+    strip = cv2.cvtColor(np.hstack(list(frames)), cv2.COLOR_RGB2BGR)
+    for quality in (80, 65, 50, 35, 20):
+        done, data = cv2.imencode(".jpg", strip, (cv2.IMWRITE_JPEG_QUALITY, quality))
+        if not done:
+            raise ViccError(f"OpenCV could not encode {video.id!r} as a strip of shape {strip.shape}.")
+        if len(data) <= most_bytes:
+            break
+    return _Animation(_data_uri("image/jpeg", data.tobytes()), *size)
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _stages(run: Path, recipe: Recipe, num_videos: int) -> list[dict[str, Any]]:
+    """Each stage with its curves; all stages share the range of the loss, so that they can be compared."""
+    logs = {stage.name: read_log(run / stage.name) for stage in recipe.stages}
+    losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
+    losses += [math.log(stage.num_prototypes) for stage in recipe.stages]
+    margin = 0.05 * (max(losses) - min(losses)) or 0.1
+    limits = min(losses) - margin, max(losses) + margin
+    return [
+        {
+            "stage": stage,
+            "steps": len(log),
+            "minutes": sum(row.get("seconds", 0.0) for row in log) / 60,
+            "log_prototypes": math.log(stage.num_prototypes),
+            "curves": _draw_curves(stage, log, min(stage.batch_size, num_videos), limits) if log else None,
+        }
+        for stage, log in zip(recipe.stages, logs.values(), strict=True)
+    ]
+
+
+def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limits: tuple[float, float]) -> str:
+    """Loss, use of the prototypes and learning rate of a stage, as an SVG image."""
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": stage.name, "font.size": 9, "font.family": "sans-serif"}):
+        figure = Figure(figsize=(2.9, 4.6), layout="constrained")
+        loss, use, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.6))
+        for axes, title in ((loss, "loss"), (use, "prototypes (share)"), (rate, "learning rate")):
+            axes.set_title(title, loc="left", fontsize=9)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.patch.set_alpha(0)
+            axes.grid(axis="y", linewidth=0.5, alpha=0.35)
+        _draw(loss, log, "loss", 1.0, color="#333333")
+        loss.axhline(math.log(stage.num_prototypes), color="#777777", linestyle="dashed", linewidth=1)
+        loss.annotate(
+            "ln K",
+            (1, math.log(stage.num_prototypes)),
+            (0, 2),
+            loss.get_yaxis_transform(),
+            "offset points",
+            ha="right",
+            fontsize=8,
+        )
+        loss.set_ylim(*loss_limits)
+        most = {"prototypes_used": min(stage.num_prototypes, batch)}
+        for name, (_, color, style) in CURVES.items():
+            _draw(use, log, name, most.get(name, stage.num_prototypes), color=color, linestyle=style)
+        use.set_ylim(-0.03, 1.05)
+        _draw(rate, log, "learning_rate", 1.0, color="#333333", window=1)
+        rate.set_ylim(bottom=0)
+        rate.yaxis.set_major_locator(MaxNLocator(2))
+        rate.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
+        rate.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        rate.set_xlabel("step")
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", transparent=True, metadata={"Date": None})
+    return _data_uri("image/svg+xml", image.getvalue())
+
+
+def _draw(
+    axes: Axes,
+    log: list[dict[str, Any]],
+    name: str,
+    unit: float,
+    *,
+    color: str,
+    linestyle: str = "solid",
+    window: int = 0,
+) -> None:
+    """A running mean over a thirtieth of the stage, and every value faint behind it."""
+    rows = [row for row in log if name in row]
+    if not rows:
+        return
+    steps, values = np.array([row["step"] for row in rows]), np.array([row[name] / unit for row in rows])
+    window = window or max(1, len(rows) // 30)
+    kernel = np.ones(window)
+    smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+    kept = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _CURVE_POINTS)).astype(int))
+    if window > 1:
+        axes.plot(steps[kept], values[kept], color=color, linewidth=0.6, alpha=0.25)
+    axes.plot(steps[kept], smooth[kept], color=color, linestyle=linestyle, linewidth=1.5)
+
+
+def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
+    """Every setting by its name for --set, as text for each stage."""
+    table: dict[str, list[str]] = {}
+    for stage in recipe.stages:
+        fields = asdict(stage)
+        inner = {f"augmentation.{name}": value for name, value in fields.pop("augmentation").items()}
+        for name, value in (fields | inner).items():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).replace("None", "none")
+            table.setdefault(name, []).append(text)
+    del table["name"]
+    return table
+
+
+def _commands(config: ReportConfig, store: Store, runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The road to this report; the training as it was really started, each different command once."""
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(store.settings).items()]
+    run, place = ["--run", str(config.run)], ["--store", str(config.store)]
+    return [
+        shlex.join(["vicc", "prepare", "VIDEOS", *place, *settings]),
+        *dict.fromkeys(row["command"] for row in runs),
+        shlex.join(["vicc", "retrieve", *run, *place]),
+        shlex.join(["vicc", "report", *run, *place]),
+    ]
+
+
+def _read_runs(path: Path) -> list[dict[str, Any]]:
+    """Who started the run, when and where: the rows of runs.jsonl, the command as one would type it."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = dict.fromkeys(_RUN_FIELDS, "unknown") | json.loads(line)
+            program, *arguments = row["command"]
+        except (ValueError, TypeError) as error:
+            raise ViccError(f"Line {number} of {path} cannot be understood ({error}): {line[:60]!r}.") from error
+        name = Path(program).name
+        rows.append({**row, "command": shlex.join(["vicc" if name == "__main__.py" else name, *arguments])})
+    return rows
