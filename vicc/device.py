@@ -68,6 +68,33 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     return Precision(bf16=name == "bf16" or (name == "auto" and native), device=device)
 
 
+def cpu_bf16_loses_gradients(module: torch.nn.Module, example: torch.Tensor) -> list[str]:
+    """Names of 3D convolutions in `module` whose bf16 gradient cannot be trusted on a CPU, for inputs like `example`.
+
+    Where the input is shorter in time than the kernel, oneDNN's bf16 gradient of the weights reads memory it never
+    wrote: seen with torch 2.13, kernel (3, 1, 1) and two frames, off by up to 1e37, now and then NaN.
+    """
+    found: list[str] = []
+    handles = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Conv3d):
+
+            def look(conv: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
+                if inputs[0].shape[2] < conv.kernel_size[0]:  # type: ignore[index]
+                    found.append(name)
+
+            handles.append(layer.register_forward_pre_hook(look))
+    training = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(example)
+    finally:
+        module.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 def has_native_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products run in hardware; emulated ones are slower than fp32."""
     if device.type == "cuda":

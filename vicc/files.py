@@ -35,9 +35,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically."""
+    """Write `content` as indented JSON, atomically. In ASCII: names of files need not be valid UTF-8."""
     with atomic_write(path) as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
+        json.dump(content, file, indent=2)
         file.write("\n")
 
 

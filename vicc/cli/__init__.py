@@ -101,7 +101,7 @@ def _run(name: str, words: list[str], as_json: bool) -> int:
     config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=inspect.getdoc(config_type))
     result = getattr(import_module("vicc.cli.commands"), command.run)(config)
     if as_json:
-        json.dump(result.document, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(result.document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         result.show()

@@ -49,24 +49,24 @@ def discover_videos(folder: Path, *, groups: Path | None = None) -> list[VideoSo
         raise ViccError(f"No such folder: {folder}. Give the folder that holds the videos.")
     if not folder.is_dir():
         raise ViccError(f"{folder} is a file; expected a folder of videos. Give the folder that holds it.")
-    files = sorted(
+    files = [
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in VIDEO_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
-    )
+    ]
     if not files:
         raise ViccError(
             f"No videos in {folder}: none of its files ends in one of {', '.join(sorted(VIDEO_SUFFIXES))}. "
             "Check the folder, or convert the files (for instance to .mp4)."
         )
     rows = _read_groups(groups or folder / GROUPS_FILE, required=groups is not None)
-    sources = [_source(folder, path, rows) for path in files]
+    sources = sorted((_source(folder, path, rows) for path in files), key=lambda source: source.id)
     unknown = sorted(set(rows) - {source.id for source in sources})
     if groups is not None and len(unknown) == len(rows):
         raise ViccError(
-            f"No path in {groups} names a video in {folder} (first: {unknown[0]}). "
+            f"No path in {groups} names a video in {folder} (first: {unknown[0] if unknown else 'it has no rows'}). "
             "Paths must be relative to the folder."
         )
     if len({source.label for source in sources}) == 1:

@@ -22,7 +22,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 import cv2
@@ -78,6 +78,9 @@ class SetAside:
     id: str
     reason: str
     source: Source
+
+
+Entry = TypeVar("Entry", Video, SetAside)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def _decode_pack(data: memoryview, numbers: Sequence[int]) -> np.ndarray:
             frames[row] = frames[decoded[number]]
             continue
         decoded[number] = row
+        if not 0 <= number < header["num"]:
+            raise ViccError(f"there is no frame {number} of stream {header['stream']}, which has {header['num']}")
         image = cv2.imdecode(
             np.frombuffer(data[body + int(offsets[number]) : body + int(offsets[number + 1])], np.uint8), flags
         )
@@ -173,17 +178,18 @@ class Store:
         videos: list[Video] = []
         aside: list[SetAside] = []
         for name in _shard_names(self.path):
-            with self._shard(name).begin() as transaction:
-                for _, value in _items(transaction, b"video:"):
-                    fields = json.loads(value)
-                    video = Video(**{**fields, "source": Source(**fields["source"])})
-                    videos.append(video)
-                    self._place[video.id] = name
-                for _, value in _items(transaction, b"aside:"):
-                    fields = json.loads(value)
-                    entry = SetAside(**{**fields, "source": Source(**fields["source"])})
-                    aside.append(entry)
-                    self._place[entry.id] = name
+            try:
+                with self._shard(name).begin() as transaction:
+                    here = [_entry(Video, value) for _, value in _items(transaction, b"video:")]
+                    here_aside = [_entry(SetAside, value) for _, value in _items(transaction, b"aside:")]
+            except (lmdb.Error, ValueError, TypeError, KeyError) as error:
+                raise ViccError(
+                    f"The shard {self.path / name} holds an entry that cannot be understood ({error}): it is "
+                    "damaged or of another version of vicc."
+                ) from error
+            videos += here
+            aside += here_aside
+            self._place |= dict.fromkeys([video.id for video in here] + [entry.id for entry in here_aside], name)
         self.videos = sorted(videos, key=lambda video: video.id)
         self.set_aside = sorted(aside, key=lambda entry: entry.id)
 
@@ -201,7 +207,7 @@ class Store:
                 raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
             try:
                 return _decode_pack(data, numbers)
-            except (ViccError, ValueError, KeyError, IndexError, struct.error, cv2.error) as error:
+            except (ViccError, ValueError, TypeError, KeyError, IndexError, struct.error, cv2.error) as error:
                 raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {error}.") from error
 
     def close(self) -> None:
@@ -391,6 +397,11 @@ def _items(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes
             if not bytes(key).startswith(prefix):
                 return
             yield bytes(key), bytes(value)
+
+
+def _entry(kind: type[Entry], value: bytes) -> Entry:
+    fields = json.loads(value)
+    return kind(**{**fields, "source": Source(**fields["source"])})
 
 
 def _key(kind: str, video_id: str) -> bytes:

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader
 from vicc.data.splits import train_and_test
 from vicc.data.store import Store, Video
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
 from vicc.methods.cross_stream import CrossStream
@@ -101,6 +101,7 @@ def _train_stage(
     torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}"))
     task = build_task(stage, config.run)
     precision.place(task)
+    precision = _sound_precision(precision, stage, task.encoder)
     position = _start_position(stage, len(videos))
     optimizer = build_optimizer(stage, task)
 
@@ -152,6 +153,22 @@ def _train_stage(
     finally:
         log.close()
     save_encoder(folder / ENCODER_FOLDER, task.encoder)
+
+
+def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Precision:
+    """fp32 in place of bf16 where this stage's clips are too short for the CPU's bf16 gradients."""
+    if not precision.bf16 or precision.device.type != "cpu":
+        return precision
+    channels = 3 if stage.stream == "rgb" else 2
+    clip = torch.zeros(1, channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
+    unsound = cpu_bf16_loses_gradients(encoder, clip)
+    if not unsound:
+        return precision
+    say(
+        f"{stage.name}: fp32, since bf16 gradients are wrong on CPUs where a clip is shorter than a kernel "
+        f"({len(unsound)} layers with clips of {stage.clip_frames} frames)"
+    )
+    return replace(precision, bf16=False)
 
 
 def build_task(stage: Stage, run: Path) -> Task:

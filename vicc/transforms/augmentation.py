@@ -50,6 +50,15 @@ class Augmentation:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ViccError(f"augmentation.{name} is {value}; expected a probability from 0 to 1.")
+        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5), ("flow_gain", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ViccError(f"augmentation.{name} is {getattr(self, name)}; expected a strength from 0 to {most}.")
+        for name in ("crop_ratio", "blur_sigma"):
+            smallest, largest = getattr(self, name)
+            if not 0 < smallest <= largest:
+                raise ViccError(f"augmentation.{name} is {(smallest, largest)}; expected 0 < smallest <= largest.")
+        if not self.flow_offset >= 0:
+            raise ViccError(f"augmentation.flow_offset is {self.flow_offset}; expected 0 pixels or more.")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ViccError(f"augmentation.crop_area is {self.crop_area}; expected 0 < smallest <= largest <= 1.")
 
