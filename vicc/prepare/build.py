@@ -133,8 +133,9 @@ def _in_order(
         try:
             while waiting or running:
                 while waiting and len(running) < 3 * workers:
-                    source = waiting.popleft()
-                    running.append((source, pool.submit(prepare_video, source, settings, min_frames)))
+                    # Off the list only once handed over: a broken pool takes nothing.
+                    running.append((waiting[0], _submit(pool, waiting[0], settings, min_frames)))
+                    waiting.popleft()
                 source, future = running[0]
                 result = future.result()
                 running.popleft()
@@ -150,7 +151,7 @@ def _in_order(
 def _alone(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
     try:
         with _new_pool(1) as pool:
-            return pool.submit(prepare_video, source, settings, min_frames).result()
+            return _submit(pool, source, settings, min_frames).result()
     except BrokenProcessPool:
         return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
 
@@ -160,8 +161,18 @@ def _new_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
 
 
+def _submit(
+    pool: ProcessPoolExecutor, source: VideoSource, settings: StoreSettings, min_frames: int
+) -> "Future[Result]":
+    # Workers start here and inherit the mask: Ctrl-C is the parent's to handle, also while they are still importing.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(prepare_video, source, settings, min_frames)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     cv2.setNumThreads(1)  # one process a core scales 1.96x on two cores, threads 0.93x
 
 

@@ -486,8 +486,8 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _encode(path: Path, clip: np.ndarray) -> None:
-    # One thread, as the workers are the parallelism. Without mbtree=0 the same frames gave other bytes from call to call
-    # (x264 of PyAV 18 on AVX-512, widths that are no multiple of 128 or so): it reads memory it never set.
+    # One thread, as the workers are the parallelism. mbtree=0: with it, the same 112x112 frames gave other bytes from
+    # call to call (PyAV 18 on an AVX-512 machine; not at 128x128, not with x264's asm=0).
     options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
