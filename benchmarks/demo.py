@@ -42,7 +42,9 @@ def table(out: Path, seeds: list[int]) -> None:
     results, costs = {}, []
     for seed in seeds:
         folder = out / f"seed-{seed}"
-        costs.append(_timed([sys.executable, "-m", "vicc", "demo", "--out", str(folder), "--seed", str(seed), "--json"]))
+        costs.append(
+            _timed([sys.executable, "-m", "vicc", "demo", "--out", str(folder), "--seed", str(seed), "--json"])
+        )
         results[seed] = read_result(folder / "run")
     for k in ("1", "5"):
         print(f"\nR@{k}\n\n| row | {' | '.join(f'seed {seed}' for seed in seeds)} | mean ± 95 % over seeds |")
@@ -50,7 +52,8 @@ def table(out: Path, seeds: list[int]) -> None:
         for number, row in enumerate(results[seeds[0]].rows):
             rows = [results[seed].rows[number] for seed in seeds]
             cells = [
-                f"{row.recall[k]:.2f}" + (f" ({row.interval[k][0]:.2f}–{row.interval[k][1]:.2f})" if row.interval else "")
+                f"{row.recall[k]:.2f}"
+                + (f" ({row.interval[k][0]:.2f}–{row.interval[k][1]:.2f})" if row.interval else "")
                 for row in rows
             ]
             print(f"| {row.name} | {' | '.join(cells)} | {_mean_and_interval([row.recall[k] for row in rows])} |")

@@ -109,10 +109,10 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store_path(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store prepared from `video_folder`. Read it only; a test that changes a store makes its own."""
     from vicc.configs import PrepareConfig
-    from vicc.prepare.build import prepare
+    from vicc.prepare.build import prepare_videos
 
     store = tmp_path_factory.mktemp("store") / "store"
-    prepare(PrepareConfig(video_folder, store, workers=2))
+    prepare_videos(PrepareConfig(video_folder, store, workers=2))
     return store
 
 
@@ -130,12 +130,12 @@ TINY_CHANGES = (
 def unlabelled_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of five videos in a flat folder, without labels. Read it only."""
     from vicc.configs import PrepareConfig
-    from vicc.prepare.build import prepare
+    from vicc.prepare.build import prepare_videos
 
     folder = tmp_path_factory.mktemp("flat")
     for number in range(5):
         make_video(folder / "videos" / f"{number}.mp4", seed=number, velocity=(number - 2, 1))
-    prepare(PrepareConfig(folder / "videos", folder / "store", workers=1))
+    prepare_videos(PrepareConfig(folder / "videos", folder / "store", workers=1))
     return folder / "store"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vicc.evaluation.report import write_report
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
-    from vicc.prepare.build import prepare
+    from vicc.prepare.build import prepare_videos
     from vicc.recipes import create_recipe
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
@@ -38,7 +38,7 @@ _PLACES = {
     "extract_features": "vicc.evaluation.features",
     "list_backbones": "vicc.backbones",
     "load_encoder": "vicc.training.checkpoint",
-    "prepare": "vicc.prepare.build",
+    "prepare_videos": "vicc.prepare.build",
     "pretrain": "vicc.training.pretrain",
     "register_backbone": "vicc.backbones",
     "retrieve": "vicc.evaluation.retrieve",
@@ -61,7 +61,7 @@ __all__ = [
     "extract_features",
     "list_backbones",
     "load_encoder",
-    "prepare",
+    "prepare_videos",
     "pretrain",
     "register_backbone",
     "retrieve",

@@ -20,12 +20,12 @@ class DemoVideosConfig:
     """Write the demo's videos: a drawn figure doing ten actions, as .mp4 files in class folders.
 
     Example:
-        vicc demo-videos videos --train 200 --test 100 --seed 0
+        vicc demo-videos videos --train 300 --test 100 --seed 0
     """
 
     folder: Annotated[Path, Positional]
     """Folder to write into; gets train/ACTION/*.mp4 and test/ACTION/*.mp4."""
-    train: int = 200
+    train: int = 300
     """Training videos, all ten actions together."""
     test: int = 100
     """Test videos, all ten actions together."""
@@ -198,13 +198,13 @@ class DemoConfig:
 
     out: Path = Path("vicc-demo")
     """Folder for videos, store, run and report."""
-    videos: int = 200
-    """Training videos; half as many more are drawn for testing."""
+    videos: int = 300
+    """Training videos; a third as many more are drawn for testing."""
     seed: int = 0
     """Seed of the videos and of the training."""
 
     def __post_init__(self) -> None:
-        _require(self.videos >= 20, f"--videos {self.videos}: expected at least 20 (two of each of the ten actions).")
+        _require(self.videos >= 30, f"--videos {self.videos}: expected at least 30 (three of each of the ten actions).")
 
 
 def _require(condition: bool, message: str) -> None:

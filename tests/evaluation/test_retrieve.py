@@ -32,7 +32,14 @@ def run(tiny_recipe: Recipe, store_path: Path, tmp_path_factory: pytest.TempPath
 def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store_path: Path) -> None:
     result = retrieve(RetrieveConfig(run=run, store=store_path))
     assert [row.name for row in result.rows] == [
-        *("chance", "colour histogram", "mean absolute flow", "untrained RGB", "untrained Flow"),
+        *(
+            "chance",
+            "colour histogram",
+            "mean absolute flow",
+            "the same, camera removed",
+            "untrained RGB",
+            "untrained Flow",
+        ),
         *("RGB-1", "Flow-1", "RGB-2", "Flow-2", "R+F"),
     ]
     for row in result.rows:
@@ -40,7 +47,7 @@ def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store
         assert values == sorted(values)
         assert all(0 <= value <= 1 for value in values)
         assert row.interval is None or all(low <= row.recall[k] <= high for k, (low, high) in row.interval.items())
-    assert read_result(run).rows[5].recall == result.rows[5].recall
+    assert read_result(run).rows[6].recall == result.rows[6].recall
 
 
 def test_twice_gives_the_same_to_the_bit(run: Path, store_path: Path) -> None:

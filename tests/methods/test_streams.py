@@ -111,6 +111,20 @@ def test_steps_on_one_batch_lower_the_loss() -> None:
     assert min(losses[-3:]) < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("normalization", ["fixed", "clip"])
+def test_clip_normalisation_takes_the_speed_out_and_leaves_stillness_still(normalization: str) -> None:
+    config = EncoderConfig("flow", backbone="s3d-demo", size=32, flow_normalization=normalization, flow_std=1.0)  # type: ignore[arg-type]
+    encoder = Encoder(config).eval()
+    seen: list[torch.Tensor] = []
+    encoder.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    motion = torch.randint(-30, 31, (1, 2, 8, 32, 32))
+    for speed in (1, 4, 0):
+        encoder((128 + speed * motion).to(torch.uint8))
+    slow, fast, still = seen
+    torch.testing.assert_close(fast, slow if normalization == "clip" else 4 * slow, rtol=0.01, atol=0.01)
+    assert not still.any()
+
+
 def test_uint8_clips_are_normalised_by_the_encoder_and_float_clips_are_not() -> None:
     encoder = tiny_encoder("flow").eval()
     clips = tiny_batch().clips["flow"][:, 0]

@@ -5,7 +5,7 @@
 ['s3d', 's3d-demo']
 """
 
-from vicc.backbones.registry import Backbone, create_backbone, list_backbones, register_backbone
+from vicc.backbones.registry import Backbone, create_backbone, list_backbones, register_backbone, require_backbone
 from vicc.backbones.s3d import S3D
 
-__all__ = ["S3D", "Backbone", "create_backbone", "list_backbones", "register_backbone"]
+__all__ = ["S3D", "Backbone", "create_backbone", "list_backbones", "register_backbone", "require_backbone"]

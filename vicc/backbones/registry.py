@@ -42,9 +42,18 @@ def create_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
     Raises:
         ViccError: no backbone of that name.
     """
+    require_backbone(name)
+    return _FACTORIES[name](in_channels=in_channels)
+
+
+def require_backbone(name: str) -> None:
+    """Refuse a name that no backbone has.
+
+    Raises:
+        ViccError: with the names there are.
+    """
     if name not in _FACTORIES:
         raise ViccError(f"There is no backbone {name!r}; known are {', '.join(list_backbones())}.")
-    return _FACTORIES[name](in_channels=in_channels)
 
 
 def list_backbones() -> list[str]:

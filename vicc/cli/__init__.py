@@ -80,16 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
         signal.signal(signal.SIGTERM, _interrupt)
         return _run(name, words, as_json)
-    except ViccError as error:
-        status = _complain(str(error))
     except KeyboardInterrupt:
-        status = EXIT_STOPPED
         print("stopped; the same command continues where it was", file=sys.stderr)
-    except OSError as error:
-        status = _complain(_disk_error(error))
-    if debug:
-        traceback.print_exc()
-    return status
+        return EXIT_STOPPED
+    except (ViccError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        return _complain(_disk_error(error) if isinstance(error, OSError) else str(error))
 
 
 def _run(name: str, words: list[str], as_json: bool) -> int:

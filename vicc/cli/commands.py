@@ -55,9 +55,9 @@ def demo_videos(config: DemoVideosConfig) -> Outcome:
 
 
 def prepare(config: PrepareConfig) -> Outcome:
-    from vicc.prepare.build import prepare as run
+    from vicc.prepare.build import prepare_videos
 
-    report = run(config)
+    report = prepare_videos(config)
 
     def show() -> None:
         if config.dry_run:

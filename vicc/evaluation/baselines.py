@@ -22,14 +22,28 @@ def color_histogram(store: Store, video: Video) -> np.ndarray:
 
 def mean_absolute_flow(store: Store, video: Video) -> np.ndarray:
     """Mean over time of |u| and |v| at every place, on a grid of 32 x 32: (2048,)."""
+    return _speed_map(_flow(store, video))
+
+
+def centered_absolute_flow(store: Store, video: Video) -> np.ndarray:
+    """As `mean_absolute_flow`, but without each frame's median flow, most of which is the camera's: (2048,)."""
+    flow = _flow(store, video)
+    return _speed_map(flow - np.median(flow, axis=(1, 2), keepdims=True))
+
+
+def _flow(store: Store, video: Video) -> np.ndarray:
     stored = store.frames(video.id, "flow", _at_most(video.num_frames - 1, 64))
-    speed = np.abs(dequantize_flow(stored, bound=store.settings.flow_bound)).mean(axis=0)
-    return cv2.resize(speed, (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
+    return dequantize_flow(stored, bound=store.settings.flow_bound)
+
+
+def _speed_map(flow: np.ndarray) -> np.ndarray:
+    return cv2.resize(np.abs(flow).mean(axis=0), (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
 
 
 BASELINES: dict[str, Callable[[Store, Video], np.ndarray]] = {
     "colour histogram": color_histogram,
     "mean absolute flow": mean_absolute_flow,
+    "the same, camera removed": centered_absolute_flow,
 }
 
 

@@ -1,6 +1,7 @@
 """The encoder of one stream: normalisation, backbone, pooling, projection head (paper, section 3)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,9 @@ class EncoderConfig:
         embedding_dim: D of the paper.
         clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
         flow_center: whether each frame's median flow is taken out before it sees the clip.
-        flow_std: what one deviation of stored flow is taken to be, in steps of the stored form.
+        flow_std: what flow is divided by, in steps of the stored form.
+        flow_normalization: "fixed" stops there; "clip" also divides each clip by its own root mean square, so that how
+            large and how fast everything moves (scale, speed, distance) is no longer what tells clips apart first.
     """
 
     stream: Stream
@@ -36,6 +39,11 @@ class EncoderConfig:
     size: int = 128
     flow_center: bool = False
     flow_std: float = 24.0
+    flow_normalization: Literal["fixed", "clip"] = "fixed"
+
+
+# Added to a clip's root mean square, in units of flow_std: a clip in which nothing moves must not be blown up to noise.
+_STILL = 0.1
 
 
 class Encoder(nn.Module):
@@ -67,6 +75,8 @@ class Encoder(nn.Module):
         """Clips (B, C, T, H, W) to features (B, num_features, 1, 1, 1)."""
         if not clips.is_floating_point():
             clips = (clips.to(self.std.dtype) - self.mean) / self.std  # type: ignore[operator, arg-type]
+            if self.config.stream == "flow" and self.config.flow_normalization == "clip":
+                clips = clips / (clips.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt() + _STILL)
         return self.backbone(clips).mean(dim=(2, 3, 4), keepdim=True)
 
     def features(self, clips: torch.Tensor) -> torch.Tensor:

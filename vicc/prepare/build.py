@@ -41,7 +41,7 @@ Result = tuple[Video, Packs] | SetAside
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What `prepare` did. Counts of videos; `set_aside` and `notes` cover the whole store."""
+    """What `prepare_videos` did. Counts of videos; `set_aside` and `notes` cover the whole store."""
 
     store: str
     found: int
@@ -54,7 +54,7 @@ class PrepareReport:
     labels: list[str]
 
 
-def prepare(config: PrepareConfig) -> PrepareReport:
+def prepare_videos(config: PrepareConfig) -> PrepareReport:
     """Prepare every video of a folder that the store does not hold yet.
 
     Raises:

@@ -418,7 +418,7 @@ def draw_demo_clip(action: str, *, seed: int | np.random.SeedSequence) -> np.nda
 def write_demo_videos(
     folder: Path,
     *,
-    num_train: int = 200,
+    num_train: int = 300,
     num_test: int = 100,
     seed: int = 0,
     num_workers: int | None = None,

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader
 from vicc.data.splits import train_and_test
@@ -73,6 +74,8 @@ def pretrain(
     videos, _ = train_and_test(store.videos)
     if len(videos) < 2:
         raise ViccError(f"The store {config.store} has {len(videos)} training videos; expected at least 2.")
+    for stage in recipe.stages:
+        require_backbone(stage.backbone)
     if config.dry_run:
         return [_summary(config, stage, len(videos)) for stage in recipe.stages]
     device = choose_device(config.device)
@@ -217,6 +220,7 @@ def encoder_config(stage: Stage) -> EncoderConfig:
         size=stage.size,
         flow_center=stage.augmentation.flow_center,
         flow_std=stage.flow_std,
+        flow_normalization=stage.flow_normalization,
     )
 
 
@@ -290,7 +294,7 @@ def _claim_run(recipe: Recipe, config: PretrainConfig, store: Store, videos: lis
     ours = {"recipe": recipe.to_json(), "seed": config.seed, "videos": len(videos), "content": _content(store, videos)}
     path = config.run / RECIPE_FILE
     if not path.exists():
-        if any(entry.name != ".lock" for entry in config.run.iterdir()):
+        if any(not entry.name.startswith(".") for entry in config.run.iterdir()):
             raise ViccError(
                 f"{config.run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder."
             )

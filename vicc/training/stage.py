@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ class Stage:
         stream: the stream whose encoder is trained.
         start_from: stage whose encoder and prototypes are taken as the start; None for random weights.
         teacher: stage whose encoder of the other stream teaches; for cross_stream only.
-        backbone, embedding_dim, clip_frames, stride, size, flow_std: of the encoder, see `EncoderConfig`.
+        backbone, embedding_dim, clip_frames, stride, size, flow_normalization, flow_std: of the encoder, see
+            `EncoderConfig`.
         num_prototypes, epsilon, sinkhorn_iterations, temperature, queue_length, queue_from_epoch,
             freeze_prototypes_epochs, views_with_gradient: of the method, see `SingleStream`.
         view_distance: how far apart the two clips of a video lie, see `random_clips`.
@@ -46,6 +48,7 @@ class Stage:
     clip_frames: int = 32
     stride: int = 1
     size: int = 128
+    flow_normalization: Literal["fixed", "clip"] = "fixed"
     flow_std: float = 24.0
     num_prototypes: int = 300
     epsilon: float = 0.05
@@ -79,11 +82,15 @@ class Stage:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ViccError(f"Stage {self.name}: {name} is {value}; expected at least 1.")
-        for name in ("epsilon", "temperature"):
-            if getattr(self, name) <= 0:
+        # Written so that nan, which compares with nothing, is refused as well.
+        for name in ("epsilon", "temperature", "flow_std"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected a number above 0.")
-        if self.learning_rate < 0:
-            raise ViccError(f"Stage {self.name}: learning_rate is {self.learning_rate}; expected 0 or more.")
+        for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more.")
+        if not 0 <= self.momentum < 1:
+            raise ViccError(f"Stage {self.name}: momentum is {self.momentum}; expected 0 or more and below 1.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,580 @@
+"""The command line: quick help, one JSON document, and every mistake a sentence with exit status 2."""
+
+import contextlib
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vicc.cli import COMMANDS, main
+from vicc.data.store import Store
+from vicc.files import exclusive_folder
+
+Write = Callable[..., Path]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def words(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "vicc", *map(str, arguments)]
+
+
+def call(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run `vicc` as a user does, in a process of its own."""
+    return subprocess.run(
+        words(*arguments), capture_output=True, text=True, timeout=120, env=ENVIRONMENT, check=False, **options
+    )
+
+
+def complaint(error_text: str) -> str:
+    """The one line that begins with `vicc: `; no traceback beside it."""
+    lines = [line for line in error_text.splitlines() if line.startswith("vicc: ")]
+    assert len(lines) == 1, error_text
+    assert "Traceback" not in error_text
+    assert len(lines[0]) < 700
+    return lines[0]
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command in this process that has to end with status 2, one sentence and nothing on standard output."""
+    capsys.readouterr()
+    assert main([str(word) for word in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return complaint(said.err)
+
+
+def succeed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any, str]:
+    """Run a command in this process that has to succeed: its one JSON document, and what it said beside it."""
+    capsys.readouterr()
+    status = main([*map(str, arguments), "--json"])
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert "Traceback" not in said.err
+    return json.loads(said.out), said.err
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """`main` sets a handler for SIGTERM; the test process gets its own back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_answers_at_once() -> None:
+    call("--help")  # the first writes byte code
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert call("--help").returncode == 0
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.3, seconds
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command_and_an_example(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert all(f"\n  {name} " in said.out for name in COMMANDS)
+    assert "vicc prepare videos --store store" in said.out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    import vicc
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vicc {vicc.__version__}\n"
+
+
+def imported_by(code: str) -> set[str]:
+    program = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    loaded = imported_by(f"from vicc.cli import main; main({arguments!r})")
+    assert not {"torch", "numpy", "cv2", "av", "lmdb", "matplotlib"} & loaded
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "Example" in text
+    assert f"vicc {name}" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_is_explained(name: str) -> None:
+    """tyro takes the docstring below a field; a field without one has an empty help."""
+    import ast
+    import inspect
+
+    import vicc.configs
+
+    tree = ast.parse(inspect.getsource(getattr(vicc.configs, COMMANDS[name].config)))
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign):
+            assert isinstance(following, ast.Expr), ast.unparse(statement)
+
+
+# --- one JSON document -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"]])
+def test_json_of_recipes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_json_of_the_whole_road_is_one_document_a_command(
+    video_folder: Path, tmp_path: Path, tiny_changes: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, run = tmp_path / "store", tmp_path / "run"
+    commands: dict[str, list[object]] = {
+        "prepare": ["prepare", video_folder, "--store", store, "--workers", 1],
+        "plan": ["pretrain", "--recipe", "demo", "--store", store, "--run", run, "--dry-run", "--set", *tiny_changes],
+        "pretrain": ["pretrain", "--recipe", "demo", "--store", store, "--run", run, "--set", *tiny_changes],
+        "retrieve": ["retrieve", "--run", run, "--store", store],
+    }
+    documents = {name: succeed(capsys, *arguments)[0] for name, arguments in commands.items()}
+    assert documents["prepare"]["found"] == 18
+    assert not any(stage["finished"] for stage in documents["plan"]["stages"])
+    assert [stage["steps"] for stage in documents["pretrain"]["stages"]] == [4] * 4
+    assert all(stage["finished"] for stage in documents["pretrain"]["stages"])
+    assert documents["retrieve"]["labelled"] is True
+    assert all(0 <= row["recall"]["1"] <= 1 for row in documents["retrieve"]["rows"])
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_command_is_refused_and_the_known_ones_named() -> None:
+    result = call("prepair", "videos")
+    assert result.returncode == 2
+    sentence = complaint(result.stderr)
+    assert "'prepair'" in sentence
+    assert "prepare" in sentence
+
+
+@pytest.mark.parametrize("arguments", [["prepare"], ["prepare", "v", "--stoer", "s"], ["pretrain", "--seed", "x"]])
+def test_wrong_flags_end_with_status_2_and_no_traceback(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prepare", "missing", "--store", "store"],
+        ["recipes", "missing"],
+        ["pretrain", "--recipe", "demo", "--store", "missing", "--run", "run", "--set", "rgb-1.steps"],
+        ["retrieve", "--run", "missing", "--store", "missing"],
+        ["prepare", "missing", "--store", "store", "--workers", "0"],
+    ],
+    ids=" ".join,
+)
+def test_debug_adds_the_traceback_of_the_very_mistake(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sentence = refuse(capsys, *arguments)
+    assert main([*arguments, "--debug"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert sentence in said.err
+    assert "Traceback (most recent call last)" in said.err
+    assert "ViccError: " + sentence.removeprefix("vicc: ") in said.err
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refuse(capsys, "prepare", tmp_path / "missing", "--store", tmp_path / "store")
+    assert "missing" in sentence
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert "No videos in" in refuse(capsys, "prepare", tmp_path, "--store", tmp_path / "store")
+
+
+def test_only_videos_of_one_and_two_frames(tmp_path: Path, write_video: Write) -> None:
+    for number in (1, 2):
+        write_video(tmp_path / "videos" / f"{number}.mp4", num_frames=number)
+    result = call("prepare", tmp_path / "videos", "--store", tmp_path / "store", "--workers", 1)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "fewer than 3" in complaint(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--short-side", "4"], "--short-side 4"),
+        (["--jpeg-quality", "0"], "--jpeg-quality 0"),
+        (["--flow-bound", "0"], "--flow-bound 0"),
+        (["--flow-bound", "nan"], "--flow-bound nan"),
+        (["--min-frames", "1"], "--min-frames 1"),
+        (["--workers", "0"], "--workers 0"),
+        (["--groups", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_values_out_of_range(
+    video_folder: Path, tmp_path: Path, flags: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert named in refuse(capsys, "prepare", video_folder, "--store", tmp_path / "store", *flags)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def own_store(store_path: Path, tmp_path: Path) -> Path:
+    """A copy of the store to spoil."""
+    return Path(shutil.copytree(store_path, tmp_path / "own-store"))
+
+
+def newer(store: Path) -> Path:
+    description = json.loads((store / "store.json").read_text())
+    (store / "store.json").write_text(json.dumps({**description, "version": 99}))
+    return store
+
+
+def test_a_store_of_a_newer_format(
+    own_store: Path, video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer(own_store)
+    for command in (["prepare", video_folder], ["pretrain", "--recipe", "demo", "--run", tmp_path / "run"]):
+        assert "format version 99" in refuse(capsys, *command, "--store", own_store)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_path_that_is_another_folder(
+    video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is not a store" in refuse(capsys, "prepare", video_folder, "--store", video_folder)
+    assert "is not a store" in refuse(
+        capsys, "pretrain", "--recipe", "demo", "--store", video_folder, "--run", tmp_path / "run"
+    )
+
+
+def test_a_store_cut_short(own_store: Path, tmp_path: Path) -> None:
+    shard = own_store / "shard-00000.lmdb"
+    os.truncate(shard, shard.stat().st_size // 2)
+    result = call("pretrain", "--recipe", "demo", "--store", own_store, "--run", tmp_path / "run")
+    assert result.returncode == 2
+    assert "cut short" in complaint(result.stderr)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from vicc.data.store import Store
+from vicc.files import exclusive_folder
+with exclusive_folder(Path(sys.argv[1]), what="folder"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Another process works in the folder."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.stdin.close()
+
+
+@pytest.fixture
+def pretrain_words(store_path: Path, tmp_path: Path, tiny_changes: tuple[str, ...]) -> Callable[..., list[object]]:
+    """`pretrain_words("rgb-1.epsilon=0.1")`: a tiny training, with more changes if asked for."""
+
+    def make(*changes: str) -> list[object]:
+        base = ["pretrain", "--recipe", "demo", "--store", store_path, "--run", tmp_path / "run", "--workers", 0]
+        return [*base, "--set", *tiny_changes, *changes]
+
+    return make
+
+
+def test_a_run_or_store_in_use_by_another_process(
+    pretrain_words: Callable[..., list[object]],
+    own_store: Path,
+    video_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with held(tmp_path / "run"):
+        assert "in use by another process" in refuse(capsys, *pretrain_words())
+    with held(own_store):
+        assert "in use by another process" in refuse(capsys, "prepare", video_folder, "--store", own_store)
+    with exclusive_folder(tmp_path / "run", what="run"):
+        pass  # let go of by now
+
+
+def test_a_run_folder_that_is_something_else(
+    pretrain_words: Callable[..., list[object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    assert "is not a run" in refuse(capsys, *pretrain_words())
+    assert [file.name for file in (tmp_path / "run").iterdir() if file.name != ".lock"] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("rgb-7.steps=3", "no stage rgb-7"),
+        ("rgb-1.colour=3", "no field colour"),
+        ("rgb-1.augmentation.colour=3", "no field augmentation.colour"),
+        ("rgb-1.steps=many", "'many' is not a value for steps"),
+        ("rgb-1.optimizer=magic", "'magic' is not a value for optimizer"),
+        ("rgb-1.augmentation.crop_area=0.5", "crop_area"),
+        ("rgb-1.augmentation.flip=2", "augmentation.flip is 2"),
+        ("rgb-1.augmentation.flow_center=perhaps", "'perhaps' is not a value"),
+        ("rgb-1.steps", "expected STAGE.FIELD=VALUE"),
+        ("steps=3", "expected STAGE.FIELD=VALUE"),
+        ("rgb-1.batch_size=0", "batch_size is 0"),
+        ("rgb-1.epsilon=-1", "epsilon is -1"),
+        ("rgb-1.epsilon=nan", "epsilon is nan"),
+        ("rgb-1.learning_rate=nan", "learning_rate is nan"),
+        ("rgb-1.backbone=vgg", "vgg"),
+        ("rgb-2.teacher=rgb-1", "teacher"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_refused_before_anything_is_written(
+    pretrain_words: Callable[..., list[object]],
+    tmp_path: Path,
+    change: str,
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert named in refuse(capsys, *pretrain_words(change))
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
+def test_an_unknown_recipe(store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refuse(capsys, "pretrain", "--recipe", "secret", "--store", store_path, "--run", tmp_path / "run")
+    assert "'secret'" in sentence
+    assert "demo" in sentence
+    assert "'secret'" in refuse(capsys, "recipes", "secret")
+
+
+def test_a_device_that_is_not_there(
+    pretrain_words: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cuda:99", "abacus"):
+        assert f"--device {name}" in refuse(capsys, *pretrain_words(), "--device", name)
+
+
+def test_retrieve_and_report_without_a_run(
+    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("retrieve", "report"):
+        assert "run" in refuse(capsys, command, "--run", tmp_path / "nothing", "--store", store_path)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped_run(pretrain_words: Callable[..., list[object]], tmp_path: Path) -> Path:
+    """A run that was stopped after the second step of its first stage."""
+    from vicc.configs import PretrainConfig
+    from vicc.recipes import create_recipe
+    from vicc.training.engine import Stopped
+    from vicc.training.pretrain import pretrain
+
+    arguments = [str(word) for word in pretrain_words()]
+    store, changes = Path(arguments[arguments.index("--store") + 1]), arguments[arguments.index("--set") + 1 :]
+    config = PretrainConfig(store=store, run=tmp_path / "run", recipe="demo", workers=0)
+    with pytest.raises(Stopped):
+        pretrain(create_recipe("demo", changes=changes), config, should_stop=lambda stage, step: step == 2)
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_cut_short(
+    stopped_run: Path, pretrain_words: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stopped_run / "rgb-1" / "checkpoint.pt"
+    size = path.stat().st_size
+    for share in (0.9, 0.5, 0.0):
+        os.truncate(path, int(size * share))
+        sentence = refuse(capsys, *pretrain_words())
+        assert "damaged or cut short" in sentence
+        assert "rgb-1/checkpoint.pt" in sentence
+
+
+class Malicious:
+    """Loaded by an unguarded unpickler, this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch '{self.path}'",)
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_a_malicious_checkpoint_is_refused_and_runs_nothing(
+    stopped_run: Path,
+    pretrain_words: Callable[..., list[object]],
+    tmp_path: Path,
+    writer: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, proof = stopped_run / "rgb-1" / "checkpoint.pt", tmp_path / "proof"
+    content = {"version": 1, "step": Malicious(proof)}
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    sentence = refuse(capsys, *pretrain_words())
+    assert "checkpoint.pt" in sentence
+    assert ("refused" if writer == "torch" else "damaged") in sentence
+    assert not proof.exists()
+    # It would have, had it been loaded the old way.
+    torch.load(path, weights_only=False) if writer == "torch" else pickle.loads(path.read_bytes())  # noqa: S301
+    assert proof.exists()
+
+
+def test_a_checkpoint_of_another_recipe(
+    stopped_run: Path, pretrain_words: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refuse(capsys, *pretrain_words("rgb-1.epsilon=0.1"))
+    assert "epsilon was 0.05, now 0.1" in sentence
+    # Also when the checkpoint alone was brought from elsewhere.
+    description = json.loads((stopped_run / "recipe.json").read_text())
+    description["recipe"]["stages"][0]["epsilon"] = 0.1
+    (stopped_run / "recipe.json").write_text(json.dumps(description))
+    sentence = refuse(capsys, *pretrain_words("rgb-1.epsilon=0.1"))
+    assert "belongs to another recipe" in sentence
+    assert "epsilon" in sentence
+
+
+def test_another_seed_or_store(
+    stopped_run: Path,
+    pretrain_words: Callable[..., list[object]],
+    video_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "seed was 31, now 32" in refuse(capsys, *pretrain_words(), "--seed", 32)
+    other = tmp_path / "other"
+    assert main(["prepare", str(video_folder), "--store", str(other), "--short-side", "32", "--workers", "1"]) == 0
+    arguments = [str(word) for word in pretrain_words()]
+    arguments[arguments.index("--store") + 1] = str(other)
+    assert "content was" in refuse(capsys, *arguments)
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+def file_size_limit(limit: int) -> Callable[[], None]:
+    """For `preexec_fn`: no file may grow beyond `limit` bytes; a write beyond fails, as on a full disk."""
+
+    def limit_in_child() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return limit_in_child
+
+
+def store_content(path: Path) -> dict[str, int]:
+    store = Store(path)
+    return {video.id: int(store.frames(video.id, "rgb", range(video.num_frames)).sum()) for video in store.videos}
+
+
+@pytest.mark.parametrize("limit", [1024, 6000, 200_000])
+def test_a_disk_full_while_preparing_and_again_with_room(
+    video_folder: Path, store_path: Path, tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limits meet the run before its first shard, as the shard begins, and among the videos."""
+    command = ["prepare", video_folder, "--store", tmp_path / "store", "--workers", 1]
+    result = call(*command, preexec_fn=file_size_limit(limit))
+    assert result.returncode == 2, result.stderr
+    sentence = complaint(result.stderr)
+    assert "disk is full" in sentence or "space" in sentence or "too large" in sentence
+    assert succeed(capsys, *command)[0]["found"] == 18
+    assert store_content(tmp_path / "store") == store_content(store_path)
+
+
+@pytest.mark.parametrize("limit", [1024, 100_000])
+def test_a_disk_full_while_training_and_again_with_room(
+    pretrain_words: Callable[..., list[object]], tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = call(*pretrain_words(), preexec_fn=file_size_limit(limit))
+    assert result.returncode == 2, result.stderr
+    assert "disk is full" in complaint(result.stderr)
+    document, _ = succeed(capsys, *pretrain_words())
+    assert all(stage["finished"] for stage in document["stages"])
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_training_that_is_stopped_leaves_a_checkpoint_and_the_same_command_finishes(
+    pretrain_words: Callable[..., list[object]],
+    tmp_path: Path,
+    number: signal.Signals,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = ["all.steps=2", "rgb-1.steps=60"]
+    with subprocess.Popen(
+        words(*pretrain_words(*changes)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "run" / "rgb-1" / "log.jsonl").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.5)  # the loop has begun
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    step = torch.load(tmp_path / "run" / "rgb-1" / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < step < 60
+    _, said = succeed(capsys, *pretrain_words(*changes))
+    assert f"rgb-1: resumes after step {step} of 60" in said
+    log = (tmp_path / "run" / "rgb-1" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(60))
+
+
+def test_a_pipe_that_closes_is_no_traceback() -> None:
+    """`vicc recipes demo | head -1`"""
+    with subprocess.Popen(
+        words("recipes", "demo"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()

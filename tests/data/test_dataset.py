@@ -1,0 +1,284 @@
+"""Samples depend on (seed, epoch, video, view) and on nothing else, and batches are where they should be."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vicc.batch import Batch
+from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader, collate, load_view, sample_rng
+from vicc.data.store import Store
+from vicc.errors import ViccError
+from vicc.transforms.augmentation import Augmentation, center_view, draw_view
+from vicc.video.flow import create_flow, dequantize_flow
+
+PLAIN = Augmentation(crop_area=(1, 1), crop_ratio=(1.2, 1.2), flip=0, jitter=0, grey=0, blur=0)
+
+
+@pytest.fixture
+def store(store_path: Path) -> Iterator[Store]:
+    store = Store(store_path)
+    yield store
+    store.close()
+
+
+def make_dataset(store: Store, **changes: Any) -> ClipDataset:
+    options: dict[str, Any] = {
+        "streams": ("rgb", "flow"),
+        "num_views": 2,
+        "clip_frames": 6,
+        "stride": 1,
+        "size": 24,
+        "distance": "any",
+        "augmentation": Augmentation(flow_gain=0.3, flow_offset=0.5),
+        "seed": 7,
+    }
+    return ClipDataset(store, changes.pop("videos", store.videos), **{**options, **changes})
+
+
+def same(first: dict[Any, np.ndarray], second: dict[Any, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_a_sample_has_the_shape_asked_for(store: Store) -> None:
+    position, clips = make_dataset(store, num_views=3)[0, 5]
+    assert position == 5
+    assert {stream: (clip.shape, clip.dtype) for stream, clip in clips.items()} == {
+        "rgb": ((3, 6, 24, 24, 3), np.uint8),
+        "flow": ((3, 6, 24, 24, 2), np.uint8),
+    }
+
+
+def test_a_sample_is_the_same_every_time_and_for_every_dataset_object(store: Store) -> None:
+    dataset = make_dataset(store)
+    first = dataset[3, 4][1]
+    dataset[3, 5], dataset[0, 4]
+    assert same(dataset[3, 4][1], first)
+    assert same(make_dataset(store)[3, 4][1], first)
+
+
+def test_a_sample_depends_on_the_videos_id_not_on_its_place(store: Store) -> None:
+    expected = make_dataset(store)[2, 4][1]
+    assert same(make_dataset(store, videos=store.videos[4:])[2, 0][1], expected)
+
+
+def test_another_seed_or_epoch_or_video_or_view_gives_another_sample(store: Store) -> None:
+    first = make_dataset(store)[0, 0][1]
+    for other in (make_dataset(store, seed=8)[0, 0][1], make_dataset(store)[1, 0][1], make_dataset(store)[0, 1][1]):
+        assert not np.array_equal(other["rgb"], first["rgb"])
+        assert not np.array_equal(other["flow"], first["flow"])
+    assert not np.array_equal(first["rgb"][0], first["rgb"][1])
+
+
+def test_streams_of_random_numbers_differ_in_every_part_of_their_name() -> None:
+    names = [(1, 0, "a", None), (0, 1, "a", None), (0, 0, "b", None), (0, 0, "a", None), (0, 0, "a", 0), (0, 0, "a", 1)]
+    assert len({sample_rng(*name).integers(1 << 62) for name in names}) == len(names)
+    assert sample_rng(3, 4, "a", 1).integers(1 << 62) == sample_rng(3, 4, "a", 1).integers(1 << 62)
+
+
+def test_names_that_are_not_unicode_have_a_stream_too() -> None:
+    assert sample_rng(0, 0, "caf\udce9.mp4").random() < 1
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_both_streams_show_the_same_moments_through_the_same_crop(store: Store, flip: float) -> None:
+    """The flow of a view explains how its own RGB frames follow each other, and none of the others do so as well."""
+    augmentation = Augmentation(crop_area=(0.5, 0.7), flip=flip, jitter=0, grey=0, blur=0)
+    dataset = make_dataset(store, augmentation=augmentation, size=40, num_views=2, clip_frames=4)
+    for place in range(0, 18, 3):
+        video = store.videos[place]
+        _, clips = dataset[0, place]
+        # Every tiny video moves at one constant velocity; a flip turns u round.
+        velocity = {"left": (-2, 0), "right": (2, 0), "up": (0, -2)}[str(video.label)]
+        expected = np.array(velocity) * (-1 if flip else 1, 1)
+        flow = dequantize_flow(clips["flow"], bound=store.settings.flow_bound)
+        np.testing.assert_allclose(np.median(flow, axis=(1, 2, 3)), [expected] * 2, atol=0.35)
+
+
+def test_flow_and_rgb_of_a_view_are_cut_out_of_the_same_place_and_time(store: Store) -> None:
+    """Without colour changes a view equals the store's frames cut by hand with the view's own numbers and draw."""
+    dataset = make_dataset(store, augmentation=Augmentation(jitter=0, grey=0, blur=0))
+    _, clips = dataset[0, 2]
+    video = store.videos[2]
+    for view in range(2):
+        rng = sample_rng(7, 0, video.id, view)
+        draw = draw_view(dataset.augmentation, height=video.height, width=video.width, rng=rng)
+        starts = []
+        for stream in ("rgb", "flow"):
+            numbers = np.arange(video.num_frames - 1)
+            whole = load_view(store, video, stream, numbers, draw, size=24, flow_center=False)  # type: ignore[arg-type]
+            windows = {start: whole[start : start + 6] for start in range(len(whole) - 5)}
+            cut = clips[stream][view]  # type: ignore[index]
+            starts.append({start for start, window in windows.items() if np.array_equal(window, cut)})
+        assert len(starts[0]) == 1
+        assert starts[0] <= starts[1]  # the motion is steady, so that flow may fit elsewhere too
+
+
+def test_flow_frame_i_is_the_motion_from_rgb_frame_i_to_the_next(store: Store) -> None:
+    video = next(video for video in store.videos if video.label == "right")
+    rgb = store.frames(video.id, "rgb", range(6))
+    flow = dequantize_flow(store.frames(video.id, "flow", range(5)), bound=store.settings.flow_bound)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rgb]
+    for number in range(5):
+        again = create_flow("dis")(grey[number], grey[number + 1])
+        assert np.abs(again - flow[number])[8:-8, 8:-8].mean() < 0.3
+
+
+def test_a_video_shorter_than_a_clip_is_padded(store: Store) -> None:
+    _, clips = make_dataset(store, clip_frames=40, augmentation=PLAIN)[0, 0]
+    assert clips["rgb"].shape[1] == 40
+    padding = 40 - (store.videos[0].num_frames - 1)
+    assert (clips["rgb"][:, : padding + 1] == clips["rgb"][:, :1]).all()
+    assert not (clips["rgb"][:, padding + 1] == clips["rgb"][:, 0]).all()
+
+
+def test_frames_that_cannot_be_read_name_the_video(store: Store) -> None:
+    wrong = dataclasses.replace(store.videos[0], num_frames=500)
+    dataset = make_dataset(store, videos=[wrong], clip_frames=300)
+    with pytest.raises(ViccError, match=wrong.id):
+        _ = dataset[0, 0]
+
+
+def test_the_evaluation_view_is_the_whole_centre(store: Store) -> None:
+    video = store.videos[0]
+    view = load_view(
+        store, video, "rgb", np.arange(3), center_view(height=video.height, width=video.width), size=24,
+        flow_center=False,
+    )  # fmt: skip
+    assert view.shape == (3, 24, 24, 3)
+
+
+def loaded(store: Store, *, workers: int, first_step: int = 0, **changes: Any) -> list[Batch]:
+    dataset = make_dataset(store, **changes)
+    batches = EpochBatches(len(dataset), 4, first_step=first_step, last_step=7, seed=1)
+    return list(clip_loader(dataset, batches, workers=workers))
+
+
+def equal(first: Batch, second: Batch) -> bool:
+    return torch.equal(first.index, second.index) and all(
+        torch.equal(first.clips[stream], second.clips[stream]) for stream in ("rgb", "flow")
+    )
+
+
+def test_batches_are_the_same_with_no_and_with_two_workers(store: Store) -> None:
+    alone, helped = loaded(store, workers=0), loaded(store, workers=2)
+    assert len(alone) == len(helped) == 7
+    assert all(equal(first, second) for first, second in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("first_step", [1, 4, 6])
+def test_a_loader_that_starts_later_goes_on_with_the_same_batches(store: Store, first_step: int) -> None:
+    """Steps 0 to 3 are the first epoch of 18 videos, so 4 is at the start of an epoch and 6 in its middle."""
+    straight, resumed = loaded(store, workers=0), loaded(store, workers=0, first_step=first_step)
+    assert len(resumed) == 7 - first_step
+    assert all(equal(first, second) for first, second in zip(straight[first_step:], resumed, strict=True))
+
+
+def test_a_batch_is_laid_out_for_the_model(store: Store) -> None:
+    batch = loaded(store, workers=0)[0]
+    assert batch.index.shape == (4,)
+    for stream, channels in (("rgb", 3), ("flow", 2)):
+        clips = batch.clips[stream]  # type: ignore[index]
+        assert clips.shape == (4, 2, channels, 6, 24, 24)  # (B, V, C, T, H, W)
+        assert clips.dtype == torch.uint8
+        assert clips.flatten(0, 1).is_contiguous(memory_format=torch.channels_last_3d)
+        assert clips.permute(0, 1, 3, 4, 5, 2).is_contiguous()
+
+
+def test_collating_keeps_every_sample_in_its_row(store: Store) -> None:
+    dataset = make_dataset(store)
+    samples = [dataset[0, place] for place in (3, 0, 5)]
+    batch = collate(samples)
+    assert batch.index.tolist() == [3, 0, 5]
+    for row, (_, clips) in enumerate(samples):
+        for stream, clip in clips.items():
+            np.testing.assert_array_equal(batch.clips[stream][row].permute(0, 2, 3, 4, 1).numpy(), clip)
+
+
+# --- EpochBatches ----------------------------------------------------------------------------------------------------
+
+worlds = st.integers(1, 4)
+batch_sizes = st.integers(1, 5)
+
+
+@st.composite
+def samplers(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
+    """Options of a sampler with at least one step an epoch, and the number of ranks."""
+    world, batch_size = draw(worlds), draw(batch_sizes)
+    num_videos = draw(st.integers(world * batch_size, 60))
+    return {"num_videos": num_videos, "batch_size": batch_size, "seed": draw(st.integers(0, 99))}, world
+
+
+def keys(options: dict[str, Any], first: int, last: int, rank: int = 0, world: int = 1) -> list[list[tuple[int, int]]]:
+    return list(EpochBatches(**options, first_step=first, last_step=last, rank=rank, world_size=world))
+
+
+@given(samplers())
+def test_an_epoch_has_no_video_twice_and_leaves_out_less_than_a_global_batch(drawn: tuple[dict[str, Any], int]) -> None:
+    options, world = drawn
+    steps = EpochBatches(**options, first_step=0, last_step=1, world_size=world).steps_per_epoch
+    for epoch in range(3):
+        seen = [
+            key
+            for rank in range(world)
+            for batch in keys(options, epoch * steps, (epoch + 1) * steps, rank, world)
+            for key in batch
+        ]
+        assert {number for number, _ in seen} == {epoch}
+        places = [place for _, place in seen]
+        assert len(set(places)) == len(places)
+        assert set(places) <= set(range(options["num_videos"]))
+        assert options["num_videos"] - len(places) < options["batch_size"] * world
+
+
+@given(samplers(), st.integers(0, 20))
+def test_ranks_make_equally_many_full_batches_and_share_no_video(drawn: tuple[dict[str, Any], int], step: int) -> None:
+    options, world = drawn
+    batches = [keys(options, step, step + 3, rank, world) for rank in range(world)]
+    for at_once in zip(*batches, strict=True):
+        assert all(len(batch) == options["batch_size"] for batch in at_once)
+        together = [key for batch in at_once for key in batch]
+        assert len(set(together)) == len(together)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(12, 50), st.integers(0, 99))
+def test_the_global_batches_do_not_depend_on_the_number_of_ranks(half: int, world: int, num: int, seed: int) -> None:
+    """One rank with batches of n makes the steps that `world` ranks make with batches of n / world."""
+    total = half * world
+    if total > num:
+        return
+    alone = keys({"num_videos": num, "batch_size": total, "seed": seed}, 0, 6)
+    options = {"num_videos": num, "batch_size": half, "seed": seed}
+    shared = [keys(options, 0, 6, rank, world) for rank in range(world)]
+    assert alone == [[key for batch in step for key in batch] for step in zip(*shared, strict=True)]
+
+
+@given(samplers(), st.integers(0, 25), st.integers(0, 25))
+def test_a_resume_at_any_step_goes_on_with_the_same_sequence(
+    drawn: tuple[dict[str, Any], int], first: int, more: int
+) -> None:
+    options, world = drawn
+    straight = keys(options, 0, first + more, world - 1, world)
+    assert keys(options, first, first + more, world - 1, world) == straight[first:]
+    assert len(EpochBatches(**options, first_step=first, last_step=first + more)) == more
+
+
+def test_every_epoch_and_every_seed_has_its_own_order() -> None:
+    orders = [
+        tuple(place for batch in keys({"num_videos": 20, "batch_size": 5, "seed": seed}, 4 * epoch, 4 * epoch + 4)
+              for _, place in batch)
+        for seed in range(3) for epoch in range(3)
+    ]  # fmt: skip
+    assert len(set(orders)) == 9
+
+
+def test_every_video_gets_its_turn_over_the_epochs() -> None:
+    seen = {place for batch in keys({"num_videos": 7, "batch_size": 3, "seed": 0}, 0, 40) for _, place in batch}
+    assert seen == set(range(7))

@@ -1,0 +1,119 @@
+"""The house's one-way imports: every module looks only downwards, whatever else changes."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vicc
+
+PACKAGE = Path(vicc.__file__).parent
+
+# Bottom first. A part may import itself and what stands before it. Names on one line are of equal rank and may not
+# import each other, but for the leaves of the first lines.
+ORDER = (
+    ("version", "errors"),
+    ("progress", "files", "configs", "batch", "distributed", "device"),
+    ("video",),
+    ("transforms",),
+    ("data",),
+    ("prepare",),
+    ("backbones",),
+    ("methods",),
+    ("training",),
+    ("evaluation",),
+    ("search",),
+    ("recipes",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """`vicc/data/store.py` belongs to `data`, `vicc/files.py` to `files`."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Absolute dotted names of everything a module imports, those inside functions included."""
+    package = ("vicc", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imported_parts(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported_names(path))
+    return {parts[1] if len(parts) > 1 else "__init__" for parts in names if parts[0] == "vicc"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_from_its_own_part_and_from_below(path: Path) -> None:
+    own = part_of(path)
+    assert own in RANK, f"vicc/{own} has no place in ORDER: give it one"
+    up = {
+        part: RANK.get(part, "not a module")
+        for part in imported_parts(path)
+        if part != own and not (part in RANK and RANK[part] < RANK[own])
+    }
+    assert not up, f"{path.relative_to(PACKAGE)} (rank {RANK[own]}) imports {up}, which are not below it"
+
+
+def test_the_parser_sees_imports_inside_functions_and_relative_ones(tmp_path: Path) -> None:
+    """Otherwise the test above would hold nothing."""
+    assert "evaluation" in imported_parts(PACKAGE / "cli" / "commands.py")  # imported inside a function
+    assert {"data", "methods"} <= imported_parts(PACKAGE / "training" / "pretrain.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_command_line_and_its_settings_know_the_parser_of_flags(path: Path) -> None:
+    users = {name.split(".")[0] for name in imported_names(path)}
+    assert "tyro" not in users or part_of(path) in ("cli", "configs")
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sorted(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement", ["import vicc", "import vicc.configs", "import vicc.cli", "import vicc.data.splits, vicc.errors"]
+)
+def test_a_light_import_does_not_import_torch(statement: str) -> None:
+    assert "torch" not in modules_after(statement)
+
+
+@pytest.mark.parametrize("statement", ["import vicc", "import vicc.configs", "import vicc.cli"])
+def test_a_light_import_does_not_import_numpy_or_opencv(statement: str) -> None:
+    assert not {"numpy", "cv2"} & modules_after(statement)
+
+
+@pytest.mark.parametrize("name", [name for name in vicc.__all__ if name != "__version__"])
+def test_every_public_name_is_there(name: str) -> None:
+    try:
+        assert getattr(vicc, name).__name__ == name
+    except ModuleNotFoundError as error:
+        pytest.fail(f"vicc.{name} is promised in vicc.__all__: {error}")
+
+
+@pytest.mark.parametrize("name", sorted(set(vicc.__all__) & {path.stem for path in PACKAGE.iterdir()}) or ["Store"])
+def test_a_public_name_means_the_same_thing_the_second_time(name: str) -> None:
+    """A part of the package of the same name would take its place once it has been imported."""
+    code = f"import vicc; first = vicc.{name}; assert vicc.{name} is first, vicc.{name}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr.splitlines()[-1]
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = vicc.no_such_name
