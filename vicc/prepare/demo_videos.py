@@ -199,7 +199,7 @@ def _camera_path(rng: np.random.Generator) -> np.ndarray:
     """Where the camera looks: pan (none in 40 % of the clips), slow sway and shake, in pixels, (NUM_FRAMES, 2)."""
     time = np.linspace(-1, 1, NUM_FRAMES)[:, None]
     pan = rng.uniform(-1, 1, 2) * (12, 5) * (rng.random() < 0.6)
-    sway = np.stack([_wander(rng, rng.uniform(18, 30)), _wander(rng, rng.uniform(6, 14))], axis=1)
+    sway = np.stack([_wander(rng, rng.uniform(13, 23)), _wander(rng, rng.uniform(5, 11))], axis=1)
     shake = np.cumsum(rng.normal(0, rng.uniform(0, 0.3), (NUM_FRAMES, 2)), axis=0)
     path = pan * time + sway + shake - shake.mean(0)
     return np.clip(path, 2 - _MARGIN, _MARGIN - 2)
@@ -249,13 +249,13 @@ def _draw_scene(rng: np.random.Generator) -> Scene:
     canvas = FRAME_SIZE + 2 * _MARGIN
     height = rng.uniform(0.66, 0.9) * FRAME_SIZE
     time_s = np.arange(NUM_FRAMES) / float(FRAME_RATE)
-    facing = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3) + rng.choice([0, math.pi], p=[0.7, 0.3])
+    facing = rng.choice([-1, 1]) * rng.uniform(0.6, 1.2) + rng.choice([0, math.pi], p=[0.8, 0.2])
     ball = (*rng.uniform(0, FRAME_SIZE, 2), *rng.uniform(-25, 25, 2), rng.uniform(3, 8))
     return Scene(
         manner=Manner(phase=rng.random(), reach=rng.uniform(0.85, 1.15), side=int(rng.integers(2))),
         clock=np.cumsum(rng.uniform(0.85, 1.2) * (1 + _wander(rng, 0.15))) / float(FRAME_RATE),
         height=height * (1 + _wander(rng, 0.12)),
-        centre=(rng.uniform(0.45, 0.55) * FRAME_SIZE, rng.uniform(0.46, 0.54) * FRAME_SIZE),
+        centre=(rng.uniform(0.37, 0.63) * FRAME_SIZE, rng.uniform(0.46, 0.54) * FRAME_SIZE),
         heading=facing + _wander(rng, 0.4),
         elevation=rng.uniform(-0.05, 0.35),
         fall_direction=rng.uniform(-0.6, 0.6) + math.pi * (rng.random() < 0.2),
