@@ -35,8 +35,11 @@ class DemoVideosConfig:
     """Processes that draw. Default: one for each core."""
 
     def __post_init__(self) -> None:
-        if self.train < 10 or self.test < 0:
-            raise ViccError(f"--train {self.train} --test {self.test}: expected at least 10 and 0 videos.")
+        _require(
+            self.train >= 10 and self.test >= 0 and self.train % 10 == self.test % 10 == 0,
+            f"--train {self.train} --test {self.test}: expected multiples of 10, as there are ten actions.",
+        )
+        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ class PretrainConfig:
     """auto: bf16 autocast with channels_last_3d where the device has it, else fp32."""
     workers: int | None = None
     """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
-    checkpoint_minutes: float = 10.0
+    cache_mb: int = 1024
+    """Memory for decoded frames, in MiB and for each process that loads; a store that fits is decoded only once."""
+    checkpoint_minutes: float = 5.0
     """Minutes between checkpoints. One is also written at the end of a stage and when training is stopped."""
     dry_run: bool = False
     """Print the plan (stages, steps, clips) and do nothing."""
@@ -204,7 +209,10 @@ class DemoConfig:
     """Seed of the videos and of the training."""
 
     def __post_init__(self) -> None:
-        _require(self.videos >= 30, f"--videos {self.videos}: expected at least 30 (three of each of the ten actions).")
+        _require(
+            self.videos >= 30 and self.videos % 10 == 0,
+            f"--videos {self.videos}: expected a multiple of 10, as there are ten actions, and at least 30.",
+        )
 
 
 def _require(condition: bool, message: str) -> None:

@@ -491,3 +491,25 @@ def test_an_entry_of_another_version_is_refused_in_a_sentence(mutate: Callable[[
     environment.close()
     with pytest.raises(ViccError, match="shard-00000"):
         Store(path)
+
+
+def test_a_cache_changes_nothing_but_where_frames_come_from(tmp_path: Path) -> None:
+    write_store(tmp_path, {"a": 1, "b": 2})
+    plain = Store(tmp_path)
+    one_stream = 5 * 40 * 48 * 3  # room for the RGB frames of one video, and for nothing beside it
+    cached = Store(tmp_path, cache_bytes=one_stream + 100)
+    for _ in range(2):
+        for video in plain.videos:
+            for stream, numbers in (("rgb", [4, 0, 0, 2]), ("flow", [3, 1])):
+                assert np.array_equal(
+                    cached.frames(video.id, stream, numbers),  # type: ignore[arg-type]
+                    plain.frames(video.id, stream, numbers),  # type: ignore[arg-type]
+                )
+    assert sum(frames.nbytes for frames in cached._cache.values()) == one_stream
+    first = cached.frames(plain.videos[0].id, "rgb", [0])
+    first[:] = 0
+    assert cached.frames(plain.videos[0].id, "rgb", [0]).any()  # what a caller does to its frames stays there
+    for numbers in ([-1], [5]):
+        with pytest.raises(ViccError, match="no frame"):
+            cached.frames(plain.videos[0].id, "rgb", numbers)
+    assert not pickle.loads(pickle.dumps(cached))._cache  # noqa: S301 - ours, made on the line itself

@@ -36,7 +36,7 @@ def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store
             "chance",
             "colour histogram",
             "mean absolute flow",
-            "the same, camera removed",
+            "absolute flow, camera removed",
             "untrained RGB",
             "untrained Flow",
         ),

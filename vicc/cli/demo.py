@@ -37,7 +37,7 @@ def walk(config: DemoConfig) -> Outcome:
         seconds[str(words[0])] = round(time.monotonic() - started, 1)
         return outcome
 
-    num_test = config.videos // 3
+    num_test = config.videos // 30 * 10  # as many of each action
     step(
         "Draw videos of a figure that does ten actions. Everything but the motion is independent of the action.",
         ["demo-videos", videos, "--train", config.videos, "--test", num_test, "--seed", config.seed],

@@ -126,12 +126,23 @@ def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
+def _read_header(data: memoryview) -> tuple[dict[str, Any], int]:
+    """The JSON header of a frame pack, and where its offsets begin."""
+    (length,) = struct.unpack_from("<I", data)
+    return json.loads(bytes(data[4 : 4 + length])), 4 + length
+
+
+def _check_numbers(numbers: Sequence[int], header: dict[str, Any]) -> None:
+    for number in numbers:
+        if not 0 <= number < header["num"]:
+            raise ViccError(f"there is no frame {number} of stream {header['stream']}, which has {header['num']}")
+
+
 def _decode_pack(data: memoryview, numbers: Sequence[int]) -> np.ndarray:
-    (header_length,) = struct.unpack_from("<I", data)
-    header = json.loads(bytes(data[4 : 4 + header_length]))
+    header, start = _read_header(data)
+    _check_numbers(numbers, header)
     if header["codec"] != "jpeg":
         raise ViccError(f"Frames are stored with codec {header['codec']!r}; this version of vicc reads 'jpeg'.")
-    start = 4 + header_length
     offsets = np.frombuffer(data, "<u8", header["num"] + 1, start)
     body = start + offsets.nbytes
     grey = header["stream"] == "flow"
@@ -144,8 +155,6 @@ def _decode_pack(data: memoryview, numbers: Sequence[int]) -> np.ndarray:
             frames[row] = frames[decoded[number]]
             continue
         decoded[number] = row
-        if not 0 <= number < header["num"]:
-            raise ViccError(f"there is no frame {number} of stream {header['stream']}, which has {header['num']}")
         image = cv2.imdecode(
             np.frombuffer(data[body + int(offsets[number]) : body + int(offsets[number + 1])], np.uint8), flags
         )
@@ -163,13 +172,17 @@ class Store:
 
     Args:
         path: the store's folder.
+        cache_bytes: decoded frames kept in memory, at most. A stream of a video is kept as a whole when it is first
+            read, until nothing more fits; in a store that fits, later epochs decode nothing.
 
     Raises:
         ViccError: not a store, a store of a newer format, or a damaged one.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, cache_bytes: int = 0) -> None:
         self.path = Path(path)
+        self._cache: dict[bytes, np.ndarray] = {}
+        self._cache_left = cache_bytes
         self.settings = _read_settings(self.path)
         self._shards: dict[str, lmdb.Environment] = {}
         self._opened_by = os.getpid()
@@ -202,20 +215,33 @@ class Store:
         if video_id not in self._place:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
         with self._shard(self._place[video_id]).begin(buffers=True) as transaction:
-            data = transaction.get(_key(stream, video_id))
+            key = _key(stream, video_id)
+            data = transaction.get(key)
             if data is None:
                 raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
             try:
-                return _decode_pack(data, numbers)
+                return self._decode(key, data, numbers)
             except (ViccError, ValueError, TypeError, KeyError, IndexError, struct.error, cv2.error) as error:
                 raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {error}.") from error
+
+    def _decode(self, key: bytes, data: memoryview, numbers: Sequence[int]) -> np.ndarray:
+        if key not in self._cache:
+            header = _read_header(data)[0]
+            size = header["num"] * header["height"] * header["width"] * (2 if header["stream"] == "flow" else 3)
+            if size > self._cache_left:
+                return _decode_pack(data, numbers)
+            self._cache[key] = _decode_pack(data, range(header["num"]))
+            self._cache_left -= size
+        frames = self._cache[key]
+        _check_numbers(numbers, {"num": len(frames), "stream": key.partition(b":")[0].decode()})
+        return frames[np.asarray(numbers, dtype=int)]  # a copy: what a transform does in place stays its own
 
     def close(self) -> None:
         """Release the files; a later read opens them again."""
         self._shards = {}  # not Environment.close(): another Store of this process may share it
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": {}}
+        return {**self.__dict__, "_shards": {}, "_cache": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

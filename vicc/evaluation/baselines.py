@@ -43,7 +43,7 @@ def _speed_map(flow: np.ndarray) -> np.ndarray:
 BASELINES: dict[str, Callable[[Store, Video], np.ndarray]] = {
     "colour histogram": color_histogram,
     "mean absolute flow": mean_absolute_flow,
-    "the same, camera removed": centered_absolute_flow,
+    "absolute flow, camera removed": centered_absolute_flow,
 }
 
 

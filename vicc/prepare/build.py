@@ -1,13 +1,11 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
 import hashlib
-import multiprocessing
 import os
 import shutil
-import signal
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ from vicc.data.store import (
 )
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
+from vicc.prepare.workers import new_pool, submit
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, quantize_flow
@@ -129,12 +128,12 @@ def _in_order(
     waiting = deque(sources)
     while waiting:
         running: deque[tuple[VideoSource, Future[Result]]] = deque()
-        pool = _new_pool(workers)
+        pool = new_pool(workers)
         try:
             while waiting or running:
                 while waiting and len(running) < 3 * workers:
                     # Off the list only once handed over: a broken pool takes nothing.
-                    running.append((waiting[0], _submit(pool, waiting[0], settings, min_frames)))
+                    running.append((waiting[0], submit(pool, prepare_video, waiting[0], settings, min_frames)))
                     waiting.popleft()
                 source, future = running[0]
                 result = future.result()
@@ -150,30 +149,10 @@ def _in_order(
 
 def _alone(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
     try:
-        with _new_pool(1) as pool:
-            return _submit(pool, source, settings, min_frames).result()
+        with new_pool(1) as pool:
+            return submit(pool, prepare_video, source, settings, min_frames).result()
     except BrokenProcessPool:
         return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
-
-
-def _new_pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a forked child of a process with running threads (torch, OpenCV) can hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-
-
-def _submit(
-    pool: ProcessPoolExecutor, source: VideoSource, settings: StoreSettings, min_frames: int
-) -> "Future[Result]":
-    # Workers start here and inherit the mask: Ctrl-C is the parent's to handle, also while they are still importing.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(prepare_video, source, settings, min_frames)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # one process a core scales 1.96x on two cores, threads 0.93x
 
 
 def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:

@@ -10,10 +10,8 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +20,7 @@ import cv2
 import numpy as np
 
 from vicc.errors import ViccError
+from vicc.prepare.workers import new_pool, submit
 
 FRAME_SIZE = 112  # pixels, both sides: a square view then shows the whole frame and no figure is cut off by the crop
 FRAME_RATE = Fraction(10)  # frames per second
@@ -443,11 +442,15 @@ def write_demo_videos(
     jobs = list(_jobs(folder, seed, num_train, num_test))
     todo = [job for job in jobs if not job[0].exists()]
     done = len(jobs) - len(todo)
-    # spawn, as a fork of a process that already runs threads of torch or OpenCV can hang
-    with ProcessPoolExecutor(num_workers or os.cpu_count(), get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        for number, _ in enumerate(pool.map(_write_job, todo, chunksize=4), start=done + 1):
-            if on_progress is not None:
-                on_progress(number, len(jobs))
+    with new_pool(num_workers) as pool:
+        try:
+            for number, future in enumerate([submit(pool, _write_job, job) for job in todo], start=done + 1):
+                future.result()
+                if on_progress is not None:
+                    on_progress(number, len(jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # stopped: what is being drawn is finished, nothing more is begun
+            raise
     return len(todo)
 
 

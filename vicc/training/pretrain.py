@@ -70,7 +70,7 @@ def pretrain(
         ViccError: a store without enough videos, a run of another recipe, seed or store, a run in use by another
             process, a damaged checkpoint.
     """
-    store = Store(config.store)
+    store = Store(config.store, cache_bytes=config.cache_mb << 20)
     videos, _ = train_and_test(store.videos)
     if len(videos) < 2:
         raise ViccError(f"The store {config.store} has {len(videos)} training videos; expected at least 2.")
@@ -107,6 +107,9 @@ def _train_stage(
     precision = _sound_precision(precision, stage, task.encoder)
     position = _start_position(stage, len(videos))
     optimizer = build_optimizer(stage, task)
+
+    if len(videos) < stage.batch_size:
+        say(f"{stage.name}: batches of {len(videos)}, not {stage.batch_size}: there are no more training videos")
 
     if (folder / CHECKPOINT_FILE).exists():
         _restore(load_checkpoint(folder / CHECKPOINT_FILE), folder, stage, task, optimizer, position)
