@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from vicc import PretrainConfig, Recipe, RetrieveConfig, create_recipe, pretrain, retrieve
+from vicc import PretrainConfig, Recipe, RetrieveConfig, Stage, create_recipe, pretrain, retrieve
 from vicc.evaluation.retrieve import read_result
 from vicc.training.log import read_log
 
@@ -65,28 +65,27 @@ def table(out: Path, seeds: list[int]) -> None:
 
 def controls(demo: Path) -> None:
     """RGB-1 for the time of RGB-1 and RGB-2; RGB-2 with an untrained teacher; RGB-2 on shuffled frames."""
-    seconds = {name: [row["seconds"] for row in read_log(demo / "run" / name)] for name in ("rgb-1", "rgb-2")}
-    matched = round(sum(map(sum, seconds.values())) / statistics.median(seconds["rgb-1"]))
+    store, seed = demo / "store", int(demo.name.removeprefix("seed-"))
     rgb_1, flow_1, rgb_2, _ = create_recipe("demo").stages
     # A learning rate of 0 leaves the random weights as they are while BatchNorm's statistics settle.
     untrained = replace(flow_1, name="flow-untrained", steps=30, learning_rate=0.0, final_learning_rate=0.0)
-    recipe = Recipe(
-        "demo-controls",
-        "what RGB-2 owes to its teacher",
-        (
-            rgb_1,
-            replace(rgb_1, name="rgb-1-long", steps=matched),
-            untrained,
-            replace(rgb_2, name="rgb-2-untrained-teacher", teacher="flow-untrained"),
-        ),
-    )
-    run, store = demo / "controls", demo / "store"
-    pretrain(recipe, PretrainConfig(store=store, run=run, seed=int(demo.name.removeprefix("seed-"))))
-    rows = {row.name: row for row in retrieve(RetrieveConfig(run=run, store=store, baselines=False)).rows}
+    taught_by_nothing = replace(rgb_2, name="rgb-2-untrained-teacher", teacher="flow-untrained")
+    teacher_run, long_run = demo / "control-teacher", demo / "control-long"
+    recipe = Recipe("control-teacher", "what a teacher's training is worth", (rgb_1, untrained, taught_by_nothing))
+    pretrain(recipe, PretrainConfig(store=store, run=teacher_run, seed=seed))
+
+    def seconds(stage: Stage) -> float:
+        return sum(row["seconds"] + row["waited"] for row in read_log(teacher_run / stage.name))
+
+    steps = round((seconds(rgb_1) + seconds(taught_by_nothing)) / seconds(rgb_1) * (rgb_1.steps or 0))
+    long = replace(rgb_1, name="rgb-1-long", steps=steps)
+    pretrain(Recipe("control-long", "RGB alone", (long,)), PretrainConfig(store=store, run=long_run, seed=seed))
+    rows = {row.name: row for row in read_result(demo / "run").rows if row.name in ("RGB-1", "RGB-2")}
+    for run in (teacher_run, long_run):
+        rows |= {row.name: row for row in retrieve(RetrieveConfig(run=run, store=store, baselines=False)).rows}
     shuffled = retrieve(RetrieveConfig(run=demo / "run", store=store, baselines=False, shuffle_frames=True))
-    rows |= {f"{row.name}, frames shuffled": row for row in shuffled.rows if row.kind in ("trained", "fused")}
-    rows |= {row.name: row for row in read_result(demo / "run").rows if row.name == "RGB-2"}
-    print(f"\nRGB-1-long: {matched} steps, the time of RGB-1 and RGB-2 together\n\n| row | R@1 | R@5 |\n|---|---|---|")
+    rows |= {f"{row.name}, frames shuffled": row for row in shuffled.rows}
+    print(f"\nRGB-1-long: {steps} steps, the time of RGB-1 and RGB-2 together\n\n| row | R@1 | R@5 |\n|---|---|---|")
     for name, row in rows.items():
         if row.interval:
             cells = [f"{row.recall[k]:.2f} ({row.interval[k][0]:.2f}–{row.interval[k][1]:.2f})" for k in ("1", "5")]

@@ -78,7 +78,7 @@ def demo() -> Recipe:
     stages = (
         replace(rgb_1, steps=150, learning_rate=1e-3),
         replace(flow_1, steps=300),
-        replace(rgb_2, steps=300),
+        replace(rgb_2, steps=350),
         # It starts from an encoder that is good already: at 3e-3 it first loses what Flow-1 had.
         replace(flow_2, steps=150, learning_rate=1e-3),
     )

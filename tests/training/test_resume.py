@@ -31,7 +31,7 @@ def same(left: object, right: object) -> bool:
 
 def results(run: Path) -> dict[str, object]:
     """All that a run leaves behind, but for how long steps took."""
-    timeless = {name: [{**row, "seconds": 0} for row in read_log(run / name)] for name in STAGES}
+    timeless = {name: [{**row, "seconds": 0, "waited": 0} for row in read_log(run / name)] for name in STAGES}
     weights = {name: (run / name / "encoder" / "model.safetensors").read_bytes() for name in STAGES}
     return {"logs": timeless, "weights": weights, **{n: load_checkpoint(run / n / "checkpoint.pt") for n in STAGES}}
 

@@ -63,7 +63,7 @@ def train(
         ViccError: the loss is not finite. The last checkpoint stays as it is.
     """
     task.train()
-    saved_at = time.monotonic()
+    saved_at = ended = time.monotonic()
     with _stop_signals() as stop_asked:
         for batch in batches:
             began = time.monotonic()
@@ -90,11 +90,14 @@ def train(
                     "epoch": epoch,
                     **scalars,
                     "learning_rate": rate,
+                    "waited": round(began - ended, 4),
                     "seconds": round(time.monotonic() - began, 4),
                 }
             )
             position.step += 1
             advance(1, f"epoch {epoch} loss {scalars['loss']:.3f}")
+
+            ended = time.monotonic()
 
             if stop_asked() or should_stop(position.step):
                 save()
