@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from vicc.data.dataset import load_view, sample_rng
 from vicc.data.sampling import sliding_windows
 from vicc.data.store import Store, Video
-from vicc.device import Precision
+from vicc.device import Precision, choose_device, choose_precision
 from vicc.methods.encoder import Encoder
 from vicc.progress import progress
 from vicc.transforms.augmentation import center_view
@@ -22,7 +22,7 @@ def extract_features(
     store: Store,
     videos: Sequence[Video],
     *,
-    precision: Precision,
+    precision: Precision | None = None,
     window_step: int | None = None,
     shuffle_frames: bool = False,
     description: str = "features",
@@ -33,9 +33,11 @@ def extract_features(
     here is random, but for `shuffle_frames`, whose order depends on the video's id alone.
 
     Args:
+        precision: how and where to compute; default float32 on the best device there is.
         window_step: frames between windows; default half a clip.
         shuffle_frames: put each window's frames in random order (a control: appearance stays, motion goes).
     """
+    precision = precision or choose_precision("fp32", choose_device())
     precision.place(encoder)
     encoder.eval()
     totals = torch.zeros(len(videos), encoder.num_features)
