@@ -183,6 +183,8 @@ def clip_loader(
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
+        # Its own, or every start of an iterator would draw from torch's random stream, which a resume must find unused.
+        generator=torch.Generator(),
     )
 
 
