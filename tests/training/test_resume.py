@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vicc.configs import PretrainConfig
+from vicc.device import has_native_bf16
 from vicc.errors import ViccError
 from vicc.training.checkpoint import load_checkpoint
 from vicc.training.engine import Stopped
@@ -129,3 +130,18 @@ def test_other_settings_are_refused_and_named(
 def test_stages_see_different_clips_and_start_from_each_other(straight: dict[str, object]) -> None:
     losses = [[row["loss"] for row in straight["logs"][name]] for name in STAGES]  # type: ignore[index]
     assert len({tuple(line) for line in losses}) == 4
+
+
+@pytest.mark.skipif(not has_native_bf16(torch.device("cpu")), reason="this CPU does not compute bf16 natively")
+def test_stopped_and_resumed_equals_straight_in_bf16(tiny_recipe: Recipe, store_path: Path, tmp_path: Path) -> None:
+    """Clips of 16 frames, since those of 8 are too short for bf16 on a CPU."""
+    recipe = tiny_recipe.with_changes(["all.clip_frames=16", "all.steps=3"])
+    for name, stop_at in (("straight", 0), ("stopped", 2)):
+        config = PretrainConfig(store=store_path, run=tmp_path / name, precision="bf16")
+        for stopped_stage in STAGES if stop_at else ():
+            with pytest.raises(Stopped):
+                pretrain(recipe, config, should_stop=lambda stage, step, s=stopped_stage: (stage, step) == (s, 2))
+        pretrain(recipe, config)
+    straight, stopped = results(tmp_path / "straight"), results(tmp_path / "stopped")
+    for key in straight:
+        assert same(stopped[key], straight[key]), key
