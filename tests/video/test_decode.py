@@ -206,11 +206,12 @@ def test_a_reader_can_be_read_twice(tmp_path: Path, write_video: Callable[..., P
 
 
 def test_reading_stops_early_without_harm(tmp_path: Path, write_video: Callable[..., Path]) -> None:
-    path = write_video(tmp_path / "a.mp4")
-    frames = iter(VideoReader(path))
+    reader = VideoReader(write_video(tmp_path / "a.mp4", num_frames=6))
+    frames = iter(reader)
     next(frames)
     frames.close()  # type: ignore[attr-defined]
-    path.unlink()
+    assert len(list(reader)) == 6
+    assert reader.broken_after is None
 
 
 # What stands in the folder's own notes, or in the name of the file; None: refused.

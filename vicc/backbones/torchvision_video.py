@@ -7,16 +7,16 @@ exist. vicc needs neither, so it declares them (without an implementation) and i
 
 import torch
 
-_library: torch.library.Library | None = None  # kept: its declarations go when it does
+_declared: torch.library.Library | None = None  # kept: its declarations go when it does
 
 try:
     import torchvision
 except RuntimeError as error:
     if "torchvision::nms" not in str(error):
         raise
-    _library = torch.library.Library("torchvision", "DEF")
+    _declared = torch.library.Library("torchvision", "DEF")
     for _operator in ("nms", "qnms"):
-        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision  # noqa: F401
 
 from torchvision.models.video.s3d import S3D, SepInceptionBlock3D, TemporalSeparableConv  # noqa: E402

@@ -61,6 +61,9 @@ To see all of it on drawn videos, in minutes: vicc demo
 """
 
 
+_EVERYWHERE = "Also: --json prints one JSON document in place of tables, --debug a traceback on an error."
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard error), 130 stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -95,7 +98,8 @@ def _run(name: str, words: list[str], as_json: bool) -> int:
     command = COMMANDS[name]
     config_type = getattr(import_module("vicc.configs"), command.config)
     # The whole docstring, not tyro's reading of it, which drops the example.
-    config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=inspect.getdoc(config_type))
+    description = f"{inspect.getdoc(config_type)}\n\n{_EVERYWHERE}"
+    config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=description)
     result = getattr(import_module("vicc.cli.commands"), command.run)(config)
     if as_json:
         json.dump(result.document, sys.stdout, indent=2)
