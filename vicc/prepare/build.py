@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -221,8 +221,3 @@ def _hash_file(path: Path) -> str:
 
 def _visible(folder: Path) -> Iterator[Path]:
     return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def report_as_json(report: PrepareReport) -> dict[str, object]:
-    """The report as plain values."""
-    return asdict(report)

@@ -47,7 +47,7 @@ RECIPE_FILE, RUNS_FILE, CHECKPOINT_FILE, ENCODER_FOLDER = "recipe.json", "runs.j
 
 @dataclass(frozen=True)
 class StageSummary:
-    """A stage of a run: `steps` of `total_steps` are done; `loss` is the mean of the last tenth of its log."""
+    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`."""
 
     name: str
     finished: bool
