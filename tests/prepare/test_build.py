@@ -356,3 +356,19 @@ def test_odd_real_files_are_prepared_or_set_aside_with_a_reason(test_data: Path,
         assert len(store.frames(video.id, "rgb", [0, video.num_frames - 1])) == 2
         assert len(store.frames(video.id, "flow", [0, video.num_frames - 2])) == 2
     assert len(store.videos) + len(reasons) == report.found
+
+
+def test_a_script_without_a_main_guard_blames_itself_and_sets_no_video_aside(
+    tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    """Each spawned worker imports the script and fails; that must not pass for a crash of the decoder."""
+    write_video(tmp_path / "videos" / "a.mp4")
+    script = tmp_path / "mine.py"
+    paths = ", ".join(f"Path({str(tmp_path / name)!r})" for name in ("videos", "store"))
+    script.write_text(f"from pathlib import Path\nimport vicc\nvicc.prepare_videos(vicc.PrepareConfig({paths}))\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "if __name__ == '__main__':" in done.stderr.strip().splitlines()[-1]
+    assert Store(tmp_path / "store").set_aside == []
+    prepare_videos(PrepareConfig(tmp_path / "videos", tmp_path / "store", workers=1))
+    assert [video.id for video in Store(tmp_path / "store").videos] == ["a.mp4"]

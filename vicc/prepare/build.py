@@ -29,7 +29,7 @@ from vicc.data.store import (
 )
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
-from vicc.prepare.workers import new_pool, submit
+from vicc.prepare.workers import new_pool, require_workers, submit
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, quantize_flow
@@ -152,6 +152,7 @@ def _alone(source: VideoSource, settings: StoreSettings, min_frames: int) -> Res
         with new_pool(1) as pool:
             return submit(pool, prepare_video, source, settings, min_frames).result()
     except BrokenProcessPool:
+        require_workers()  # before a file is blamed
         return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
 
 

@@ -4,9 +4,12 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
 import cv2
+
+from vicc.errors import ViccError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -38,3 +41,20 @@ def submit(
         return pool.submit(function, *arguments, **options)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def require_workers() -> None:
+    """Make sure that a worker can start and do nothing; what breaks a pool then is the work, not the pool.
+
+    Raises:
+        ViccError: none can start. The usual reason is a script that calls vicc outside of a main guard: each worker
+            imports the script, and so would call vicc again.
+    """
+    try:
+        with new_pool(1) as pool:
+            submit(pool, int).result()
+    except BrokenProcessPool as error:
+        raise ViccError(
+            "Worker processes cannot start. In a script of your own, put the calls under if __name__ == '__main__':, "
+            "since each worker imports the script; otherwise look at what the workers printed above."
+        ) from error
