@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 Stream = Literal["rgb", "flow"]
+FlowChannels = Literal["uv", "128vu"]
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,28 @@ class Batch:
         clips: for each stream uint8 (B, V, C, T, H, W), V views a video; view v of all streams shows the same moment
             through the same crop. In memory the channels come last, which is the fast layout of 3D convolutions.
         index: (B,) positions of the videos in the dataset.
+        label: (B,) class numbers, where every video has a label.
+        source: (B,) numbers of the recordings the videos were cut from; clips of one group share a number.
+        small_clips: further views at lower resolutions (SwAV's multi-crop), one dict like `clips` for each resolution.
     """
 
     clips: dict[Stream, torch.Tensor]
     index: torch.Tensor
+    label: torch.Tensor | None = None
+    source: torch.Tensor | None = None
+    small_clips: tuple[dict[Stream, torch.Tensor], ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        moved = {stream: clips.to(device, non_blocking=True) for stream, clips in self.clips.items()}
-        return replace(self, clips=moved, index=self.index.to(device, non_blocking=True))
+
+        def moved(clips: dict[Stream, torch.Tensor]) -> dict[Stream, torch.Tensor]:
+            return {stream: views.to(device, non_blocking=True) for stream, views in clips.items()}
+
+        return replace(
+            self,
+            clips=moved(self.clips),
+            index=self.index.to(device, non_blocking=True),
+            label=None if self.label is None else self.label.to(device, non_blocking=True),
+            source=None if self.source is None else self.source.to(device, non_blocking=True),
+            small_clips=tuple(moved(clips) for clips in self.small_clips),
+        )

@@ -50,7 +50,7 @@ def demo() -> Recipe:
         "backbone": "s3d-demo",
         "clip_frames": 16,
         "size": 48,
-        "num_prototypes": 50,
+        "num_prototypes": (50,),
         "batch_size": 16,
         "view_distance": "far",
         # LARC needs longer than minutes: its steps are a thousandth of a weight's size.

@@ -30,9 +30,9 @@ def _seed() -> None:
 def test_embeddings_have_unit_length_and_prototypes_too_after_before_step() -> None:
     task = SingleStream(tiny_encoder("rgb"), num_prototypes=5)
     with torch.no_grad():
-        task.prototypes.weight.mul_(3)
+        task.prototypes[0].weight.mul_(3)
     task.before_step()
-    torch.testing.assert_close(task.prototypes.weight.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(task.prototypes[0].weight.norm(dim=1), torch.ones(5))
     for view in task.embed(tiny_batch()):
         torch.testing.assert_close(view.norm(dim=1), torch.ones(3))
 
@@ -50,10 +50,10 @@ def test_frozen_prototypes_get_no_gradient_until_their_epoch() -> None:
     task = SingleStream(tiny_encoder("rgb"), num_prototypes=5, freeze_prototypes_epochs=2)
     task(tiny_batch(), 1)["loss"].backward()
     task.cancel_gradients(1)
-    assert task.prototypes.weight.grad is None
+    assert task.prototypes[0].weight.grad is None
     task(tiny_batch(), 2)["loss"].backward()
     task.cancel_gradients(2)
-    assert task.prototypes.weight.grad is not None
+    assert task.prototypes[0].weight.grad is not None
 
 
 def test_the_queue_opens_at_its_epoch_and_fills_with_embeddings() -> None:

@@ -6,7 +6,6 @@ The words and the looks are in `report.html.jinja`; here is what it shows.
 import base64
 import io
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -251,7 +250,7 @@ def _stages(run: Path, recipe: Recipe, num_videos: int) -> list[dict[str, Any]]:
     """Each stage with its curves; all stages share the range of the loss, so that they can be compared."""
     logs = {stage.name: read_log(run / stage.name) for stage in recipe.stages}
     losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
-    losses += [math.log(stage.num_prototypes) for stage in recipe.stages]
+    losses += [stage.chance_loss for stage in recipe.stages]
     margin = 0.05 * (max(losses) - min(losses)) or 0.1
     limits = min(losses) - margin, max(losses) + margin
     return [
@@ -259,7 +258,7 @@ def _stages(run: Path, recipe: Recipe, num_videos: int) -> list[dict[str, Any]]:
             "stage": stage,
             "steps": len(log),
             "minutes": sum(row.get("seconds", 0.0) for row in log) / 60,
-            "log_prototypes": math.log(stage.num_prototypes),
+            "log_prototypes": stage.chance_loss,
             "curves": _draw_curves(stage, log, min(stage.batch_size, num_videos), limits) if log else None,
         }
         for stage, log in zip(recipe.stages, logs.values(), strict=True)
@@ -277,10 +276,10 @@ def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limit
             axes.patch.set_alpha(0)
             axes.grid(axis="y", linewidth=0.5, alpha=0.35)
         _draw(loss, log, "loss", 1.0, color="#333333")
-        loss.axhline(math.log(stage.num_prototypes), color="#777777", linestyle="dashed", linewidth=1)
+        loss.axhline(stage.chance_loss, color="#777777", linestyle="dashed", linewidth=1)
         loss.annotate(
             "ln K",
-            (1, math.log(stage.num_prototypes)),
+            (1, stage.chance_loss),
             (0, 2),
             loss.get_yaxis_transform(),
             "offset points",
@@ -288,9 +287,9 @@ def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limit
             fontsize=8,
         )
         loss.set_ylim(*loss_limits)
-        most = {"prototypes_used": min(stage.num_prototypes, batch)}
+        most = {"prototypes_used": min(stage.num_prototypes[0], batch)}
         for name, (_, color, style) in CURVES.items():
-            _draw(use, log, name, most.get(name, stage.num_prototypes), color=color, linestyle=style)
+            _draw(use, log, name, most.get(name, stage.num_prototypes[0]), color=color, linestyle=style)
         use.set_ylim(-0.03, 1.05)
         _draw(rate, log, "learning_rate", 1.0, color="#333333", window=1)
         rate.set_ylim(bottom=0)

@@ -20,8 +20,9 @@ from vicc.evaluation.retrieval import KS, chance_recall, hits, nearest_neighbour
 from vicc.files import read_json, write_json
 from vicc.methods.encoder import Encoder
 from vicc.progress import say
+from vicc.training.build import ENCODER_FOLDER, encoder_config
 from vicc.training.checkpoint import load_encoder
-from vicc.training.pretrain import ENCODER_FOLDER, RECIPE_FILE, encoder_config
+from vicc.training.pretrain import RECIPE_FILE
 from vicc.training.stage import Recipe, Stage
 
 RESULT_FILE = "retrieval.json"
@@ -218,7 +219,7 @@ def _first_of_each_stream(stages: list[Stage]) -> list[Stage]:
 def _untrained(stage: Stage, store: Store, sets: _Sets, precision: Precision) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = Encoder(encoder_config(stage))
+        encoder = Encoder(encoder_config(stage, store))
     calibrate_batchnorm(encoder, store, sets.gallery, precision=precision)
     return encoder
 

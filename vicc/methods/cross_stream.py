@@ -13,7 +13,8 @@ class CrossStream(SingleStream):
     """Swapped prediction among four views: two of the trained stream, two of the frozen teacher's.
 
     The views are ordered [x1, x2, f2, f1]: the teacher sees the second clip, then the first. All four are scored by
-    the trained stream's prototypes.
+    the trained stream's prototypes. Small views, if there are any, are seen by the trained stream only and come last:
+    the teacher's would teach nothing but prototypes.
 
     Args:
         encoder: the encoder to train.
@@ -23,18 +24,13 @@ class CrossStream(SingleStream):
 
     def __init__(self, encoder: Encoder, teacher: Encoder, **options: Any) -> None:
         super().__init__(encoder, **{"views_for_assign": (0, 1, 2, 3), **options})
-        self.teacher = teacher.requires_grad_(False)
+        self.teacher: Encoder = teacher.requires_grad_(False)
         self.streams = (encoder.config.stream, teacher.config.stream)
         self.train()
-
-    def train(self, mode: bool = True) -> "CrossStream":
-        """Switch mode of all but the teacher, whose BatchNorm must not follow this stage's batches."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def embed(self, batch: Batch) -> list[torch.Tensor]:
         clips = batch.clips[self.teacher.config.stream]
         with torch.no_grad():
             taught = self.teacher(clips.flatten(0, 1)).unflatten(0, clips.shape[:2]).unbind(1)
-        return [*super().embed(batch), *reversed(taught)]
+        full, small = self.embed_full(batch), self.embed_small(batch)
+        return [*full, *reversed(taught), *small]

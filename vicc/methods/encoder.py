@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vicc.backbones import create_backbone
-from vicc.batch import Stream
+from vicc.batch import FlowChannels, Stream
 
 # On the scale of uint8: ImageNet's channel means and deviations for RGB, as published.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -29,6 +29,11 @@ class EncoderConfig:
         flow_std: what flow is divided by, in steps of the stored form.
         flow_normalization: "fixed" stops there; "clip" also divides each clip by its own root mean square, so that how
             large and how fast everything moves (scale, speed, distance) is no longer what tells clips apart first.
+        flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in steps of
+            `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
+        flow_bound: displacement, in pixels per frame, at which the flow it sees is clipped.
+        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the store's own. The
+            published encoders know flow of 240.
     """
 
     stream: Stream
@@ -40,6 +45,14 @@ class EncoderConfig:
     flow_center: bool = False
     flow_std: float = 24.0
     flow_normalization: Literal["fixed", "clip"] = "fixed"
+    flow_channels: FlowChannels = "uv"
+    flow_bound: float = 20.0
+    flow_short_side: int | None = None
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the clips it takes."""
+        return 2 if self.stream == "flow" and self.flow_channels == "uv" else 3
 
 
 # Added to a clip's root mean square, in units of flow_std: a clip in which nothing moves must not be blown up to noise.
@@ -55,12 +68,13 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        rgb = config.stream == "rgb"
-        mean, std = (_RGB_MEAN, _RGB_STD) if rgb else (_FLOW_MEAN, (config.flow_std,) * 2)
+        # Published flow encoders see flow as an image, ImageNet's statistics included.
+        image = config.in_channels == 3
+        mean, std = (_RGB_MEAN, _RGB_STD) if image else (_FLOW_MEAN, (config.flow_std,) * 2)
         # Constants of the config, not weights: kept out of the state dict.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
-        self.backbone = create_backbone(config.backbone, in_channels=len(mean))
+        self.backbone = create_backbone(config.backbone, in_channels=config.in_channels)
         width = self.num_features
         self.projection_head = nn.Sequential(
             nn.Conv3d(width, width, 1), nn.ReLU(inplace=True), nn.Conv3d(width, config.embedding_dim, 1)

@@ -30,7 +30,6 @@ def swapped_prediction_loss(
 
 @torch.no_grad()
 def assign_views(
-    embeddings: Sequence[torch.Tensor],
     scores: Sequence[torch.Tensor],
     prototypes: Prototypes,
     queue: EmbeddingQueue,
@@ -41,16 +40,15 @@ def assign_views(
 ) -> dict[int, torch.Tensor]:
     """Sinkhorn assignments (B, K) of the views that are assigned, with the queue's help once it is full.
 
-    A batch enters the queue after it was used. Of the joint result only the batch's rows are kept.
+    Past embeddings are scored by today's prototypes. Of the joint result only the batch's rows are kept.
     """
     assignments = {}
     for line, view in enumerate(views_for_assign):
         joint = scores[view].detach()
         if queue.full(line):
             joint = torch.cat((prototypes(queue.line(line)), joint))
-        batch = embeddings[view].shape[0]
+        batch = scores[view].shape[0]
         assignments[view] = sinkhorn(joint, epsilon=epsilon, num_iterations=num_iterations)[-batch:]
-        queue.put(line, embeddings[view])
     return assignments
 
 

@@ -1,6 +1,9 @@
-"""The queue: embeddings of past batches that make Sinkhorn's batch larger (paper, section 3)."""
+"""Queues: past embeddings that make Sinkhorn's batch larger (paper, section 3), past keys to contrast with (MoCo)."""
+
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 
 class EmbeddingQueue:
@@ -48,3 +51,46 @@ class EmbeddingQueue:
 
     def load_state(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
         self.rows = state["rows"].to(device) if "rows" in state else None
+
+
+class KeyQueue:
+    """Past keys and what is known of them, a ring in which the newest overwrite the oldest (MoCo, section 3.2).
+
+    It starts with random unit vectors, which are compared with from the first step on, as published. Every process
+    puts the keys of all processes in, so it is the same everywhere.
+
+    Args:
+        length: rows.
+        columns: shape of a row of each column: () for whole numbers (-1 where nothing is known yet), (D,) for vectors.
+    """
+
+    def __init__(self, length: int, columns: dict[str, tuple[int, ...]]) -> None:
+        self.length = length
+        self.next = 0
+        self.columns = {
+            name: F.normalize(torch.randn(length, *shape), dim=1) if shape else torch.full((length,), -1)
+            for name, shape in columns.items()
+        }
+
+    def place(self, like: torch.Tensor) -> None:
+        """Bring vectors to the device and precision of `like`, numbers to its device."""
+        self.columns = {
+            name: column.to(like) if column.is_floating_point() else column.to(like.device)
+            for name, column in self.columns.items()
+        }
+
+    @torch.no_grad()
+    def put(self, rows: dict[str, torch.Tensor]) -> None:
+        """Overwrite the oldest rows with a batch of each column."""
+        batch = len(next(iter(rows.values())))
+        places = (self.next + torch.arange(batch)) % self.length
+        for name, values in rows.items():
+            self.columns[name][places] = values.detach().to(self.columns[name])
+        self.next = (self.next + batch) % self.length
+
+    def state(self) -> dict[str, Any]:
+        return {"next": self.next, "columns": {name: column.cpu().clone() for name, column in self.columns.items()}}
+
+    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+        self.next = state["next"]
+        self.columns = {name: column.to(device) for name, column in state["columns"].items()}

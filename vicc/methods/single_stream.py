@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from vicc.batch import Batch, Stream
+from vicc.methods.batchnorm import encode_shuffled
 from vicc.methods.encoder import Encoder
 from vicc.methods.loss import assign_views, prototype_statistics, swapped_prediction_loss
 from vicc.methods.prototypes import Prototypes
@@ -20,21 +22,23 @@ class SingleStream(Task):
 
     Args:
         encoder: the encoder to train; its stream is the task's stream.
-        num_prototypes: K.
+        num_prototypes: K; several numbers make several heads, whose losses are averaged.
         epsilon, num_iterations: of Sinkhorn.
         temperature: of the prediction.
         queue_length: rows a process; 0 for no queue.
         queue_from_epoch: when it opens.
         freeze_prototypes_epochs: prototypes stand still for so many epochs.
-        views_for_assign: views whose assignment is predicted.
+        views_for_assign: views whose assignment is predicted. Small views of a batch come after the full ones and are
+            predicted only (SwAV, Caron et al., NeurIPS 2020, section 3.2).
         views_with_gradient: "both", or "one" as the published code trains: the second view is encoded without gradient.
+        shuffled_batchnorm: encode views without gradient among the clips of other processes.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        num_prototypes: int = 300,
+        num_prototypes: int | Sequence[int] = 300,
         epsilon: float = 0.05,
         num_iterations: int = 3,
         temperature: float = 0.1,
@@ -43,11 +47,13 @@ class SingleStream(Task):
         freeze_prototypes_epochs: int = 0,
         views_for_assign: Sequence[int] = (0, 1),
         views_with_gradient: ViewsWithGradient = "both",
+        shuffled_batchnorm: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.streams: tuple[Stream, ...] = (encoder.config.stream,)
-        self.prototypes = Prototypes(encoder.config.embedding_dim, num_prototypes)
+        sizes = (num_prototypes,) if isinstance(num_prototypes, int) else num_prototypes
+        self.prototypes = nn.ModuleList(Prototypes(encoder.config.embedding_dim, size) for size in sizes)
         self.epsilon = epsilon
         self.num_iterations = num_iterations
         self.temperature = temperature
@@ -56,50 +62,70 @@ class SingleStream(Task):
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.views_for_assign = tuple(views_for_assign)
         self.views_with_gradient = views_with_gradient
+        self.shuffled_batchnorm = shuffled_batchnorm
 
     def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """Loss and statistics for clips (B, V, C, T, H, W)."""
         return self.loss(self.embed(batch), epoch)
 
     def embed(self, batch: Batch) -> list[torch.Tensor]:
-        """Embeddings (B, D) of each view of the trained stream."""
+        """Embeddings (B, D) of each view: the full ones, then the small ones."""
+        return [*self.embed_full(batch), *self.embed_small(batch)]
+
+    def embed_full(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) of each full view of the trained stream."""
         first, *others = batch.clips[self.encoder.config.stream].unbind(1)
         # One pass a view, as published: BatchNorm sees the views apart.
         if self.views_with_gradient == "both":
             return [self.encoder(first), *(self.encoder(view) for view in others)]
         with torch.no_grad():
-            others = [self.encoder(view) for view in others]
+            encode = encode_shuffled if self.shuffled_batchnorm else Encoder.__call__
+            others = [encode(self.encoder, view) for view in others]
         return [self.encoder(first), *others]
+
+    def embed_small(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) of each small view of the trained stream; one pass for all views of one resolution."""
+        embeddings: list[torch.Tensor] = []
+        for clips in batch.small_clips:
+            views = clips[self.encoder.config.stream]
+            embeddings += self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2]).unbind(1)
+        return embeddings
 
     def loss(self, embeddings: list[torch.Tensor], epoch: int) -> dict[str, torch.Tensor]:
         """Swapped prediction loss between views, given their embeddings (B, D)."""
         if self.queue.length and epoch >= self.queue_from_epoch:
             self.queue.open(embeddings[0])
-        scores = [self.prototypes(view) for view in embeddings]
-        assignments = assign_views(
-            embeddings,
-            scores,
-            self.prototypes,
-            self.queue,
-            views_for_assign=self.views_for_assign,
-            epsilon=self.epsilon,
-            num_iterations=self.num_iterations,
-        )
-        first = self.views_for_assign[0]
-        return {
-            "loss": swapped_prediction_loss(scores, assignments, temperature=self.temperature),
-            **prototype_statistics(scores[first], assignments[first], temperature=self.temperature),
-        }
+        losses = []
+        statistics: dict[str, torch.Tensor] = {}
+        for head in self.prototypes:
+            scores = [head(view) for view in embeddings]
+            assignments = assign_views(
+                scores,
+                head,  # type: ignore[arg-type]
+                self.queue,
+                views_for_assign=self.views_for_assign,
+                epsilon=self.epsilon,
+                num_iterations=self.num_iterations,
+            )
+            losses.append(swapped_prediction_loss(scores, assignments, temperature=self.temperature))
+            if not statistics:  # the first head speaks for all
+                view = self.views_for_assign[0]
+                statistics = prototype_statistics(scores[view], assignments[view], temperature=self.temperature)
+        for line, view in enumerate(self.views_for_assign):
+            self.queue.put(line, embeddings[view])
+        return {"loss": torch.stack(losses).mean(), **statistics}
 
     def before_step(self) -> None:
-        self.prototypes.normalize()
+        for head in self.prototypes:
+            head.normalize()  # type: ignore[operator]
 
     def cancel_gradients(self, epoch: int) -> None:
         if epoch < self.freeze_prototypes_epochs:
-            self.prototypes.weight.grad = None
+            for weight in self.prototypes.parameters():
+                weight.grad = None
 
     def rank_state(self) -> dict[str, Any]:
         return {"queue": self.queue.state()}
 
     def load_rank_state(self, state: dict[str, Any]) -> None:
-        self.queue.load_state(state["queue"], self.prototypes.weight.device)
+        self.queue.load_state(state["queue"], next(self.prototypes.parameters()).device)

@@ -18,19 +18,23 @@ def sinkhorn(scores: torch.Tensor, *, epsilon: float = 0.05, num_iterations: int
         epsilon: smoothness; small means hard assignments.
 
     Returns:
-        Assignments (B, K), rows sum to 1; float32, or float64 for float64 scores.
+        Assignments (B, K), rows sum to 1, float32: targets, as published, whatever the precision of the scores. A
+        prototype that no sample reaches (scores of minus infinity) is left out.
 
     Raises:
-        ViccError: scores that are not finite: the run has diverged.
+        ViccError: scores that are plus infinity or not a number: the run has diverged.
     """
-    scores = scores if scores.dtype == torch.float64 else scores.float()
+    # Below, exponents of cosines, 2 / epsilon apart at most, would leave float32's range.
+    double = scores.dtype == torch.float64 or epsilon < 2 / 80
+    scores = scores.double() if double else scores.float()
     largest = all_reduce_max(scores.max())
-    if not torch.isfinite(largest) or not torch.isfinite(scores).all():
+    if not torch.isfinite(largest) or torch.isnan(scores).any():
         raise ViccError("Scores are not finite: training has diverged. Try a smaller learning rate, or fp32.")
     Q = torch.exp((scores - largest) / epsilon).t()
     num_prototypes, total_samples = Q.shape[0], Q.shape[1] * world_size()
     Q = Q / all_reduce_sum(Q.sum())
+    smallest = torch.finfo(Q.dtype).tiny  # a row of zeros stays one
     for _ in range(num_iterations):
-        Q = Q / all_reduce_sum(Q.sum(dim=1, keepdim=True)) / num_prototypes
+        Q = Q / all_reduce_sum(Q.sum(dim=1, keepdim=True)).clamp_min(smallest) / num_prototypes
         Q = Q / Q.sum(dim=0, keepdim=True) / total_samples
-    return (Q / Q.sum(dim=0, keepdim=True)).t()
+    return (Q / Q.sum(dim=0, keepdim=True)).t().float()

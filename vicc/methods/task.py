@@ -1,6 +1,6 @@
 """What the engine asks of a method."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -15,14 +15,27 @@ class Task(nn.Module):
     Attributes:
         streams: streams a batch must hold.
         encoder: the encoder that is trained, the stage's result.
+        teacher: the encoder of another stream, if the method has one; it stands still, in eval mode, without gradient.
     """
 
     streams: tuple[Stream, ...]
     encoder: Encoder
+    teacher: Encoder | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = None
 
     def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One step's loss under "loss"; every other scalar is logged."""
         raise TypeError(f"{type(self).__name__} does not define forward.")
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch mode of all but the teacher, whose BatchNorm must not follow this stage's batches."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
 
     def before_step(self) -> None:
         """Called before every forward, for instance to normalise prototypes."""

@@ -23,26 +23,25 @@ import torch
 
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
-from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader
+from vicc.data.dataset import EpochBatches, clip_loader
 from vicc.data.splits import train_and_test
 from vicc.data.store import Store, Video
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
-from vicc.methods.cross_stream import CrossStream
-from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.methods.single_stream import SingleStream
+from vicc.methods.batchnorm import synchronize_batchnorm
+from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
 from vicc.progress import progress, say
-from vicc.training.checkpoint import copy_weights, load_checkpoint, load_encoder, save_checkpoint, save_encoder
+from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER, build_dataset, build_optimizer, build_task
+from vicc.training.checkpoint import load_checkpoint, save_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
 from vicc.training.log import StepLog
-from vicc.training.optim import LARC
 from vicc.training.schedule import cosine_learning_rate
 from vicc.training.stage import Recipe, Stage
 from vicc.version import __version__
 
-RECIPE_FILE, RUNS_FILE, CHECKPOINT_FILE, ENCODER_FOLDER = "recipe.json", "runs.jsonl", "checkpoint.pt", "encoder"
+RECIPE_FILE, RUNS_FILE = "recipe.json", "runs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,9 @@ def _train_stage(
 ) -> None:
     folder = config.run / stage.name
     torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}"))
-    task = build_task(stage, config.run)
+    task = build_task(stage, config.run, store)
+    if stage.batchnorm == "sync":
+        synchronize_batchnorm(task, precision.device)
     precision.place(task)
     precision = _sound_precision(precision, stage, task.encoder)
     position = _start_position(stage, len(videos))
@@ -175,83 +176,6 @@ def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Pr
         f"({len(unsound)} layers with clips of {stage.clip_frames} frames)"
     )
     return replace(precision, bf16=False)
-
-
-def build_task(stage: Stage, run: Path) -> Task:
-    """The method of a stage, its encoders built and, where the stage says so, taken from finished stages of the run."""
-    encoder = Encoder(encoder_config(stage))
-    options: dict[str, Any] = {
-        "num_prototypes": stage.num_prototypes,
-        "epsilon": stage.epsilon,
-        "num_iterations": stage.sinkhorn_iterations,
-        "temperature": stage.temperature,
-        "queue_length": stage.queue_length // stage.batch_size * stage.batch_size,
-        "queue_from_epoch": stage.queue_from_epoch,
-        "freeze_prototypes_epochs": stage.freeze_prototypes_epochs,
-        "views_with_gradient": stage.views_with_gradient,
-    }
-    if stage.teacher is None:
-        task = SingleStream(encoder, **options)
-    else:
-        task = CrossStream(encoder, load_encoder(run / stage.teacher / ENCODER_FOLDER), **options)
-    if stage.start_from is not None:
-        _start_from(task, stage, run)
-    return task
-
-
-def _start_from(task: SingleStream, stage: Stage, run: Path) -> None:
-    what = f"Stage {stage.name} starts from {stage.start_from}"
-    copy_weights(load_encoder(run / str(stage.start_from) / ENCODER_FOLDER), task.encoder, what=what)
-    model = load_checkpoint(run / str(stage.start_from) / CHECKPOINT_FILE)["model"]
-    weight = model["prototypes.weight"]
-    if weight.shape != task.prototypes.weight.shape:
-        raise ViccError(
-            f"{what}, which has prototypes {tuple(weight.shape)}, not {tuple(task.prototypes.weight.shape)}."
-        )
-    with torch.no_grad():
-        task.prototypes.weight.copy_(weight)
-
-
-def encoder_config(stage: Stage) -> EncoderConfig:
-    """The encoder a stage trains."""
-    return EncoderConfig(
-        stream=stage.stream,
-        backbone=stage.backbone,
-        embedding_dim=stage.embedding_dim,
-        clip_frames=stage.clip_frames,
-        stride=stage.stride,
-        size=stage.size,
-        flow_center=stage.augmentation.flow_center,
-        flow_std=stage.flow_std,
-        flow_normalization=stage.flow_normalization,
-    )
-
-
-def build_dataset(stage: Stage, task: Task, store: Store, videos: list[Video], *, seed: int) -> ClipDataset:
-    """The training clips of a stage."""
-    return ClipDataset(
-        store,
-        videos,
-        streams=task.streams,
-        num_views=2,
-        clip_frames=stage.clip_frames,
-        stride=stage.stride,
-        size=stage.size,
-        distance=stage.view_distance,
-        augmentation=stage.augmentation,
-        seed=seed,
-    )
-
-
-def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
-    """The optimiser over everything that is trained."""
-    weights = [weight for weight in task.parameters() if weight.requires_grad]
-    if stage.optimizer == "larc":
-        return LARC(weights, lr=stage.learning_rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
-    # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise.
-    return torch.optim.AdamW(
-        weights, lr=stage.learning_rate, betas=(stage.momentum, 0.999), weight_decay=stage.weight_decay, foreach=True
-    )
 
 
 def _state(stage: Stage, task: Task, optimizer: torch.optim.Optimizer, position: Position) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from vicc.errors import ViccError
 from vicc.transforms.augmentation import Augmentation
 
 StreamName = Literal["rgb", "flow"]
+MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr"]
+CONTRASTIVE = ("infonce", "ubernce", "coclr")
+"""Methods that compare a query with one key and a queue of past keys."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +25,33 @@ class Stage:
 
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
-        method: "single_stream" or "cross_stream".
+        method: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and "coclr" its baselines.
         stream: the stream whose encoder is trained.
-        start_from: stage whose encoder and prototypes are taken as the start; None for random weights.
-        teacher: stage whose encoder of the other stream teaches; for cross_stream only.
-        backbone, embedding_dim, clip_frames, stride, size, flow_normalization, flow_std: of the encoder, see
-            `EncoderConfig`.
-        num_prototypes, epsilon, sinkhorn_iterations, temperature, queue_length, queue_from_epoch,
-            freeze_prototypes_epochs, views_with_gradient: of the method, see `SingleStream`.
+        start_from: stage whose weights are taken as the start; None for random weights.
+        teacher: stage whose encoder of the other stream teaches; for cross_stream and coclr only.
+        backbone, embedding_dim, clip_frames, stride, size, flow_normalization, flow_std, flow_channels,
+            flow_short_side: of the encoder, see `EncoderConfig`.
+        num_prototypes: K; several numbers make several heads.
+        epsilon, sinkhorn_iterations, temperature, queue_length, queue_from_epoch, freeze_prototypes_epochs,
+            views_with_gradient, batchnorm: of the method, see `SingleStream` and `InfoNCE`.
+        views_for_assign: views whose assignments are predicted, in the order of the method; empty for all full views.
+        key_momentum: of the key encoder of infonce, ubernce and coclr.
+        num_mined: positives that coclr finds in the other stream for each video.
+        small_views: further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or
+            several joined by "+"; they are predicted, not assigned.
         view_distance: how far apart the two clips of a video lie, see `random_clips`.
         batch_size: videos a process and step.
-        epochs, steps: how long; give one of the two.
-        optimizer: "larc" (SGD with layer-wise rates, published) or "adamw".
-        learning_rate, final_learning_rate, warmup_steps: cosine from the one to the other after a linear warm-up.
+        epochs, steps: how long the schedule is; give one of the two.
+        stop_epoch: end after so many epochs of the schedule; None for all.
+        optimizer: "larc" (SGD with layer-wise rates, published for ViCC), "adam" (published for the baselines; weight
+            decay is part of the gradient) or "adamw".
+        schedule: "cosine" from learning_rate to final_learning_rate, or "step": times `decay` at each milestone.
+        learning_rate, final_learning_rate, warmup_steps, milestones, decay: of the schedule; milestones are epochs.
         augmentation: how views are drawn.
     """
 
     name: str
-    method: Literal["single_stream", "cross_stream"]
+    method: MethodName
     stream: StreamName
     start_from: str | None = None
     teacher: str | None = None
@@ -50,22 +62,33 @@ class Stage:
     size: int = 128
     flow_normalization: Literal["fixed", "clip"] = "fixed"
     flow_std: float = 24.0
-    num_prototypes: int = 300
+    flow_channels: Literal["uv", "128vu"] = "uv"
+    flow_short_side: int | None = None
+    num_prototypes: tuple[int, ...] = (300,)
     epsilon: float = 0.05
     sinkhorn_iterations: int = 3
     temperature: float = 0.1
     queue_length: int = 0
     queue_from_epoch: int = 0
     freeze_prototypes_epochs: int = 0
+    views_for_assign: tuple[int, ...] = ()
     views_with_gradient: Literal["one", "both"] = "both"
+    batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
+    key_momentum: float = 0.999
+    num_mined: int = 5
+    small_views: str = ""
     view_distance: ViewDistance = "any"
     batch_size: int = 16
     epochs: int | None = None
     steps: int | None = None
-    optimizer: Literal["larc", "adamw"] = "larc"
+    stop_epoch: int | None = None
+    optimizer: Literal["larc", "adam", "adamw"] = "larc"
+    schedule: Literal["cosine", "step"] = "cosine"
     learning_rate: float = 0.6
     final_learning_rate: float = 0.0006
     warmup_steps: int = 0
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-6
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -76,21 +99,80 @@ class Stage:
                 f"Stage {self.name} has epochs={self.epochs} and steps={self.steps}; "
                 "give one of the two, set the other to none."
             )
-        if (self.method == "cross_stream") != (self.teacher is not None):
-            raise ViccError(f"Stage {self.name}: cross_stream needs a teacher, and no other method takes one.")
-        for name in ("batch_size", "num_prototypes", "clip_frames", "stride", "size", "epochs", "steps"):
+        if (self.method in ("cross_stream", "coclr")) != (self.teacher is not None):
+            rule = "takes no teacher" if self.teacher else "needs a teacher, a stage of the other stream"
+            raise ViccError(f"Stage {self.name}: {self.method} {rule}; teacher is {self.teacher}.")
+        self._check_numbers()
+        self._check_method()
+        self.small_resolutions()
+
+    def _check_numbers(self) -> None:
+        for name in ("batch_size", "clip_frames", "stride", "size", "epochs", "steps", "stop_epoch", "num_mined"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ViccError(f"Stage {self.name}: {name} is {value}; expected at least 1.")
+        if not self.num_prototypes or min(self.num_prototypes) < 1:
+            raise ViccError(f"Stage {self.name}: num_prototypes is {self.num_prototypes}; expected at least 1 a head.")
         # Written so that nan, which compares with nothing, is refused as well.
         for name in ("epsilon", "temperature", "flow_std"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected a number above 0.")
-        for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length"):
+        for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more.")
-        if not 0 <= self.momentum < 1:
-            raise ViccError(f"Stage {self.name}: momentum is {self.momentum}; expected 0 or more and below 1.")
+        for name in ("momentum", "key_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more, below 1.")
+
+    def _check_method(self) -> None:
+        views = self.num_full_views
+        if not all(0 <= view < views for view in self.views_for_assign):
+            raise ViccError(
+                f"Stage {self.name}: views_for_assign is {self.views_for_assign}; {self.method} numbers its full views "
+                f"0 to {views - 1}."
+            )
+        if self.method in CONTRASTIVE:
+            if not self.queue_length:
+                raise ViccError(
+                    f"Stage {self.name}: {self.method} compares with a queue; queue_length must be above 0."
+                )
+            if self.small_views:
+                raise ViccError(f"Stage {self.name}: small_views belong to single_stream and cross_stream only.")
+        elif self.small_views and self.views_with_gradient == "one":
+            raise ViccError(
+                f"Stage {self.name}: small_views are there to be trained through; views_with_gradient=one leaves only "
+                "the first view a gradient. Set views_with_gradient=both."
+            )
+        if self.batchnorm == "shuffled" and self.method not in CONTRASTIVE and self.views_with_gradient == "both":
+            raise ViccError(
+                f"Stage {self.name}: batchnorm=shuffled exchanges views between processes without their gradient; "
+                "it goes with views_with_gradient=one. Use batchnorm=sync for both."
+            )
+
+    @property
+    def num_full_views(self) -> int:
+        """Views in full resolution that take part in the loss, those of the teacher included."""
+        return 4 if self.method == "cross_stream" else 2
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of an encoder that tells nothing apart: ln K, or ln of all that a query is compared with."""
+        if self.method in CONTRASTIVE:
+            return math.log(1 + self.queue_length)
+        return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+
+    def small_resolutions(self) -> tuple[tuple[int, int], ...]:
+        """(views, pixels) of each group of `small_views`, for instance ((4, 96),)."""
+        groups = []
+        for part in self.small_views.split("+") if self.small_views else ():
+            count, times, pixels = part.partition("x")
+            if not times or not (count.isdecimal() and pixels.isdecimal()) or not 0 < int(pixels) < self.size:
+                raise ViccError(
+                    f"Stage {self.name}: small_views is {self.small_views!r}; expected COUNTxPIXELS with fewer pixels "
+                    f"than the {self.size} of the full views, for instance 4x{max(1, self.size * 3 // 4)}."
+                )
+            groups.append((int(count), int(pixels)))
+        return tuple(groups)
 
 
 @dataclass(frozen=True)
@@ -204,7 +286,9 @@ def _parse_value(text: str, hint: Any) -> Any:
             raise ValueError(text)
         return text
     if origin is tuple:
-        parts = text.split(",")
+        parts = text.split(",") if text else []
+        if arguments[-1] is Ellipsis:
+            return tuple(_parse_value(part, arguments[0]) for part in parts)
         if len(parts) != len(arguments):
             raise ValueError(text)
         return tuple(_parse_value(part, kind) for part, kind in zip(parts, arguments, strict=True))
@@ -216,7 +300,7 @@ def _parse_value(text: str, hint: Any) -> Any:
 
 
 def _stage_from_json(content: dict[str, Any]) -> Stage:
-    augmentation: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content["augmentation"].items()
-    }
-    return Stage(**{**content, "augmentation": Augmentation(**augmentation)})
+    def tuples(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    return Stage(**{**tuples(content), "augmentation": Augmentation(**tuples(content["augmentation"]))})

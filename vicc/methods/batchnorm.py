@@ -1,0 +1,63 @@
+"""BatchNorm over several processes: statistics of all of them (sync), or batches mixed among them (shuffled).
+
+When every process normalises its own batch, the statistics tell which videos were in it, and a contrast between views
+can be solved by that leak. Both ways close it (He et al., MoCo, CVPR 2020, section 3.3).
+"""
+
+import torch
+import torch.distributed.nn
+from torch import nn
+
+from vicc.distributed import all_gather, from_first, rank, world_size
+from vicc.methods.encoder import Encoder
+
+
+class JointBatchNorm3d(nn.BatchNorm3d):
+    """BatchNorm3d with the statistics of all processes, on any device; torch's own works on accelerators only."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        axes = (0, 2, 3, 4)
+        # Mean and mean square together: one exchange a layer. Its gradient is exchanged in the same way.
+        moments = torch.stack((input.mean(axes), input.square().mean(axes)))
+        mean, square = torch.distributed.nn.functional.all_reduce(moments) / world_size()
+        variance = square - mean.square()
+        with torch.no_grad():
+            count = input.numel() / input.shape[1] * world_size()
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean.detach(), momentum)
+            self.running_var.lerp_(variance.detach() * (count / (count - 1)), momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return input * scale.view(1, -1, 1, 1, 1) + shift.view(1, -1, 1, 1, 1)
+
+
+def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Let every BatchNorm of `module` use the statistics of all processes; keys of the state dict stay as they are."""
+    if device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child in module.modules():
+        if type(child) is nn.BatchNorm3d:
+            child.__class__ = JointBatchNorm3d
+    return module
+
+
+@torch.no_grad()
+def encode_shuffled(encoder: Encoder, clips: torch.Tensor) -> torch.Tensor:
+    """Embeddings (B, D) of clips (B, C, T, H, W), each encoded among the clips of other processes; no gradient.
+
+    In one process the order within a batch changes nothing, so it is left as it is.
+    """
+    if world_size() == 1:
+        return encoder(clips)
+    batch = clips.shape[0]
+    everywhere = all_gather(clips)
+    order = from_first(torch.randperm(len(everywhere), device=clips.device))
+    mine = slice(rank() * batch, (rank() + 1) * batch)
+    embeddings = all_gather(encoder(everywhere[order[mine]]))
+    return embeddings[order.argsort()[mine]]

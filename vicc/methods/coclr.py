@@ -1,0 +1,48 @@
+"""CoCLR: InfoNCE whose further positives are neighbours in the other stream (Han et al., NeurIPS 2020)."""
+
+from typing import Any
+
+import torch
+
+from vicc.batch import Batch
+from vicc.methods.encoder import Encoder
+from vicc.methods.infonce import InfoNCE
+from vicc.methods.queue import KeyQueue
+
+
+class CoCLR(InfoNCE):
+    """A query must find the past keys whose other stream looks like its own.
+
+    Until the queue is full, only clips of the same recording are positives; then the `num_mined` nearest others in the
+    teacher's stream as well.
+
+    Args:
+        encoder: the encoder to train.
+        teacher: the encoder of the other stream; it stands still.
+        num_mined: positives found in the other stream for each query.
+        options: of `InfoNCE`.
+    """
+
+    def __init__(self, encoder: Encoder, teacher: Encoder, *, num_mined: int = 5, **options: Any) -> None:
+        super().__init__(encoder, **options)
+        self.teacher: Encoder = teacher.requires_grad_(False)
+        self.streams = (encoder.config.stream, teacher.config.stream)
+        self.num_mined = num_mined
+        self.train()
+
+    def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
+        return KeyQueue(length, {"key": (embedding_dim,), "teacher": (embedding_dim,), "source": ()})
+
+    def facts(self, batch: Batch) -> dict[str, torch.Tensor]:
+        clips = batch.clips[self.teacher.config.stream][:, 1]
+        # Without known recordings every video is its own.
+        return {"teacher": self.teacher(clips), "source": batch.index if batch.source is None else batch.source}
+
+    def past_positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+        past = self.queue.columns
+        siblings = rows["source"][:, None] == past["source"]
+        if (past["source"] < 0).any():
+            return siblings
+        alike = (rows["teacher"] @ past["teacher"].t()).masked_fill(siblings, -torch.inf)
+        mined = torch.zeros_like(siblings).scatter(1, alike.topk(min(self.num_mined, self.queue.length)).indices, True)
+        return siblings | mined

@@ -1,0 +1,111 @@
+"""InfoNCE on video: one view's query against the other's key and a queue of past keys (He et al., MoCo, CVPR 2020)."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+
+from vicc.batch import Batch
+from vicc.distributed import all_gather
+from vicc.methods.batchnorm import encode_shuffled
+from vicc.methods.encoder import Encoder
+from vicc.methods.queue import KeyQueue
+from vicc.methods.task import Task
+
+
+def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """Mean of -log of the softmax's share that falls on positives (Han et al., CoCLR, NeurIPS 2020, equation 2).
+
+    With one positive a row it is the cross-entropy of InfoNCE.
+
+    Args:
+        logits: (B, N), already divided by the temperature.
+        positives: (B, N) bool, at least one a row.
+    """
+    return (logits.logsumexp(1) - logits.masked_fill(~positives, -torch.inf).logsumexp(1)).mean()
+
+
+class InfoNCE(Task):
+    """A query must find its own key among past ones.
+
+    The first view of a video is encoded by the encoder that is trained, the second by a key encoder that follows it
+    slowly.
+
+    Args:
+        encoder: the encoder to train.
+        queue_length: past keys, those of all processes.
+        temperature: of the softmax over keys.
+        key_momentum: share of itself that the key encoder keeps at each step.
+        shuffled_batchnorm: encode keys among the clips of other processes.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        queue_length: int = 2048,
+        temperature: float = 0.07,
+        key_momentum: float = 0.999,
+        shuffled_batchnorm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.streams = (encoder.config.stream,)
+        self.key_encoder = deepcopy(encoder).requires_grad_(False)
+        self.queue = self._new_queue(queue_length, encoder.config.embedding_dim)
+        self.temperature = temperature
+        self.key_momentum = key_momentum
+        self.shuffled_batchnorm = shuffled_batchnorm
+
+    def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
+        return KeyQueue(length, {"key": (embedding_dim,)})
+
+    def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
+        """Loss and statistics for two views, clips (B, 2, C, T, H, W). Without gradient nothing enters the queue."""
+        first, second = batch.clips[self.encoder.config.stream].unbind(1)
+        queries = self.encoder(first)
+        with torch.no_grad():
+            keys = encode_shuffled(self.key_encoder, second) if self.shuffled_batchnorm else self.key_encoder(second)
+            rows = {"key": keys, **self.facts(batch)}
+        self.queue.place(keys)
+        logits = self.logits(queries, keys)
+        positives = self.positives(rows)
+        if torch.is_grad_enabled():
+            self.queue.put({name: all_gather(values) for name, values in rows.items()})
+        with torch.no_grad():
+            found = positives.gather(1, logits.argmax(1, keepdim=True)).float().mean()
+        return {
+            "loss": contrastive_loss(logits, positives),
+            "positive_first": found,
+            "positives": positives.sum(1).float().mean(),
+        }
+
+    def logits(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """(B, 1 + queue): each query with its own key, then with the queue."""
+        own = (queries * keys).sum(1, keepdim=True)
+        return torch.cat((own, queries @ self.queue.columns["key"].t()), dim=1) / self.temperature
+
+    def facts(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the queue keeps of a batch beside its keys, by column."""
+        return {}
+
+    def positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, 1 + queue) bool: which keys a query should find; its own, and `past_positives`."""
+        own = torch.ones(len(rows["key"]), 1, dtype=torch.bool, device=rows["key"].device)
+        return torch.cat((own, self.past_positives(rows)), dim=1)
+
+    def past_positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, queue) bool: which past keys a query should find; none here."""
+        keys = rows["key"]
+        return torch.zeros(len(keys), self.queue.length, dtype=torch.bool, device=keys.device)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        for key, weight in zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True):
+            key.lerp_(weight, 1 - self.key_momentum)
+
+    def rank_state(self) -> dict[str, Any]:
+        return {"queue": self.queue.state()}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        self.queue.load_state(state["queue"], next(self.encoder.parameters()).device)
