@@ -1,6 +1,6 @@
 """Backbones by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -19,15 +19,22 @@ class Backbone(Protocol):
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {}
+_ALIASES: dict[str, str] = {}  # another name: the name under which the backbone is listed
 
 
-def register_backbone(name: str) -> Callable[[Factory], Factory]:
-    """Decorator: make a function of `in_channels` known under a name. The module it returns has `num_features`."""
+def register_backbone(name: str, *, aliases: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+    """Decorator: make a function of `in_channels` known under a name. The module it returns has `num_features`.
+
+    Args:
+        aliases: other names that mean the same; a config that names one records `name`.
+    """
 
     def register(factory: Factory) -> Factory:
-        if name in _FACTORIES:
-            raise ValueError(f"A backbone named {name!r} is registered already.")
+        for new in (name, *aliases):
+            if new in _FACTORIES or new in _ALIASES:
+                raise ValueError(f"A backbone named {new!r} is registered already.")
         _FACTORIES[name] = factory
+        _ALIASES.update(dict.fromkeys(aliases, name))
         return factory
 
     return register
@@ -37,25 +44,27 @@ def create_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
     """Build a backbone with random weights.
 
     Args:
+        name: as listed, or an alias.
         in_channels: 3 for RGB, 2 for flow (u, v).
 
     Raises:
         ViccError: no backbone of that name.
     """
-    require_backbone(name)
-    return _FACTORIES[name](in_channels=in_channels)
+    return _FACTORIES[require_backbone(name)](in_channels=in_channels)
 
 
-def require_backbone(name: str) -> None:
-    """Refuse a name that no backbone has.
+def require_backbone(name: str) -> str:
+    """The name under which a backbone is listed: an alias becomes what it stands for, any other name stays.
 
     Raises:
-        ViccError: with the names there are.
+        ViccError: no backbone has that name; with the names there are.
     """
+    name = _ALIASES.get(name, name)
     if name not in _FACTORIES:
         raise ViccError(f"There is no backbone {name!r}; known are {', '.join(list_backbones())}.")
+    return name
 
 
 def list_backbones() -> list[str]:
-    """Names that `create_backbone` knows."""
+    """Names that `create_backbone` knows, without aliases."""
     return sorted(_FACTORIES)

@@ -1,8 +1,10 @@
 """S3D: separable 3D Inception (Xie et al., ECCV 2018), from torchvision's blocks.
 
 At full width and depth it is torchvision's `models.video.s3d(norm_layer=nn.BatchNorm3d).features`, key for key, which
-is the backbone of the ViCC paper.
+is the backbone of the ViCC paper. S3D-G adds feature gating to every Inception block.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -23,6 +25,42 @@ _BLOCKS_4 = (
 _BLOCKS_5 = ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128))
 
 
+def _branch_outputs(widths: Sequence[int]) -> tuple[int, int, int, int]:
+    """Of a block of the tables above, the channels that each branch gives."""
+    return widths[0], widths[2], widths[4], widths[5]
+
+
+class FeatureGating(nn.Module):
+    """Scale each channel by what the whole clip holds: average, linear, sigmoid (the paper's feature gating).
+
+    Shape: (B, channels, t, h, w) -> the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gates = torch.sigmoid(self.linear(x.mean(dim=(2, 3, 4))))
+        return x * gates[:, :, None, None, None]
+
+
+class GatedInceptionBlock(SepInceptionBlock3D):
+    """An Inception block whose four branches are gated before they are joined.
+
+    Args:
+        widths: as a block of the tables above.
+    """
+
+    def __init__(self, in_channels: int, *widths: int, norm_layer: Callable[..., nn.Module]) -> None:
+        super().__init__(in_channels, *widths, norm_layer=norm_layer)
+        self.gates = nn.ModuleList(FeatureGating(channels) for channels in _branch_outputs(widths))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branches = (self.branch0, self.branch1, self.branch2, self.branch3)
+        return torch.cat([gate(branch(x)) for gate, branch in zip(self.gates, branches, strict=True)], dim=1)
+
+
 class S3D(nn.Module):
     """S3D without its classifier.
 
@@ -30,17 +68,19 @@ class S3D(nn.Module):
         in_channels: channels of a clip.
         width: factor on every layer's channels, rounded to multiples of 4.
         blocks: Inception blocks kept, 1 to 9 (all). Pooling layers go with the blocks they stand before.
+        gating: feature gating in every Inception block (S3D-G).
 
     Shape: (B, in_channels, T, H, W) -> (B, num_features, T / 8, H / 32, W / 32) with all nine blocks.
     """
 
-    def __init__(self, in_channels: int = 3, *, width: float = 1.0, blocks: int = 9) -> None:
+    def __init__(self, in_channels: int = 3, *, width: float = 1.0, blocks: int = 9, gating: bool = False) -> None:
         super().__init__()
 
         def scaled(channels: int) -> int:
             return max(4, 4 * round(channels * width / 4))
 
         norm = nn.BatchNorm3d
+        block = GatedInceptionBlock if gating else SepInceptionBlock3D
         stem = scaled(64)
         layers: list[nn.Module] = [
             TemporalSeparableConv(in_channels, stem, 7, 2, 3, norm),
@@ -58,8 +98,8 @@ class S3D(nn.Module):
             if number in pools:
                 layers.append(pools[number])
             widths = [scaled(channel) for channel in plan]
-            layers.append(SepInceptionBlock3D(channels, *widths, norm))
-            channels = widths[0] + widths[2] + widths[4] + widths[5]
+            layers.append(block(channels, *widths, norm_layer=norm))
+            channels = sum(_branch_outputs(widths))
         self.features = nn.Sequential(*layers)
         self.num_features = channels
 
@@ -72,6 +112,12 @@ class S3D(nn.Module):
 def s3d(in_channels: int) -> S3D:
     """S3D as in the paper: 1024 features, 7.9 M parameters; clips of 32 frames at 128 pixels."""
     return S3D(in_channels)
+
+
+@register_backbone("s3d-g")
+def s3d_g(in_channels: int) -> S3D:
+    """S3D with feature gating: 1024 features, 9.1 M parameters."""
+    return S3D(in_channels, gating=True)
 
 
 @register_backbone("s3d-demo")

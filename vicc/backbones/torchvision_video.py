@@ -19,6 +19,7 @@ except RuntimeError as error:
         _declared.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision  # noqa: F401
 
+from torchvision.models import get_model, list_models, video  # noqa: E402
 from torchvision.models.video.s3d import S3D, SepInceptionBlock3D, TemporalSeparableConv  # noqa: E402
 
-__all__ = ["S3D", "SepInceptionBlock3D", "TemporalSeparableConv"]
+__all__ = ["S3D", "SepInceptionBlock3D", "TemporalSeparableConv", "get_model", "list_models", "video"]
