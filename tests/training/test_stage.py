@@ -13,8 +13,8 @@ def test_every_recipe_is_described_and_survives_json(name: str) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_alternates_as_the_paper_does(name: str) -> None:
+@pytest.mark.parametrize("name", ["default", "demo"])
+def test_one_cycle_alternates_as_the_paper_does(name: str) -> None:
     stages = {stage.name: stage for stage in create_recipe(name).stages}
     assert stages["rgb-1"].method == stages["flow-1"].method == "single_stream"
     assert (stages["rgb-2"].start_from, stages["rgb-2"].teacher) == ("rgb-1", "flow-1")

@@ -37,7 +37,7 @@ from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER, build_dataset, 
 from vicc.training.checkpoint import load_checkpoint, save_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
 from vicc.training.log import StepLog
-from vicc.training.schedule import cosine_learning_rate
+from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
 from vicc.training.stage import Recipe, Stage
 from vicc.version import __version__
 
@@ -46,12 +46,16 @@ RECIPE_FILE, RUNS_FILE = "recipe.json", "runs.jsonl"
 
 @dataclass(frozen=True)
 class StageSummary:
-    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`."""
+    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`.
+
+    The learning rate counts with `schedule_steps`, which are more than `total_steps` where the stage has a stop_epoch.
+    """
 
     name: str
     finished: bool
     steps: int
     total_steps: int
+    schedule_steps: int
     videos: int
     batch_size: int
 
@@ -106,7 +110,8 @@ def _train_stage(
         synchronize_batchnorm(task, precision.device)
     precision.place(task)
     precision = _sound_precision(precision, stage, task.encoder)
-    position = _start_position(stage, len(videos))
+    length = stage_length(stage, len(videos))
+    position = _start_position(length)
     optimizer = build_optimizer(stage, task)
 
     if len(videos) < stage.batch_size:
@@ -125,7 +130,7 @@ def _train_stage(
         build_dataset(stage, task, store, videos, seed=_stage_seed(config.seed, stage.name)),
         EpochBatches(
             len(videos),
-            _batch_size(stage, len(videos)),
+            length.batch_size,
             first_step=position.step,
             last_step=position.total_steps,
             seed=_stage_seed(config.seed, stage.name),
@@ -140,13 +145,7 @@ def _train_stage(
                 loader,
                 optimizer,
                 position,
-                learning_rate=partial(
-                    cosine_learning_rate,
-                    total_steps=position.total_steps,
-                    base=stage.learning_rate,
-                    final=stage.final_learning_rate,
-                    warmup_steps=stage.warmup_steps,
-                ),
+                learning_rate=stage_learning_rate(stage, length),
                 precision=precision,
                 log=log,
                 save=save,
@@ -276,24 +275,16 @@ def _note_start(config: PretrainConfig, precision: Precision) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _start_position(stage: Stage, num_videos: int) -> Position:
-    steps_per_epoch = num_videos // _batch_size(stage, num_videos)
-    total = stage.steps if stage.steps is not None else (stage.epochs or 0) * steps_per_epoch
-    return Position(step=0, total_steps=total, steps_per_epoch=steps_per_epoch)
-
-
-def _batch_size(stage: Stage, num_videos: int) -> int:
-    return min(stage.batch_size, num_videos)
+def _start_position(length: StageLength) -> Position:
+    return Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
 
 
 def _summary(config: PretrainConfig, stage: Stage, num_videos: int) -> StageSummary:
     folder = config.run / stage.name
-    position = _start_position(stage, num_videos)
-    if (folder / CHECKPOINT_FILE).exists():
-        position.step = load_checkpoint(folder / CHECKPOINT_FILE)["step"]
+    length = stage_length(stage, num_videos)
+    steps = load_checkpoint(folder / CHECKPOINT_FILE)["step"] if (folder / CHECKPOINT_FILE).exists() else 0
     finished = (folder / ENCODER_FOLDER / "config.json").exists()
-    batch_size = _batch_size(stage, num_videos)
-    return StageSummary(stage.name, finished, position.step, position.total_steps, num_videos, batch_size)
+    return StageSummary(stage.name, finished, steps, length.steps, length.schedule_steps, num_videos, length.batch_size)
 
 
 def _num_workers(asked: int | None) -> int:

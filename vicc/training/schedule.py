@@ -1,6 +1,56 @@
-"""Learning rate as a pure function of the step, so that a resume needs nothing but the step."""
+"""How long a stage is, and its learning rate: pure functions of the step, so that a resume needs nothing else."""
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from vicc.training.stage import Stage
+
+
+@dataclass(frozen=True)
+class StageLength:
+    """A stage on a number of videos.
+
+    Attributes:
+        batch_size: videos a step; all of them where there are fewer than the stage asks for.
+        steps_per_epoch: whole batches of an epoch.
+        schedule_steps: what the learning rate counts with.
+        steps: what is done; fewer than `schedule_steps` where the stage has a stop_epoch.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+    schedule_steps: int
+    steps: int
+
+
+def stage_length(stage: Stage, num_videos: int) -> StageLength:
+    """The steps of a stage on so many training videos."""
+    batch_size = min(stage.batch_size, num_videos)
+    steps_per_epoch = num_videos // batch_size
+    schedule_steps = stage.steps if stage.steps is not None else (stage.epochs or 0) * steps_per_epoch
+    steps = schedule_steps if stage.stop_epoch is None else stage.stop_epoch * steps_per_epoch
+    return StageLength(batch_size, steps_per_epoch, schedule_steps, steps)
+
+
+def stage_learning_rate(stage: Stage, length: StageLength) -> Callable[[int], float]:
+    """The learning rate of each step of a stage, counted from 0."""
+    if stage.schedule == "step":
+        return partial(
+            step_learning_rate,
+            steps_per_epoch=length.steps_per_epoch,
+            base=stage.learning_rate,
+            milestones=stage.milestones,
+            decay=stage.decay,
+        )
+    return partial(
+        cosine_learning_rate,
+        total_steps=length.schedule_steps,
+        base=stage.learning_rate,
+        final=stage.final_learning_rate,
+        warmup_steps=stage.warmup_steps,
+    )
 
 
 def cosine_learning_rate(step: int, *, total_steps: int, base: float, final: float, warmup_steps: int = 0) -> float:
@@ -12,3 +62,11 @@ def cosine_learning_rate(step: int, *, total_steps: int, base: float, final: flo
         return base * (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * done))
+
+
+def step_learning_rate(
+    step: int, *, steps_per_epoch: int, base: float, milestones: Sequence[int], decay: float
+) -> float:
+    """Learning rate of step `step`, counted from 0: `base`, times `decay` from each milestone epoch on."""
+    epoch = step // steps_per_epoch
+    return base * decay ** sum(epoch >= milestone for milestone in milestones)

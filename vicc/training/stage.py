@@ -103,6 +103,7 @@ class Stage:
             rule = "takes no teacher" if self.teacher else "needs a teacher, a stage of the other stream"
             raise ViccError(f"Stage {self.name}: {self.method} {rule}; teacher is {self.teacher}.")
         self._check_numbers()
+        self._check_schedule()
         self._check_method()
         self.small_resolutions()
 
@@ -123,6 +124,30 @@ class Stage:
         for name in ("momentum", "key_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more, below 1.")
+
+    def _check_schedule(self) -> None:
+        if self.stop_epoch is not None and self.epochs is None:
+            raise ViccError(
+                f"Stage {self.name}: stop_epoch={self.stop_epoch} ends a schedule of epochs, and this one has "
+                f"steps={self.steps}; set stop_epoch=none, or epochs in place of steps."
+            )
+        if self.stop_epoch is not None and self.epochs is not None and self.stop_epoch > self.epochs:
+            raise ViccError(
+                f"Stage {self.name}: stop_epoch={self.stop_epoch} lies beyond the schedule, which has "
+                f"epochs={self.epochs}; expected at most that, or none for all of it."
+            )
+        if self.schedule == "cosine" and self.milestones:
+            raise ViccError(
+                f"Stage {self.name}: milestones={self.milestones} belong to schedule=step; schedule is cosine."
+            )
+        if self.schedule == "step" and self.warmup_steps:
+            raise ViccError(
+                f"Stage {self.name}: warmup_steps={self.warmup_steps} belong to schedule=cosine; schedule is step."
+            )
+        if list(self.milestones) != sorted({milestone for milestone in self.milestones if milestone > 0}):
+            raise ViccError(
+                f"Stage {self.name}: milestones are {self.milestones}; expected epochs from 1 in rising order."
+            )
 
     def _check_method(self) -> None:
         views = self.num_full_views
@@ -153,6 +178,14 @@ class Stage:
     def num_full_views(self) -> int:
         """Views in full resolution that take part in the loss, those of the teacher included."""
         return 4 if self.method == "cross_stream" else 2
+
+    @property
+    def clips_encoded(self) -> tuple[int, int]:
+        """Clips of one video that a step encodes: with gradient, and without."""
+        if self.method in CONTRASTIVE:  # query; key, and the teacher's clip
+            return 1, 1 + (self.teacher is not None)
+        trained = 1 if self.views_with_gradient == "one" else 2
+        return trained + sum(count for count, _ in self.small_resolutions()), self.num_full_views - trained
 
     @property
     def chance_loss(self) -> float:
@@ -218,6 +251,25 @@ class Recipe:
             return Recipe(content["name"], content["description"], stages)
         except (KeyError, TypeError, ValueError) as error:
             raise ViccError(f"A recipe written by another version of vicc cannot be understood: {error}.") from error
+
+    def with_views(self, views: str) -> "Recipe":
+        """The recipe with other resolutions in its ViCC stages, as 2xPIXELS, then +COUNTxPIXELS for smaller views.
+
+        Raises:
+            ViccError: not such a text, or a stage cannot have small views.
+        """
+        full, _, small = views.partition("+")
+        count, _, pixels = full.partition("x")
+        if count != "2" or not pixels.isdecimal() or (small == "") == ("+" in views):
+            raise ViccError(
+                f"--views {views}: expected 2xPIXELS, then +COUNTxPIXELS for each group of smaller views, for instance "
+                "2x128+4x96."
+            )
+        stages = (
+            stage if stage.method in CONTRASTIVE else replace(stage, size=int(pixels), small_views=small)
+            for stage in self.stages
+        )
+        return replace(self, stages=tuple(stages))
 
     def with_changes(self, changes: Sequence[str]) -> "Recipe":
         """The recipe with fields of stages replaced, each change as STAGE.FIELD=VALUE (`all` for every stage).
