@@ -48,9 +48,9 @@ def same(first: dict[Any, np.ndarray], second: dict[Any, np.ndarray]) -> bool:
 
 
 def test_a_sample_has_the_shape_asked_for(store: Store) -> None:
-    position, clips = make_dataset(store, num_views=3)[0, 5]
-    assert position == 5
-    assert {stream: (clip.shape, clip.dtype) for stream, clip in clips.items()} == {
+    sample = make_dataset(store, num_views=3)[0, 5]
+    assert sample.index == 5
+    assert {stream: (clip.shape, clip.dtype) for stream, clip in sample.clips.items()} == {
         "rgb": ((3, 6, 24, 24, 3), np.uint8),
         "flow": ((3, 6, 24, 24, 2), np.uint8),
     }
@@ -58,20 +58,24 @@ def test_a_sample_has_the_shape_asked_for(store: Store) -> None:
 
 def test_a_sample_is_the_same_every_time_and_for_every_dataset_object(store: Store) -> None:
     dataset = make_dataset(store)
-    first = dataset[3, 4][1]
+    first = dataset[3, 4].clips
     dataset[3, 5], dataset[0, 4]
-    assert same(dataset[3, 4][1], first)
-    assert same(make_dataset(store)[3, 4][1], first)
+    assert same(dataset[3, 4].clips, first)
+    assert same(make_dataset(store)[3, 4].clips, first)
 
 
 def test_a_sample_depends_on_the_videos_id_not_on_its_place(store: Store) -> None:
-    expected = make_dataset(store)[2, 4][1]
-    assert same(make_dataset(store, videos=store.videos[4:])[2, 0][1], expected)
+    expected = make_dataset(store)[2, 4].clips
+    assert same(make_dataset(store, videos=store.videos[4:])[2, 0].clips, expected)
 
 
 def test_another_seed_or_epoch_or_video_or_view_gives_another_sample(store: Store) -> None:
-    first = make_dataset(store)[0, 0][1]
-    for other in (make_dataset(store, seed=8)[0, 0][1], make_dataset(store)[1, 0][1], make_dataset(store)[0, 1][1]):
+    first = make_dataset(store)[0, 0].clips
+    for other in (
+        make_dataset(store, seed=8)[0, 0].clips,
+        make_dataset(store)[1, 0].clips,
+        make_dataset(store)[0, 1].clips,
+    ):
         assert not np.array_equal(other["rgb"], first["rgb"])
         assert not np.array_equal(other["flow"], first["flow"])
     assert not np.array_equal(first["rgb"][0], first["rgb"][1])
@@ -94,7 +98,7 @@ def test_both_streams_show_the_same_moments_through_the_same_crop(store: Store, 
     dataset = make_dataset(store, augmentation=augmentation, size=40, num_views=2, clip_frames=4)
     for place in range(0, 18, 3):
         video = store.videos[place]
-        _, clips = dataset[0, place]
+        clips = dataset[0, place].clips
         # Every tiny video moves at one constant velocity; a flip turns u round.
         velocity = {"left": (-2, 0), "right": (2, 0), "up": (0, -2)}[str(video.label)]
         expected = np.array(velocity) * (-1 if flip else 1, 1)
@@ -105,7 +109,7 @@ def test_both_streams_show_the_same_moments_through_the_same_crop(store: Store, 
 def test_flow_and_rgb_of_a_view_are_cut_out_of_the_same_place_and_time(store: Store) -> None:
     """Without colour changes a view equals the store's frames cut by hand with the view's own numbers and draw."""
     dataset = make_dataset(store, augmentation=Augmentation(jitter=0, grey=0, blur=0))
-    _, clips = dataset[0, 2]
+    clips = dataset[0, 2].clips
     video = store.videos[2]
     for view in range(2):
         rng = sample_rng(7, 0, video.id, view)
@@ -132,7 +136,7 @@ def test_flow_frame_i_is_the_motion_from_rgb_frame_i_to_the_next(store: Store) -
 
 
 def test_a_video_shorter_than_a_clip_is_padded(store: Store) -> None:
-    _, clips = make_dataset(store, clip_frames=40, augmentation=PLAIN)[0, 0]
+    clips = make_dataset(store, clip_frames=40, augmentation=PLAIN)[0, 0].clips
     assert clips["rgb"].shape[1] == 40
     padding = 40 - (store.videos[0].num_frames - 1)
     assert (clips["rgb"][:, : padding + 1] == clips["rgb"][:, :1]).all()
@@ -197,8 +201,8 @@ def test_collating_keeps_every_sample_in_its_row(store: Store) -> None:
     samples = [dataset[0, place] for place in (3, 0, 5)]
     batch = collate(samples)
     assert batch.index.tolist() == [3, 0, 5]
-    for row, (_, clips) in enumerate(samples):
-        for stream, clip in clips.items():
+    for row, sample in enumerate(samples):
+        for stream, clip in sample.clips.items():
             np.testing.assert_array_equal(batch.clips[stream][row].permute(0, 2, 3, 4, 1).numpy(), clip)
 
 

@@ -7,7 +7,9 @@ never stopped would have seen.
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,14 +20,53 @@ from vicc.batch import Batch, Stream
 from vicc.data.sampling import ViewDistance, random_clips
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
-from vicc.transforms.augmentation import Augmentation, ViewDraw, apply_to_flow, apply_to_rgb, draw_view
+from vicc.transforms.augmentation import (
+    Augmentation,
+    ViewDraw,
+    apply_to_flow,
+    apply_to_flow_image,
+    apply_to_rgb,
+    draw_sample,
+    draw_view,
+)
+from vicc.transforms.flow_form import FlowForm
 
 Key = tuple[int, int]  # (epoch, position of the video)
-Sample = tuple[int, dict[Stream, np.ndarray]]
+Clips = dict[Stream, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One video of a batch.
+
+    Attributes:
+        index: position of the video in the dataset.
+        clips: uint8 (V, T, size, size, C) a stream.
+        small_clips: the same for each group of small views.
+        label, source: see `Batch`; label is None where a video of the dataset has none.
+    """
+
+    index: int
+    clips: Clips
+    small_clips: tuple[Clips, ...]
+    label: int | None
+    source: int
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of a sample: which of its moments, cut how, to how many pixels."""
+
+    moment: int
+    draw: ViewDraw
+    size: int
 
 
 class ClipDataset(Dataset[Sample]):
     """Random clips of the videos of a store.
+
+    Small views show the moments of the full ones in turn, the first small view that of the first, each through a crop
+    of its own.
 
     Args:
         store: where frames come from.
@@ -35,6 +76,12 @@ class ClipDataset(Dataset[Sample]):
         distance: how far apart the clips of a video lie, see `random_clips`.
         augmentation: how views are drawn.
         seed: start of the random streams.
+        small_views: (views, pixels) of each group of small views.
+        small_streams: streams of small views.
+        flow_form: the form of flow that the encoder takes; None for the stored one.
+
+    Raises:
+        ViccError: `augmentation.flow_as_image` with flow that is no image.
     """
 
     def __init__(
@@ -50,13 +97,30 @@ class ClipDataset(Dataset[Sample]):
         distance: ViewDistance,
         augmentation: Augmentation,
         seed: int,
+        small_views: Sequence[tuple[int, int]] = (),
+        small_streams: Sequence[Stream] = (),
+        flow_form: FlowForm | None = None,
     ) -> None:
+        channels = "uv" if flow_form is None else flow_form.channels
+        if "flow" in streams and augmentation.flow_as_image and channels == "uv":
+            raise ViccError(
+                "augmentation.flow_as_image changes the colours of (128, v, u), and the flow encoder takes uv; set "
+                "flow_channels=128vu for the stage that trains it, or augmentation.flow_as_image=false."
+            )
         self.store = store
         self.videos = list(videos)
         self.streams = tuple(streams)
+        self.num_views = num_views
         self.size = size
         self.augmentation = augmentation
         self.seed = seed
+        self.small_views = tuple(small_views)
+        self.small_streams = tuple(small_streams)
+        self.flow_form = flow_form
+        labels = [video.label for video in self.videos]
+        self.labels = None if None in labels else _numbered(labels)
+        # A video without a group is a recording of its own, whatever groups are called.
+        self.sources = _numbered([(video.group is None, video.group or video.id) for video in self.videos])
         self._clips: Callable[..., np.ndarray] = partial(
             random_clips, num_views=num_views, clip_frames=clip_frames, stride=stride, distance=distance
         )
@@ -67,37 +131,67 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         epoch, position = key
         video = self.videos[position]
-        numbers = self._clips(video.num_frames - 1, rng=sample_rng(self.seed, epoch, video.id))
-        draws = [
+        moments = self._clips(video.num_frames - 1, rng=sample_rng(self.seed, epoch, video.id))
+        groups = self._draw(video, epoch)
+        clips: list[Clips] = [{} for _ in groups]
+        try:
+            for stream in self.streams:
+                wanted = groups if stream in self.small_streams else groups[:1]
+                for group, views in zip(clips, self._cut(video, stream, moments, wanted), strict=False):
+                    group[stream] = views
+        except (ValueError, cv2.error) as error:
+            raise ViccError(f"Cannot make a clip of {video.id!r}: {error}.") from error
+        label = None if self.labels is None else self.labels[position]
+        return Sample(position, clips[0], tuple(clips[1:]), label, self.sources[position])
+
+    def _draw(self, video: Video, epoch: int) -> list[list[_View]]:
+        """The full views, then each group of small ones."""
+        sizes = [(self.num_views, self.size), *self.small_views]
+        total = sum(count for count, _ in sizes)
+        sample = draw_sample(
+            self.augmentation,
+            num_views=self.num_views,
+            num_small_views=total - self.num_views,
+            rng=sample_rng(self.seed, epoch, video.id, part=1),
+        )
+        draws = (
             draw_view(
                 self.augmentation,
                 height=video.height,
                 width=video.width,
-                rng=sample_rng(self.seed, epoch, video.id, view),
+                rng=sample_rng(self.seed, epoch, video.id, number),
+                strong=sample.strong[number],
+                small=number >= self.num_views,
             )
-            for view in range(len(numbers))
-        ]
-        try:
-            clips = {
-                stream: np.stack(
-                    [self._view(video, stream, view, draw) for view, draw in zip(numbers, draws, strict=True)]
-                )
-                for stream in self.streams
-            }
-        except (ValueError, cv2.error) as error:
-            raise ViccError(f"Cannot make a clip of {video.id!r}: {error}.") from error
-        return position, clips
-
-    def _view(self, video: Video, stream: Stream, numbers: np.ndarray, draw: ViewDraw) -> np.ndarray:
-        return load_view(
-            self.store,
-            video,
-            stream,
-            numbers,
-            draw,
-            size=self.size,
-            flow_center=self.augmentation.flow_center,
+            for number in range(total)
         )
+        moments = (0 if sample.same_clip else number % self.num_views for number in range(total))
+        return [[_View(next(moments), next(draws), size) for _ in range(count)] for count, size in sizes]
+
+    def _cut(
+        self, video: Video, stream: Stream, moments: np.ndarray, groups: Sequence[list[_View]]
+    ) -> list[np.ndarray]:
+        """Views of one stream, uint8 (V, T, size, size, C) a group; frames of a moment are read once."""
+        needed = sorted({view.moment for views in groups for view in views})
+        frames = {moment: self.store.frames(video.id, stream, moments[moment].tolist()) for moment in needed}
+        return [
+            np.stack(
+                [
+                    _cut_view(
+                        self.store,
+                        video,
+                        stream,
+                        frames[view.moment],
+                        view.draw,
+                        size=view.size,
+                        flow_center=self.augmentation.flow_center,
+                        flow_form=self.flow_form,
+                    )
+                    for view in views
+                ]
+            )
+            for views in groups
+        ]
 
 
 def load_view(
@@ -109,18 +203,50 @@ def load_view(
     *,
     size: int,
     flow_center: bool,
+    flow_form: FlowForm | None = None,
 ) -> np.ndarray:
-    """Read the frames `numbers` of one stream and cut the view `draw` out of them: uint8 (T, size, size, C)."""
+    """Read the frames `numbers` of one stream and cut the view `draw` out of them: uint8 (T, size, size, C).
+
+    Args:
+        flow_form: the form that flow is to have; None for the stored one.
+    """
     frames = store.frames(video.id, stream, numbers.tolist())
+    return _cut_view(store, video, stream, frames, draw, size=size, flow_center=flow_center, flow_form=flow_form)
+
+
+def _cut_view(
+    store: Store,
+    video: Video,
+    stream: Stream,
+    frames: np.ndarray,
+    draw: ViewDraw,
+    *,
+    size: int,
+    flow_center: bool,
+    flow_form: FlowForm | None,
+) -> np.ndarray:
     if stream == "rgb":
         return apply_to_rgb(frames, draw, size=size)
-    return apply_to_flow(frames, draw, size=size, bound=store.settings.flow_bound, center=flow_center)
+    bound = store.settings.flow_bound
+    view = apply_to_flow(frames, draw, size=size, bound=bound, center=flow_center)
+    if flow_form is not None:
+        view = flow_form.convert(view, bound=bound, short_side=min(video.height, video.width))
+    return apply_to_flow_image(view, draw) if draw.flow_as_image else view
 
 
-def sample_rng(seed: int, epoch: int, video_id: str, view: int | None = None) -> np.random.Generator:
-    """The random stream of one sample (which moments), or of one of its views (which crop, which colours)."""
+def _numbered(names: Sequence[Any]) -> list[int]:
+    """Each name's place among the different names, sorted."""
+    place = {name: number for number, name in enumerate(sorted(set(names)))}
+    return [place[name] for name in names]
+
+
+def sample_rng(seed: int, epoch: int, video_id: str, view: int | None = None, *, part: int = 0) -> np.random.Generator:
+    """The random stream of one sample (which moments), or of one of its views (which crop, which colours).
+
+    Of a sample, part 1 says which views are strong.
+    """
     name = int.from_bytes(hashlib.blake2b(video_id.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
-    return np.random.default_rng([seed, epoch, name, 0 if view is None else view + 1])
+    return np.random.default_rng([seed, epoch, name, 0 if view is None else view + 1, *([part] if part else [])])
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -190,13 +316,21 @@ def clip_loader(
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples to a batch; channels move to their place as a view, so they stay last in memory."""
+    labels = [sample.label for sample in samples if sample.label is not None]
     return Batch(
-        clips={
-            stream: torch.from_numpy(np.stack([clips[stream] for _, clips in samples])).permute(0, 1, 5, 2, 3, 4)
-            for stream in samples[0][1]
-        },
-        index=torch.tensor([position for position, _ in samples]),
+        clips=_stack([sample.clips for sample in samples]),
+        index=torch.tensor([sample.index for sample in samples]),
+        label=torch.tensor(labels) if labels else None,
+        source=torch.tensor([sample.source for sample in samples]),
+        small_clips=tuple(_stack(group) for group in zip(*(sample.small_clips for sample in samples), strict=True)),
     )
+
+
+def _stack(samples: Sequence[Clips]) -> dict[Stream, torch.Tensor]:
+    return {
+        stream: torch.from_numpy(np.stack([clips[stream] for clips in samples])).permute(0, 1, 5, 2, 3, 4)
+        for stream in samples[0]
+    }
 
 
 def _start_worker(_: int) -> None:

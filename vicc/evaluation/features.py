@@ -109,7 +109,16 @@ def _windows(
     # Neighbouring windows overlap: some at a time, each frame is read once.
     for part in np.array_split(windows, -(-len(windows) // 16)):
         numbers, inverse = np.unique(part, return_inverse=True)
-        frames = load_view(store, video, config.stream, numbers, draw, size=config.size, flow_center=config.flow_center)
+        frames = load_view(
+            store,
+            video,
+            config.stream,
+            numbers,
+            draw,
+            size=config.size,
+            flow_center=config.flow_center,
+            flow_form=config.flow_form,
+        )
         for window in inverse.reshape(part.shape):
             yield frames[rng.permutation(window) if shuffle else window]
 

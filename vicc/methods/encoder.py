@@ -9,6 +9,7 @@ from torch import nn
 
 from vicc.backbones import create_backbone
 from vicc.batch import FlowChannels, Stream
+from vicc.transforms.flow_form import FlowForm
 
 # On the scale of uint8: ImageNet's channel means and deviations for RGB, as published.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -52,7 +53,12 @@ class EncoderConfig:
     @property
     def in_channels(self) -> int:
         """Channels of the clips it takes."""
-        return 2 if self.stream == "flow" and self.flow_channels == "uv" else 3
+        return self.flow_form.num_channels if self.stream == "flow" else 3
+
+    @property
+    def flow_form(self) -> FlowForm:
+        """The form in which it takes flow."""
+        return FlowForm(self.flow_channels, self.flow_bound, self.flow_short_side)
 
 
 # Added to a clip's root mean square, in units of flow_std: a clip in which nothing moves must not be blown up to noise.

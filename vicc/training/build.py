@@ -97,6 +97,8 @@ def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None
 
 def build_dataset(stage: Stage, task: Task, store: Store, videos: list[Video], *, seed: int) -> ClipDataset:
     """The training clips of a stage."""
+    encoders = [task.encoder] if task.teacher is None else [task.encoder, task.teacher]
+    flow_forms = [encoder.config.flow_form for encoder in encoders if encoder.config.stream == "flow"]
     return ClipDataset(
         store,
         videos,
@@ -108,6 +110,9 @@ def build_dataset(stage: Stage, task: Task, store: Store, videos: list[Video], *
         distance=stage.view_distance,
         augmentation=stage.augmentation,
         seed=seed,
+        small_views=stage.small_resolutions(),
+        small_streams=(task.encoder.config.stream,),
+        flow_form=flow_forms[0] if flow_forms else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from vicc.data.sampling import ViewDistance
 from vicc.errors import ViccError
-from vicc.transforms.augmentation import Augmentation
+from vicc.transforms.augmentation import PRESETS, Augmentation
 
 StreamName = Literal["rgb", "flow"]
 MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr"]
@@ -168,6 +168,12 @@ class Stage:
                 f"Stage {self.name}: small_views are there to be trained through; views_with_gradient=one leaves only "
                 "the first view a gradient. Set views_with_gradient=both."
             )
+        sees_flow = self.stream == "flow" or self.teacher is not None
+        if sees_flow and self.augmentation.flow_as_image and self.flow_channels == "uv":
+            raise ViccError(
+                f"Stage {self.name}: augmentation.flow_as_image changes the colours of (128, v, u), and flow_channels "
+                "is uv. Set flow_channels=128vu, or augmentation.flow_as_image=false."
+            )
         if self.batchnorm == "shuffled" and self.method not in CONTRASTIVE and self.views_with_gradient == "both":
             raise ViccError(
                 f"Stage {self.name}: batchnorm=shuffled exchanges views between processes without their gradient; "
@@ -274,6 +280,8 @@ class Recipe:
     def with_changes(self, changes: Sequence[str]) -> "Recipe":
         """The recipe with fields of stages replaced, each change as STAGE.FIELD=VALUE (`all` for every stage).
 
+        STAGE.augmentation=NAME takes a whole augmentation of `PRESETS`; its fields can be changed beside it.
+
         Raises:
             ViccError: no such stage or field, or a value of the wrong type.
         """
@@ -301,15 +309,20 @@ def _replace(stage: Stage, values: dict[str, Any]) -> Stage:
         name.removeprefix("augmentation."): value for name, value in values.items() if name.startswith("augmentation.")
     }
     outer = {name: value for name, value in values.items() if not name.startswith("augmentation.")}
+    augmentation = outer.pop("augmentation", stage.augmentation)
     # epochs and steps exclude each other: the one that is set pushes the other out.
     if outer.get("steps") is not None:
         outer.setdefault("epochs", None)
     elif outer.get("epochs") is not None:
         outer.setdefault("steps", None)
-    return replace(stage, **outer, augmentation=replace(stage.augmentation, **inner))
+    return replace(stage, **outer, augmentation=replace(augmentation, **inner))
 
 
 def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict[str, Any]:
+    if field_name == "augmentation":
+        if text not in PRESETS:
+            raise ViccError(f"--set {change}: there is no augmentation {text!r}; known are {', '.join(PRESETS)}.")
+        return {field_name: PRESETS[text]}
     owner: Any = stage
     leaf = field_name
     if field_name.startswith("augmentation."):
@@ -318,7 +331,8 @@ def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict
     names = [entry.name for entry in dataclasses.fields(owner) if entry.name not in ("name", "augmentation")]
     if leaf not in names:
         raise ViccError(
-            f"--set {change}: there is no field {field_name}; known are {', '.join(names)}, augmentation.FIELD."
+            f"--set {change}: there is no field {field_name}; known are {', '.join(names)}, augmentation, "
+            "augmentation.FIELD."
         )
     try:
         return {field_name: _parse_value(text, hints[leaf])}

@@ -4,13 +4,17 @@ Work is done by OpenCV on uint8 (T, H, W, C): crop and resize first, then colour
 contrast and saturation are one 3 x 4 matrix. Normalisation is left to the encoder, on its device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
 from vicc.errors import ViccError
 
+CropMisfit = Literal["redraw", "squash"]
+GreyStyle = Literal["luminance", "channel"]
+Resize = Literal["linear", "cubic"]
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what "grey" means to torchvision and OpenCV
 
 
@@ -28,6 +32,18 @@ class Augmentation:
         flow_offset: standard deviation, in pixels per frame of the stored flow, of a constant added to the flow of the
             clip, as if the camera panned.
         flow_center: subtract each frame's median flow first, which takes out most of a camera's own motion.
+        same_clip: share of samples whose views all show one clip, each through a crop of its own; then exactly one
+            view, at random, is strong: it gets colour, blur and flow changes. The others get crop and flip only.
+        strong: probability that a view is strong where the views of a sample show different clips.
+        small_crop_area: `crop_area` of small views.
+        crop_misfit: what is done with a crop that does not fit into the frame. "redraw" draws again, the ratio
+            log-uniform. "squash" (published) draws once, the ratio uniform and turned on its side half of the time,
+            and squashes the whole frame where that does not fit: 29 % of draws from 320 x 240.
+        grey_style: "luminance" is what the eye sees; "channel" (published) repeats one channel, picked at random anew
+            for every frame and stream.
+        flow_as_image: treat flow as the image (128, v, u) that it is stored as in the published data: colour and blur
+            change it as they change RGB, and a flip mirrors it but does not negate u.
+        resize: "linear", or "cubic": bicubic, antialiased as PIL does it (published); takes three times as long.
     """
 
     crop_area: tuple[float, float] = (0.2, 1.0)
@@ -44,9 +60,16 @@ class Augmentation:
     flow_gain: float = 0.0
     flow_offset: float = 0.0
     flow_center: bool = False
+    same_clip: float = 0.0
+    strong: float = 1.0
+    small_crop_area: tuple[float, float] = (0.05, 0.2)
+    crop_misfit: CropMisfit = "redraw"
+    grey_style: GreyStyle = "luminance"
+    flow_as_image: bool = False
+    resize: Resize = "linear"
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grey", "blur"):
+        for name in ("flip", "jitter", "grey", "blur", "same_clip", "strong"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ViccError(f"augmentation.{name} is {value}; expected a probability from 0 to 1.")
@@ -59,13 +82,51 @@ class Augmentation:
                 raise ViccError(f"augmentation.{name} is {(smallest, largest)}; expected 0 < smallest <= largest.")
         if not self.flow_offset >= 0:
             raise ViccError(f"augmentation.flow_offset is {self.flow_offset}; expected 0 pixels or more.")
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ViccError(f"augmentation.crop_area is {self.crop_area}; expected 0 < smallest <= largest <= 1.")
+        for name in ("crop_area", "small_crop_area"):
+            smallest, largest = getattr(self, name)
+            if not 0 < smallest <= largest <= 1:
+                raise ViccError(f"augmentation.{name} is {(smallest, largest)}; expected 0 < smallest <= largest <= 1.")
+        for name, choices in (("crop_misfit", CropMisfit), ("grey_style", GreyStyle), ("resize", Resize)):
+            if getattr(self, name) not in get_args(choices):
+                raise ViccError(
+                    f"augmentation.{name} is {getattr(self, name)!r}; expected {' or '.join(get_args(choices))}."
+                )
+
+
+PRESETS: dict[str, Augmentation] = {
+    "default": Augmentation(),
+    "published": Augmentation(
+        same_clip=0.5, strong=0.3, crop_misfit="squash", grey_style="channel", flow_as_image=True, resize="cubic"
+    ),
+}
+"""Augmentations by name. "published" has the distribution the paper's results were trained with (docs/decisions.md)."""
+
+
+@dataclass(frozen=True)
+class SampleDraw:
+    """What the views of one sample are: all of one clip or not, and which of them (full ones first) are strong."""
+
+    same_clip: bool
+    strong: tuple[bool, ...]
+
+
+def draw_sample(
+    settings: Augmentation, *, num_views: int, num_small_views: int = 0, rng: np.random.Generator
+) -> SampleDraw:
+    """Draw what the views of a sample are. A small view is strong with probability `strong` in any sample."""
+    same_clip = bool(rng.random() < settings.same_clip)
+    strong = rng.random(num_views + num_small_views) < settings.strong
+    if same_clip:
+        strong[:num_views] = np.arange(num_views) == rng.integers(num_views)
+    return SampleDraw(same_clip, tuple(strong.tolist()))
 
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """One draw of an augmentation: everything that is the same over the frames and streams of a clip."""
+    """One draw of an augmentation: everything that is the same over the frames and streams of a clip.
+
+    `grey_seed` is the exception: where it is given, it starts the random picks of a channel for every frame.
+    """
 
     top: int
     left: int
@@ -78,10 +139,30 @@ class ViewDraw:
     blur_sigma: float
     flow_gain: float
     flow_offset: tuple[float, float]
+    grey_seed: int | None = None
+    flow_as_image: bool = False
+    resize: Resize = "linear"
 
 
-def draw_view(settings: Augmentation, *, height: int, width: int, rng: np.random.Generator) -> ViewDraw:
-    """Draw crop, flip, colour, blur and flow changes for one view of a video with frames of (height, width)."""
+def draw_view(
+    settings: Augmentation,
+    *,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    strong: bool = True,
+    small: bool = False,
+) -> ViewDraw:
+    """Draw crop, flip, colour, blur and flow changes for one view of a video with frames of (height, width).
+
+    Args:
+        strong: False leaves crop and flip only.
+        small: take the crop's area from `small_crop_area`.
+    """
+    if not strong:
+        settings = replace(settings, jitter=0.0, grey=0.0, blur=0.0, flow_gain=0.0, flow_offset=0.0)
+    if small:
+        settings = replace(settings, crop_area=settings.small_crop_area)
     top, left, crop_height, crop_width = _draw_crop(settings, height, width, rng)
     jitter = rng.random() < settings.jitter
     brightness, contrast, saturation = (
@@ -89,8 +170,12 @@ def draw_view(settings: Augmentation, *, height: int, width: int, rng: np.random
         for strength in (settings.brightness, settings.contrast, settings.saturation)
     )
     hue = settings.hue * rng.uniform(-1, 1) if jitter else 0.0
+    grey_seed = None
     if rng.random() < settings.grey:
-        saturation = hue = 0.0
+        if settings.grey_style == "channel":
+            grey_seed = int(rng.integers(1 << 32))
+        else:
+            saturation = hue = 0.0
     color = brightness * (saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), _GREY))
     return ViewDraw(
         top=top,
@@ -104,18 +189,27 @@ def draw_view(settings: Augmentation, *, height: int, width: int, rng: np.random
         blur_sigma=rng.uniform(*settings.blur_sigma) if rng.random() < settings.blur else 0.0,
         flow_gain=1 + settings.flow_gain * rng.uniform(-1, 1),
         flow_offset=(settings.flow_offset * rng.standard_normal(), settings.flow_offset * rng.standard_normal()),
+        grey_seed=grey_seed,
+        flow_as_image=settings.flow_as_image,
+        resize=settings.resize,
     )
 
 
 def _draw_crop(settings: Augmentation, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Area and ratio that fit the frame: drawn anew until they do, then the largest centred crop of a legal ratio."""
-    for _ in range(10):
+    squash = settings.crop_misfit == "squash"
+    for _ in range(1 if squash else 10):
         area = height * width * rng.uniform(*settings.crop_area)
-        ratio = np.exp(rng.uniform(*np.log(settings.crop_ratio)))
+        if squash:
+            ratio = rng.uniform(*settings.crop_ratio) ** rng.choice((-1, 1))
+        else:
+            ratio = np.exp(rng.uniform(*np.log(settings.crop_ratio)))
         crop_height, crop_width = max(1, round((area / ratio) ** 0.5)), max(1, round((area * ratio) ** 0.5))
         if crop_height <= height and crop_width <= width:
             top = int(rng.integers(0, height - crop_height + 1))
             return top, int(rng.integers(0, width - crop_width + 1)), crop_height, crop_width
+    if squash:
+        return 0, 0, height, width
     ratio = np.clip(width / height, *settings.crop_ratio)
     crop_height, crop_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
@@ -131,7 +225,17 @@ def center_view(*, height: int, width: int, crop_ratio: tuple[float, float] = (3
 
 def apply_to_rgb(frames: np.ndarray, draw: ViewDraw, *, size: int) -> np.ndarray:
     """A view of RGB frames, uint8 (T, H, W, 3) to (T, size, size, 3)."""
-    view = _crop_resize_flip(frames, draw, size)
+    return _apply_color(_crop_resize_flip(frames, draw, size), draw, stream=0)
+
+
+def apply_to_flow_image(view: np.ndarray, draw: ViewDraw) -> np.ndarray:
+    """Colour and blur of flow as an image (`flow_as_image`), uint8 (T, size, size, 3)."""
+    return _apply_color(view, draw, stream=1)
+
+
+def _apply_color(view: np.ndarray, draw: ViewDraw, *, stream: int) -> np.ndarray:
+    """Colour and blur of a finished view, uint8 (T, size, size, 3); `stream` tells random picks of streams apart."""
+    size = view.shape[2]
     if draw.hue:
         view = _shift_hue(view, draw.hue)
     if draw.color is not None:
@@ -139,6 +243,9 @@ def apply_to_rgb(frames: np.ndarray, draw: ViewDraw, *, size: int) -> np.ndarray
         mean = float(draw.contrast != 1 and (view.reshape(-1, 3).mean(0) @ draw.color.T) @ _GREY)
         matrix = np.hstack((draw.contrast * draw.color, np.full((3, 1), (1 - draw.contrast) * mean)))
         view = cv2.transform(view.reshape(-1, size, 3), matrix).reshape(view.shape)
+    if draw.grey_seed is not None:
+        picks = np.random.default_rng([draw.grey_seed, stream]).integers(0, 3, len(view))
+        view = np.repeat(view[np.arange(len(view)), :, :, picks][..., None], 3, axis=-1)
     if draw.blur_sigma:
         for frame in view:
             cv2.GaussianBlur(frame, (0, 0), draw.blur_sigma, dst=frame)
@@ -148,14 +255,15 @@ def apply_to_rgb(frames: np.ndarray, draw: ViewDraw, *, size: int) -> np.ndarray
 def apply_to_flow(stored: np.ndarray, draw: ViewDraw, *, size: int, bound: float, center: bool) -> np.ndarray:
     """A view of flow in stored form, uint8 (T, H, W, 2) to (T, size, size, 2).
 
-    Values stay pixels per frame of the *stored* frames: resizing does not rescale them. A flip negates u.
+    Values stay pixels per frame of the *stored* frames: resizing does not rescale them. A flip negates u, but for a
+    draw of `flow_as_image`.
     """
     offset = np.zeros((len(stored), 1, 1, 2), np.float32)
     if center:
         # Every third pixel gives the same median at a ninth of the time.
         offset -= np.median(stored[:, ::3, ::3], axis=(1, 2))[:, None, None].astype(np.float32) - 128
     view = _crop_resize_flip(stored, draw, size)
-    if draw.flip:
+    if draw.flip and not draw.flow_as_image:
         view[..., 0] = np.minimum(256 - view[..., 0].astype(np.int16), 255)
         offset[..., 0] *= -1
     offset += np.array(draw.flow_offset, np.float32) * (127 / bound)
@@ -167,12 +275,26 @@ def apply_to_flow(stored: np.ndarray, draw: ViewDraw, *, size: int, bound: float
 
 def _crop_resize_flip(frames: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:
     window = frames[:, draw.top : draw.top + draw.height, draw.left : draw.left + draw.width]
+    view = _resize_cubic(window, size) if draw.resize == "cubic" else _resize_linear(window, size)
+    return np.ascontiguousarray(view[:, :, ::-1]) if draw.flip else view
+
+
+def _resize_linear(window: np.ndarray, size: int) -> np.ndarray:
     # Linear interpolation looks at two pixels a side, so beyond half the size it would skip some: average areas there.
-    interpolation = cv2.INTER_AREA if min(draw.height, draw.width) > 2 * size else cv2.INTER_LINEAR
-    out = np.empty((len(frames), size, size, frames.shape[-1]), np.uint8)
+    interpolation = cv2.INTER_AREA if min(window.shape[1:3]) > 2 * size else cv2.INTER_LINEAR
+    out = np.empty((len(window), size, size, window.shape[-1]), np.uint8)
     for source, target in zip(window, out, strict=True):
         cv2.resize(source, (size, size), dst=target, interpolation=interpolation)
-    return np.ascontiguousarray(out[:, :, ::-1]) if draw.flip else out
+    return out
+
+
+def _resize_cubic(window: np.ndarray, size: int) -> np.ndarray:
+    import torch  # here, so that recipes, which hold an `Augmentation`, are listed without it
+
+    # torch agrees with PIL to within 2 of 255; OpenCV's bicubic does not antialias and is off by 5 to 10 in the mean.
+    frames = torch.from_numpy(np.ascontiguousarray(window)).permute(0, 3, 1, 2)
+    view = torch.nn.functional.interpolate(frames, size=(size, size), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(view.permute(0, 2, 3, 1).numpy())
 
 
 def _shift_hue(view: np.ndarray, hue: float) -> np.ndarray:
