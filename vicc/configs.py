@@ -104,6 +104,9 @@ class PretrainConfig:
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
     set: list[str] = field(default_factory=list)
     """Changes to the recipe, each STAGE.FIELD=VALUE, for instance rgb-1.epochs=50 flow-1.learning_rate=0.3."""
+    views: str | None = None
+    """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are predicted only.
+    Default: what the recipe says. Changes of --set come after it."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -180,15 +183,53 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class RecipesConfig:
-    """List the recipes that `vicc pretrain --recipe` knows, or show the stages of one.
+    """List the recipes that `vicc pretrain --recipe` knows, or show one: stages, learning rate, what it costs.
 
     Example:
         vicc recipes
-        vicc recipes demo
+        vicc recipes show vicc_ucf101 --plot schedule.png
+        vicc recipes show default --videos 5000 --gpus 1 --set all.epochs=50
     """
 
+    action: Annotated[str | None, Positional] = None
+    """`show` for one recipe. Default: the list."""
     name: Annotated[str | None, Positional] = None
-    """Recipe to show in full."""
+    """Recipe to show."""
+    set: list[str] = field(default_factory=list)
+    """Changes to the recipe, as for `vicc pretrain`, each STAGE.FIELD=VALUE."""
+    videos: int | None = None
+    """Training videos. Default: those of the data the recipe was made for, else of UCF101."""
+    clips_per_second: float = 400.0
+    """Clips that one GPU trains on in a second, for the hours. The default is a round number, not a measurement: take
+    what `log.jsonl` of your own run says."""
+    gpus: int = 4
+    """GPUs that share the work, for the hours."""
+    plot: Path | None = None
+    """Also draw the learning rate into this file, .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.action in (None, "show"),
+            f"vicc recipes {self.action!r}: expected `vicc recipes` for the list, or `vicc recipes show NAME`.",
+        )
+        _require(
+            self.action is None or self.name is not None,
+            "vicc recipes show: expected the name of a recipe as well; `vicc recipes` lists them.",
+        )
+        _require(
+            self.action is not None or (not self.set and self.videos is None and self.plot is None),
+            "--set, --videos and --plot belong to one recipe: expected `vicc recipes show NAME` before them.",
+        )
+        _require(self.videos is None or self.videos > 0, f"--videos {self.videos}: expected at least 1.")
+        _require(
+            0 < self.clips_per_second < float("inf"),
+            f"--clips-per-second {self.clips_per_second}: expected a number above 0.",
+        )
+        _require(self.gpus > 0, f"--gpus {self.gpus}: expected at least 1.")
+        _require(
+            self.plot is None or self.plot.suffix in (".png", ".svg", ".pdf"),
+            f"--plot {self.plot}: expected a file that ends in .png, .svg or .pdf.",
+        )
 
 
 @dataclass(frozen=True)

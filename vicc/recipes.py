@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from vicc.errors import ViccError
 from vicc.training.stage import Recipe, Stage
-from vicc.transforms.augmentation import Augmentation
+from vicc.transforms.augmentation import PRESETS, Augmentation
 
 
 def create_recipe(name: str, *, views: str | None = None, changes: Sequence[str] = ()) -> Recipe:
@@ -190,12 +190,8 @@ def _published_inputs() -> dict[str, Any]:
         # Flow is stored as an image: 128 in red, v, u; in pixels of frames whose shorter side is 240.
         "flow_channels": "128vu",
         "flow_short_side": 240,
-        "augmentation": _published_augmentation(),
+        "augmentation": PRESETS["published"],
     }
-
-
-def _published_augmentation() -> Augmentation:
-    return Augmentation()
 
 
 def _published_vicc() -> tuple[Stage, ...]:

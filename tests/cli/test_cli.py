@@ -143,7 +143,7 @@ def test_every_flag_is_explained(name: str) -> None:
 # --- one JSON document -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"]])
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "show", "demo"]])
 def test_json_of_recipes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
@@ -191,7 +191,7 @@ def test_wrong_flags_end_with_status_2_and_no_traceback(arguments: list[str]) ->
     "arguments",
     [
         ["prepare", "missing", "--store", "store"],
-        ["recipes", "missing"],
+        ["recipes", "show", "missing"],
         ["pretrain", "--recipe", "demo", "--store", "missing", "--run", "run", "--set", "rgb-1.steps"],
         ["retrieve", "--run", "missing", "--store", "missing"],
         ["prepare", "missing", "--store", "store", "--workers", "0"],
@@ -382,7 +382,9 @@ def test_an_unknown_recipe(store_path: Path, tmp_path: Path, capsys: pytest.Capt
     sentence = refuse(capsys, "pretrain", "--recipe", "secret", "--store", store_path, "--run", tmp_path / "run")
     assert "'secret'" in sentence
     assert "demo" in sentence
-    assert "'secret'" in refuse(capsys, "recipes", "secret")
+    sentence = refuse(capsys, "recipes", "show", "secret")
+    assert "'secret'" in sentence
+    assert "vicc_ucf101" in sentence
 
 
 def test_a_device_that_is_not_there(
@@ -578,3 +580,124 @@ def test_a_pipe_that_closes_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+# --- recipes and views -----------------------------------------------------------------------------------------------
+
+
+def test_the_list_of_recipes_says_what_each_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    from vicc.recipes import RECIPES
+
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, build in RECIPES.items():
+        assert any(name in line and build().description[:20] in line for line in lines), name
+
+
+def test_a_recipe_is_shown_with_its_values_learning_rate_and_cost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["recipes", "show", "vicc_ucf101", "--set", "rgb-1.stop_epoch=250"]) == 0
+    said = capsys.readouterr().out
+    assert "changed: rgb-1.stop_epoch from 300 to 250" in said
+    assert "250 of 500" in said
+    assert "█" in said
+    assert "9,537 videos" in said
+    assert "key_momentum" not in said  # which means nothing to ViCC
+
+
+def test_the_cost_of_a_recipe_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    """400 videos: 2 steps of 192 an epoch in single-stream stages, 4 of 96 across streams."""
+    document, _ = succeed(
+        capsys, "recipes", "show", "vicc_ucf101", "--videos", 400, "--clips-per-second", 10, "--gpus", 2
+    )
+    rgb_1, *_, flow_2 = document["cost"]["stages"]
+    assert (rgb_1["steps"], rgb_1["schedule_steps"]) == (600, 1000)
+    assert (rgb_1["clips_with_gradient"], rgb_1["clips_without_gradient"]) == (600 * 192, 600 * 192)
+    assert rgb_1["gpu_hours"] == pytest.approx(600 * 192 * (1 + 1 / 3) / 10 / 3600)
+    assert (flow_2["clips_with_gradient"], flow_2["clips_without_gradient"]) == (400 * 96, 400 * 96 * 3)
+    assert document["cost"]["hours"] == pytest.approx(document["cost"]["gpu_hours"] / 2)
+    assert document["learning_rate"]["rgb-1"][0] == [0.0, 0.6]
+    assert document["learning_rate"]["rgb-1"][-1][0] == pytest.approx(499.5)
+
+
+def test_small_views_cost_by_their_pixels() -> None:
+    from vicc.cli.recipes import stage_cost
+    from vicc.training.schedule import stage_length
+    from vicc.training.stage import Stage
+
+    stage = Stage("rgb-1", "single_stream", "rgb", size=128, small_views="4x64", batch_size=10, steps=36)
+    cost = stage_cost(stage, stage_length(stage, 100), clips_per_second=1)
+    assert cost.clips_with_gradient == 36 * 10 * 6
+    assert cost.gpu_hours == pytest.approx(36 * 10 * (2 + 4 / 4) / 3600)
+
+
+@pytest.mark.parametrize(("name", "ending"), [("vicc_ucf101", "png"), ("coclr_ucf101", "svg"), ("demo", "svg")])
+def test_the_learning_rate_is_drawn(name: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"plot.{ending}"
+    succeed(capsys, "recipes", "show", name, "--plot", path)
+    head = path.read_bytes()[:400]
+    assert head.startswith(b"\x89PNG") if ending == "png" else b"<svg" in head or b"<?xml" in head
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nothing"], "recipes show"),
+        (["show"], "name of a recipe"),
+        (["show", "nothing"], "There is no recipe 'nothing'"),
+        (["show", "demo", "--set", "rgb-1.colour=3"], "no field colour"),
+        (["show", "demo", "--videos", "0"], "--videos 0"),
+        (["show", "demo", "--gpus", "0"], "--gpus 0"),
+        (["show", "demo", "--clips-per-second", "nan"], "--clips-per-second nan"),
+        (["show", "demo", "--plot", "curve.doc"], "--plot curve.doc"),
+        (["show", "demo", "--plot", "missing/curve.png"], "missing/curve.png"),
+        (["--plot", "curve.png"], "--plot"),
+        (["show", "vicc_ucf101", "--set", "all.epochs=2"], "stop_epoch=300"),
+    ],
+    ids=str,
+)
+def test_mistakes_in_asking_for_a_recipe(
+    arguments: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named in refuse(capsys, "recipes", *arguments)
+
+
+def test_views_are_recorded_in_the_run_and_counted_in_the_plan(
+    pretrain_words: Callable[..., list[object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, _ = succeed(capsys, *pretrain_words("all.steps=1", "all.size=24"), "--views", "2x32+2x16+1x12")
+    assert [stage["steps"] for stage in document["stages"]] == [1] * 4
+    recorded = json.loads((tmp_path / "run" / "recipe.json").read_text())["recipe"]["stages"]
+    # A change of --set comes after --views.
+    assert {(stage["size"], stage["small_views"]) for stage in recorded} == {(24, "2x16+1x12")}
+    assert "small_views was" in refuse(capsys, *pretrain_words("all.steps=1", "all.size=24"), "--views", "2x32")
+
+
+@pytest.mark.parametrize("views", ["3x128", "2x", "2", "128", "2x128+", "+4x96", "2x128+4y96", "2x128+4x128", "two"])
+def test_views_that_cannot_be_understood(
+    views: str, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refuse(capsys, "pretrain", "--store", store_path, "--run", tmp_path / "run", f"--views={views}")
+    assert "COUNTxPIXELS" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_counts_clips_and_tells_steps_from_the_schedule(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = ["pretrain", "--store", str(store_path), "--run", str(tmp_path / "run"), "--dry-run"]
+    assert main([*arguments, "--recipe", "coclr_ucf101", "--set", "rgb-1.stop_epoch=200"]) == 0
+    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("│")}
+    # The store has 12 training videos: one batch of them an epoch.
+    assert "12 x 2" in rows["rgb-1"]
+    assert "0 of 200" in rows["rgb-1"]
+    assert "300 steps, step" in rows["rgb-1"]
+    assert "12 x 3" in rows["rgb-2"]

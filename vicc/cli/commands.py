@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from vicc.configs import (
     DemoConfig,
@@ -84,7 +84,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
     from vicc.training.engine import Stopped
     from vicc.training.pretrain import pretrain as run
 
-    recipe = create_recipe(config.recipe, changes=config.set)
+    recipe = create_recipe(config.recipe, views=config.views, changes=config.set)
     try:
         stages = run(recipe, config)
     except Stopped:
@@ -92,15 +92,16 @@ def pretrain(config: PretrainConfig) -> Outcome:
     document = {"run": str(config.run), "recipe": recipe.name, "stages": [asdict(stage) for stage in stages]}
 
     def show() -> None:
-        table = Table("stage", "method", "from", "teacher", "videos x clips a step", "steps", "state")
+        table = Table("stage", "method", "from", "teacher", "videos x clips a step", "steps", "schedule", "state")
         for stage, summary in zip(recipe.stages, stages, strict=True):
             table.add_row(
                 stage.name,
                 stage.method,
                 stage.start_from or "random weights",
                 stage.teacher or "-",
-                f"{summary.batch_size} x {4 if stage.teacher else 2}",
+                f"{summary.batch_size} x {sum(stage.clips_encoded)}",
                 f"{summary.steps} of {summary.total_steps}",
+                f"{summary.schedule_steps} steps, {stage.schedule}",
                 "finished" if summary.finished else "planned" if config.dry_run else "not finished",
             )
         Console().print(table)
@@ -137,31 +138,9 @@ def report(config: ReportConfig) -> Outcome:
 
 
 def recipes(config: RecipesConfig) -> Outcome:
-    from vicc.recipes import RECIPES, create_recipe
+    from vicc.cli.recipes import list_recipes, show_recipe
 
-    if config.name is None:
-        described = {name: build().description for name, build in RECIPES.items()}
-
-        def show_all() -> None:
-            table = Table("recipe", "what for")
-            for name, description in described.items():
-                table.add_row(name, description)
-            Console().print(table)
-
-        return Outcome(described, show_all)
-    recipe = create_recipe(config.name).to_json()
-
-    def show() -> None:
-        stages = recipe["stages"]
-        table = Table(Column(recipe["name"], no_wrap=True), *(stage["name"] for stage in stages))
-        for name in stages[0]:
-            if name not in ("name", "augmentation"):
-                table.add_row(name, *(_value(stage[name]) for stage in stages))
-        for name in stages[0]["augmentation"]:
-            table.add_row(f"augmentation.{name}", *(_value(stage["augmentation"][name]) for stage in stages))
-        Console().print(table)
-
-    return Outcome(recipe, show)
+    return list_recipes() if config.name is None else show_recipe(config.name, config)
 
 
 def demo(config: DemoConfig) -> Outcome:
@@ -176,10 +155,6 @@ def _reasons(title: str, entries: list[tuple[str, str]]) -> None:
         for name, reason in entries:
             table.add_row(escape(name), escape(reason))
         Console().print(table)
-
-
-def _value(value: Any) -> str:
-    return ", ".join(f"{part:g}" for part in value) if isinstance(value, list) else "-" if value is None else str(value)
 
 
 def _print(line: str) -> None:
