@@ -1,6 +1,7 @@
 """A run that was stopped after any step and resumed ends bit-equal to one that ran straight through."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +31,11 @@ def same(left: object, right: object) -> bool:
     return left == right
 
 
-def results(run: Path) -> dict[str, object]:
+def results(run: Path, names: Sequence[str] = STAGES) -> dict[str, object]:
     """All that a run leaves behind, but for how long steps took."""
-    timeless = {name: [{**row, "seconds": 0, "waited": 0} for row in read_log(run / name)] for name in STAGES}
-    weights = {name: (run / name / "encoder" / "model.safetensors").read_bytes() for name in STAGES}
-    return {"logs": timeless, "weights": weights, **{n: load_checkpoint(run / n / "checkpoint.pt") for n in STAGES}}
+    timeless = {name: [{**row, "seconds": 0, "waited": 0} for row in read_log(run / name)] for name in names}
+    weights = {name: (run / name / "encoder" / "model.safetensors").read_bytes() for name in names}
+    return {"logs": timeless, "weights": weights, **{n: load_checkpoint(run / n / "checkpoint.pt") for n in names}}
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,50 @@ def test_stopped_and_resumed_equals_straight_in_bf16(tiny_recipe: Recipe, store_
     straight, stopped = results(tmp_path / "straight"), results(tmp_path / "stopped")
     for key in straight:
         assert same(stopped[key], straight[key]), key
+
+
+def test_stopped_and_resumed_equals_straight_with_adam_in_steps_and_an_early_end(
+    recipe_with_queue: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    """12 videos in batches of 4: the schedule has 12 steps, the stage ends after 6, the rate falls at step 3."""
+    stage = replace(
+        recipe_with_queue.stages[0],
+        optimizer="adam",
+        schedule="step",
+        warmup_steps=0,
+        steps=None,
+        epochs=4,
+        stop_epoch=2,
+        milestones=(1, 3),
+        learning_rate=1e-3,
+    )
+    recipe = replace(recipe_with_queue, stages=(stage,))
+    (summary,) = pretrain(recipe, PretrainConfig(store=store_path, run=tmp_path / "straight"))
+    assert (summary.steps, summary.total_steps, summary.schedule_steps) == (6, 6, 12)
+    config = PretrainConfig(store=store_path, run=tmp_path / "stopped")
+    for stop_at in (2, 5):
+        with pytest.raises(Stopped):
+            pretrain(recipe, config, should_stop=lambda stage, step, s=stop_at: step == s)
+        torch.manual_seed(999)
+    pretrain(recipe, config)
+    straight = results(tmp_path / "straight", ["rgb-1"])
+    assert same(results(tmp_path / "stopped", ["rgb-1"]), straight)
+    rates = [row["learning_rate"] for row in straight["logs"]["rgb-1"]]  # type: ignore[index]
+    assert rates == pytest.approx([1e-3] * 3 + [1e-4] * 3)
+
+
+def test_an_early_end_is_a_point_on_the_way_of_the_whole(tiny_recipe: Recipe, store_path: Path, tmp_path: Path) -> None:
+    """What the next stage takes after 2 of 3 epochs is what the whole run has there."""
+    recipe = replace(tiny_recipe, stages=tiny_recipe.stages[:1])
+    early = recipe.with_changes(["rgb-1.epochs=3", "rgb-1.stop_epoch=2"])
+    whole = recipe.with_changes(["rgb-1.epochs=3"])
+    pretrain(early, PretrainConfig(store=store_path, run=tmp_path / "early"))
+    with pytest.raises(Stopped):
+        pretrain(
+            whole, PretrainConfig(store=store_path, run=tmp_path / "whole"), should_stop=lambda stage, step: step == 6
+        )
+    assert not (tmp_path / "whole" / "rgb-1" / "encoder").exists()
+    states = [load_checkpoint(tmp_path / name / "rgb-1" / "checkpoint.pt") for name in ("early", "whole")]
+    assert states[0]["step"] == 6
+    assert same(*({key: value for key, value in state.items() if key != "stage"} for state in states))
+    assert (tmp_path / "early" / "rgb-1" / "encoder" / "config.json").exists()
