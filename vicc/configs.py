@@ -199,9 +199,9 @@ class RecipesConfig:
     """Changes to the recipe, as for `vicc pretrain`, each STAGE.FIELD=VALUE."""
     videos: int | None = None
     """Training videos. Default: those of the data the recipe was made for, else of UCF101."""
-    clips_per_second: float = 400.0
-    """Clips that one GPU trains on in a second, for the hours. The default is a round number, not a measurement: take
-    what `log.jsonl` of your own run says."""
+    clips_per_second: float = 7.0
+    """Clips that one GPU trains on in a second, for the hours. Default: what the published jobs come to (S3D, up to 38
+    hours on four GPUs of 24 GB). Newer GPUs do many times that: see `seconds` in log.jsonl of your own run."""
     gpus: int = 4
     """GPUs that share the work, for the hours."""
     plot: Path | None = None

@@ -698,6 +698,6 @@ def test_the_plan_counts_clips_and_tells_steps_from_the_schedule(
     rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("│")}
     # The store has 12 training videos: one batch of them an epoch.
     assert "12 x 2" in rows["rgb-1"]
-    assert "0 of 200" in rows["rgb-1"]
-    assert "300 steps, step" in rows["rgb-1"]
+    assert "0 of 200 (schedule 300)" in rows["rgb-1"]
     assert "12 x 3" in rows["rgb-2"]
+    assert "0 of 100 " in rows["rgb-2"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from vicc.configs import (
     DemoConfig,
@@ -92,16 +92,17 @@ def pretrain(config: PretrainConfig) -> Outcome:
     document = {"run": str(config.run), "recipe": recipe.name, "stages": [asdict(stage) for stage in stages]}
 
     def show() -> None:
-        table = Table("stage", "method", "from", "teacher", "videos x clips a step", "steps", "schedule", "state")
+        titles = ("stage", "method", "from", "teacher", "videos x clips a step", "steps", "state")
+        table = Table(*(Column(title, overflow="fold") for title in titles))
         for stage, summary in zip(recipe.stages, stages, strict=True):
+            early = summary.schedule_steps != summary.total_steps
             table.add_row(
                 stage.name,
                 stage.method,
                 stage.start_from or "random weights",
                 stage.teacher or "-",
                 f"{summary.batch_size} x {sum(stage.clips_encoded)}",
-                f"{summary.steps} of {summary.total_steps}",
-                f"{summary.schedule_steps} steps, {stage.schedule}",
+                f"{summary.steps} of {summary.total_steps}" + early * f" (schedule {summary.schedule_steps})",
                 "finished" if summary.finished else "planned" if config.dry_run else "not finished",
             )
         Console().print(table)

@@ -61,7 +61,7 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
     lengths = {stage.name: stage_length(stage, videos) for stage in recipe.stages}
     curves = {stage.name: learning_rate_curve(stage, lengths[stage.name]) for stage in recipe.stages}
     costs = [stage_cost(stage, lengths[stage.name], config.clips_per_second) for stage in recipe.stages]
-    gpu_hours = sum(cost.gpu_hours for cost in costs)
+    gpu_hours = total_cost(costs).gpu_hours
     document = {
         "recipe": recipe.to_json(),
         "changes": changes,
@@ -87,7 +87,7 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
             line = f"changed: {change['stage']}.{change['field']} from {_text(change['from'])} to {_text(change['to'])}"
             console.print(line, markup=False, highlight=False)
         console.print(_learning_rate_table(recipe, lengths, curves))
-        console.print(_cost_table(costs, gpu_hours, config, videos, guessed=known is None))
+        console.print(_cost_table(costs, config, videos, guessed=known is None))
         if config.plot is not None:
             console.print(f"plot: {config.plot}", markup=False, highlight=False, soft_wrap=True)
 
@@ -106,6 +106,18 @@ def stage_cost(stage: Stage, length: StageLength, clips_per_second: float) -> St
     seconds = samples * (with_gradient - small + without * _COST_WITHOUT_GRADIENT) / clips_per_second
     return StageCost(
         stage.name, length.steps, length.schedule_steps, samples * with_gradient, samples * without, seconds / 3600
+    )
+
+
+def total_cost(costs: list[StageCost]) -> StageCost:
+    """All stages together."""
+    return StageCost(
+        "all",
+        sum(cost.steps for cost in costs),
+        sum(cost.schedule_steps for cost in costs),
+        sum(cost.clips_with_gradient for cost in costs),
+        sum(cost.clips_without_gradient for cost in costs),
+        sum(cost.gpu_hours for cost in costs),
     )
 
 
@@ -267,36 +279,35 @@ def _learning_rate_table(
     return table
 
 
-def _cost_table(
-    costs: list[StageCost], gpu_hours: float, config: RecipesConfig, videos: int, *, guessed: bool
-) -> Table:
-    gpus = "1 GPU" if config.gpus == 1 else f"{config.gpus} GPUs"
-    titles = ("steps", "clips with gradient", "without", "GPU-hours", f"hours on {gpus}")
-    table = Table(
-        Column("", no_wrap=True),
-        *(Column(title, justify="right") for title in titles),
-        caption=f"{videos:,} videos{' as in UCF101 (--videos)' if guessed else ''}; a GPU that trains on "
-        f"{config.clips_per_second:g} clips/s (--clips-per-second), clips without gradient counting a third",
-    )
-    for cost in costs:
-        table.add_row(
+def _cost_table(costs: list[StageCost], config: RecipesConfig, videos: int, *, guessed: bool) -> Table:
+    cells = [
+        (
             cost.stage,
             f"{cost.steps:,}",
             f"{cost.clips_with_gradient:,}",
             f"{cost.clips_without_gradient:,}",
-            f"{cost.gpu_hours:.3g}",
-            f"{cost.gpu_hours / config.gpus:.3g}",
+            _hours(cost.gpu_hours),
+            _hours(cost.gpu_hours / config.gpus),
         )
-    table.add_section()
-    table.add_row(
-        "all",
-        f"{sum(cost.steps for cost in costs):,}",
-        f"{sum(cost.clips_with_gradient for cost in costs):,}",
-        f"{sum(cost.clips_without_gradient for cost in costs):,}",
-        f"{gpu_hours:.3g}",
-        f"{gpu_hours / config.gpus:.3g}",
+        for cost in [*costs, total_cost(costs)]
+    ]
+    titles = ("", "steps", "clips with gradient", "without", "GPU-hours", "hours")
+    table = Table(
+        *(
+            Column(title, justify="right" if title else "left", min_width=max(map(len, column)))
+            for title, column in zip(titles, zip(*cells, strict=True), strict=True)
+        ),
+        caption=f"{videos:,} videos{' as in UCF101 (--videos)' if guessed else ''}; {config.gpus} "
+        f"GPU{'s' * (config.gpus > 1)} (--gpus) that train on {config.clips_per_second:g} clips/s each "
+        "(--clips-per-second), a clip without gradient counting a third",
     )
+    for number, line in enumerate(cells):
+        table.add_row(*line, end_section=number == len(costs) - 1)
     return table
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def _text(value: Any) -> str:
