@@ -15,8 +15,15 @@ from hypothesis import strategies as st
 from vicc.batch import Batch
 from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader, collate, load_view, sample_rng
 from vicc.data.store import Store
+from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.transforms.augmentation import Augmentation, center_view, draw_view
+from vicc.evaluation.features import extract_features
+from vicc.methods.cross_stream import CrossStream
+from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.training.build import build_dataset, encoder_config
+from vicc.training.stage import Stage
+from vicc.transforms.augmentation import PRESETS, Augmentation, center_view, draw_view
+from vicc.transforms.flow_form import FlowForm
 from vicc.video.flow import create_flow, dequantize_flow
 
 PLAIN = Augmentation(crop_area=(1, 1), crop_ratio=(1.2, 1.2), flip=0, jitter=0, grey=0, blur=0)
@@ -204,6 +211,220 @@ def test_collating_keeps_every_sample_in_its_row(store: Store) -> None:
     for row, sample in enumerate(samples):
         for stream, clip in sample.clips.items():
             np.testing.assert_array_equal(batch.clips[stream][row].permute(0, 2, 3, 4, 1).numpy(), clip)
+
+
+# --- labels, recordings ----------------------------------------------------------------------------------------------
+
+
+def test_labels_are_numbered_in_the_order_of_their_names(store: Store) -> None:
+    batch = collate([make_dataset(store)[0, place] for place in range(len(store.videos))])
+    assert batch.label is not None
+    assert batch.label.dtype == torch.int64
+    names = sorted({str(video.label) for video in store.videos})
+    assert [names[number] for number in batch.label] == [video.label for video in store.videos]
+
+
+def test_one_video_without_a_label_and_no_video_has_a_number(store: Store) -> None:
+    videos = [*store.videos[:3], dataclasses.replace(store.videos[3], label=None)]
+    assert collate([make_dataset(store, videos=videos)[0, place] for place in (0, 1)]).label is None
+
+
+def test_videos_of_one_group_share_a_source_and_every_other_is_its_own(store: Store) -> None:
+    first, second, third, fourth, fifth = store.videos[:5]
+    videos = [
+        dataclasses.replace(first, group="b"),
+        second,
+        dataclasses.replace(third, group="b"),
+        dataclasses.replace(fourth, group="a"),
+        # A group that is called as another video is: still not that video.
+        dataclasses.replace(fifth, group=second.id),
+    ]
+    batch = collate([make_dataset(store, videos=videos)[0, place] for place in range(5)])
+    assert batch.source is not None
+    assert batch.source.dtype == torch.int64
+    numbers = batch.source.tolist()
+    assert numbers[0] == numbers[2]
+    assert len(set(numbers)) == 4
+
+
+# --- same clip, small views ------------------------------------------------------------------------------------------
+
+
+def moments(frames: np.ndarray) -> list[int]:
+    """Which moment each view shows, for videos whose every frame has one colour of its own."""
+    return [int(view[0, 0, 0, 0]) for view in frames]
+
+
+class _Numbered:
+    """A store whose frames show their own number, and which counts how often it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self.settings = store.settings
+        self.videos = store.videos
+        self.reads = 0
+
+    def frames(self, video_id: str, stream: str, numbers: list[int]) -> np.ndarray:
+        self.reads += 1
+        channels = 3 if stream == "rgb" else 2
+        return np.tile(np.array(numbers, np.uint8)[:, None, None, None], (1, 40, 48, channels))
+
+
+@pytest.mark.parametrize("streams", [("rgb",), ("rgb", "flow")])
+def test_views_of_one_clip_show_the_same_moment_and_it_is_read_once(store: Store, streams: Any) -> None:
+    plain = dataclasses.replace(PLAIN, same_clip=0.5)
+    numbered = _Numbered(store)
+    dataset = make_dataset(numbered, streams=streams, augmentation=plain)  # type: ignore[arg-type]
+    same_moment = 0
+    for epoch in range(20):
+        for place in range(len(dataset)):
+            before = numbered.reads
+            first, second = moments(dataset[epoch, place].clips["flow" if "flow" in streams else "rgb"])
+            once = numbered.reads - before == len(streams)
+            assert first == second or not once
+            same_moment += once
+    assert abs(same_moment / 360 - 0.5) < 0.08
+
+
+def test_views_of_one_clip_have_crops_of_their_own_and_the_choice_is_the_samples_alone(store: Store) -> None:
+    options: dict[str, Any] = {"augmentation": dataclasses.replace(PRESETS["published"], same_clip=1.0)}
+    options["flow_form"] = FlowForm("128vu")
+    clips = make_dataset(store, **options)[0, 0].clips
+    assert not np.array_equal(clips["rgb"][0], clips["rgb"][1])
+    assert same(
+        make_dataset(store, videos=store.videos[2:], **options)[0, 0].clips, make_dataset(store, **options)[0, 2].clips
+    )
+
+
+def test_whether_views_share_a_clip_says_nothing_of_their_crops(store: Store) -> None:
+    dataset = make_dataset(store, augmentation=Augmentation(same_clip=0.5))
+    areas: dict[bool, list[int]] = {True: [], False: []}
+    for epoch in range(400):
+        ((first, second),) = dataset._draw(store.videos[0], epoch)
+        areas[first.moment == second.moment].append(first.draw.height * first.draw.width)
+    same_clip, apart = (np.mean(values) / (40 * 48) for values in areas.values())
+    assert abs(same_clip - apart) < 0.07  # three standard deviations
+
+
+SMALL: dict[str, Any] = {"small_views": ((3, 16), (1, 10)), "small_streams": ("rgb",)}
+
+
+def test_small_views_come_in_their_groups_and_streams(store: Store) -> None:
+    batch = collate([make_dataset(store, **SMALL)[0, place] for place in (0, 1)])
+    assert [{stream: clips.shape for stream, clips in group.items()} for group in batch.small_clips] == [
+        {"rgb": (2, 3, 3, 6, 16, 16)},
+        {"rgb": (2, 1, 3, 6, 10, 10)},
+    ]
+    assert batch.small_clips[0]["rgb"][0].is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_small_views_leave_the_full_ones_as_they_are(store: Store) -> None:
+    assert same(make_dataset(store, **SMALL)[2, 3].clips, make_dataset(store)[2, 3].clips)
+
+
+def test_small_views_take_the_moments_of_the_full_ones_in_turn(store: Store) -> None:
+    weak = Augmentation(strong=0)
+    dataset = make_dataset(_Numbered(store), augmentation=weak, **SMALL)  # type: ignore[arg-type]
+    for place in range(6):
+        sample = dataset[0, place]
+        first, second = moments(sample.clips["rgb"])
+        shown = [moments(group["rgb"]) for group in sample.small_clips]
+        assert shown == [[first, second, first], [second]]
+
+
+def test_small_views_cut_small_parts_out(store: Store) -> None:
+    dataset = make_dataset(store, augmentation=dataclasses.replace(PLAIN, small_crop_area=(0.05, 0.1)), **SMALL)
+    ramp = np.broadcast_to(np.linspace(0, 255, 48).astype(np.uint8)[:, None], (6, 40, 48, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "frames", lambda *_: ramp)
+        sample = dataset[0, 0]
+    assert np.ptp(sample.clips["rgb"]) > 240
+    assert all(np.ptp(view) < 255 / 2 for group in sample.small_clips for view in group["rgb"])
+
+
+def test_small_views_are_all_different(store: Store) -> None:
+    (views, _) = (group["rgb"] for group in make_dataset(store, **SMALL)[0, 0].small_clips)
+    assert len({view.tobytes() for view in views}) == 3
+
+
+def test_published_batches_with_small_views_are_the_same_with_no_and_with_two_workers(store: Store) -> None:
+    options: dict[str, Any] = {"augmentation": PRESETS["published"], "flow_form": FlowForm("128vu", 20, 240), **SMALL}
+    alone, helped = (loaded(store, workers=workers, **options) for workers in (0, 2))
+    for first, second in zip(alone, helped, strict=True):
+        assert equal(first, second)
+        for ours, theirs in zip(first.small_clips, second.small_clips, strict=True):
+            assert torch.equal(ours["rgb"], theirs["rgb"])
+        assert torch.equal(first.label, second.label)  # type: ignore[arg-type]
+
+
+# --- the form of flow ------------------------------------------------------------------------------------------------
+
+
+def test_flow_is_loaded_in_the_form_of_its_encoder_counted_in_the_pixels_it_asks_for(store: Store) -> None:
+    """The tiny videos are 40 pixels high and move by two: in pixels of 240 that is twelve."""
+    form = FlowForm("128vu", 20.0, 240)
+    clips = make_dataset(store, augmentation=PLAIN, flow_form=form)[0, 0].clips["flow"]
+    assert clips.shape == (2, 6, 24, 24, 3)
+    assert (clips[..., 0] == 128).all()
+    assert store.videos[0].label == "left"
+    u, v = ((np.median(clips[..., channel]) - 127.5) / 127.5 * 20 for channel in (2, 1))
+    assert abs(u + 12) < 1.5
+    assert abs(v) < 1
+
+
+def test_centring_comes_before_the_form(store: Store) -> None:
+    centred = dataclasses.replace(PLAIN, flow_center=True)
+    clips = make_dataset(store, augmentation=centred, flow_form=FlowForm("128vu", 20.0, 240))[0, 0].clips["flow"]
+    assert (np.median(clips, axis=(1, 2, 3)) == 128).all()
+
+
+def test_the_strong_view_of_published_flow_has_its_colours_changed_and_the_weak_one_has_not(store: Store) -> None:
+    """The first channel is 128 everywhere until colours change."""
+    bright = dataclasses.replace(PRESETS["published"], same_clip=1.0, jitter=1, grey=0, contrast=0, saturation=0, hue=0)
+    dataset = make_dataset(store, augmentation=bright, flow_form=FlowForm("128vu"))
+    for place in range(6):
+        levels = dataset[0, place].clips["flow"][..., 0].mean(axis=(1, 2, 3))
+        assert sorted(levels == 128) == [False, True]
+
+
+def test_colours_for_flow_that_is_no_image_are_refused(store: Store) -> None:
+    with pytest.raises(ViccError, match=r"flow_as_image .* flow_channels=128vu"):
+        make_dataset(store, augmentation=PRESETS["published"])
+    make_dataset(store, augmentation=PRESETS["published"], streams=("rgb",))
+
+
+@pytest.mark.parametrize(("stream", "teacher"), [("rgb", "flow"), ("flow", "rgb")])
+def test_a_stage_loads_flow_as_whichever_encoder_sees_it_and_small_views_for_the_trained_one(
+    store: Store, stream: Any, teacher: Any
+) -> None:
+    stage = Stage(
+        "rgb-2", "cross_stream", stream, teacher="flow-1", backbone="s3d-demo", steps=1, size=32, clip_frames=8,
+        small_views="2x16", flow_channels="128vu", flow_short_side=240, num_prototypes=(5,),
+        augmentation=PRESETS["published"],
+    )  # fmt: skip
+    config = encoder_config(stage, store)
+    task = CrossStream(Encoder(config), Encoder(dataclasses.replace(config, stream=teacher)), num_prototypes=5)
+    dataset = build_dataset(stage, task, store, store.videos, seed=0)
+    assert dataset.flow_form == FlowForm("128vu", 20.0, 240)
+    batch = collate([dataset[0, place] for place in (0, 1, 2)])
+    assert {name: clips.shape[:3] for name, clips in batch.clips.items()} == {"rgb": (3, 2, 3), "flow": (3, 2, 3)}
+    assert [list(group) for group in batch.small_clips] == [[stream]]
+    assert torch.isfinite(task(batch, 0)["loss"])
+
+
+def test_evaluation_feeds_an_encoder_the_same_flow_as_training(store: Store) -> None:
+    """Features of a video of one window are those of the clip that a dataset without randomness gives."""
+    config = EncoderConfig(
+        "flow", backbone="s3d-demo", clip_frames=23, size=32, flow_channels="128vu", flow_short_side=240
+    )
+    encoder = Encoder(config).eval()
+    whole = dataclasses.replace(PLAIN, crop_area=(1, 1), crop_ratio=(1.2, 1.2))
+    dataset = make_dataset(
+        store, streams=("flow",), size=32, clip_frames=23, num_views=1, augmentation=whole, flow_form=config.flow_form
+    )
+    with torch.no_grad():
+        expected = encoder.features(collate([dataset[0, 0]]).clips["flow"][:, 0])
+    ours = extract_features(encoder, store, store.videos[:1], precision=choose_precision("fp32", torch.device("cpu")))
+    torch.testing.assert_close(ours, torch.nn.functional.normalize(expected, dim=1), atol=1e-5, rtol=1e-4)
 
 
 # --- EpochBatches ----------------------------------------------------------------------------------------------------

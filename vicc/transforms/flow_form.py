@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from vicc.batch import FlowChannels
@@ -45,12 +46,18 @@ class FlowForm:
         """
         factor = 1.0 if self.short_side is None else self.short_side / short_side
         if self.channels == "uv":
-            return stored if factor * bound == self.bound else self._table(factor * bound, 127, 128)[stored]
+            return stored if factor * bound == self.bound else _look_up(stored, self._table(factor * bound, 127, 128))
+        values = _look_up(stored, self._table(factor * bound, 127.5, 127.5))
         image = np.full((*stored.shape[:-1], 3), 128, np.uint8)
-        image[..., :0:-1] = self._table(factor * bound, 127.5, 127.5)[stored]
+        image[..., 1], image[..., 2] = values[..., 1], values[..., 0]
         return image
 
     def _table(self, largest: float, steps: float, zero: float) -> np.ndarray:
         """What each stored value becomes, uint8 (256,); `largest` is the flow of the stored value 255."""
         share = (np.arange(256) - 128.0) / 127 * (largest / self.bound)
         return np.rint(zero + steps * np.clip(share, -1, 1)).astype(np.uint8)
+
+
+def _look_up(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    # A tenth of the time of table[values].
+    return cv2.LUT(values.reshape(len(values), -1), table).reshape(values.shape)
