@@ -27,6 +27,7 @@ ORDER = (
     ("evaluation",),
     ("search",),
     ("recipes",),
+    ("parity",),
     ("cli",),
     ("__init__", "__main__"),
 )

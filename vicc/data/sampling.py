@@ -2,7 +2,7 @@
 
 A clip of T frames at a stride s spans (T - 1) s + 1 frames. Frame numbers address both streams: flow frame i is the
 motion from RGB frame i to i + 1, so a video of n frames offers n - 1 numbers that exist in both. A video that is too
-short is padded on the left with its first frame, as published.
+short is padded on the left with its first frame. Padding and windows are the published ones, number for number.
 """
 
 from typing import Literal
@@ -13,16 +13,17 @@ ViewDistance = Literal["any", "far"]
 
 
 def clip_numbers(start: int, *, available: int, clip_frames: int, stride: int = 1) -> np.ndarray:
-    """Frame numbers (T,) of the clip that starts at `start`; with fewer than a span available, the whole video padded.
+    """Frame numbers (T,) of the clip that starts at `start`; if the video ends before it, what there is, padded.
 
     >>> clip_numbers(2, available=9, clip_frames=4).tolist()
     [2, 3, 4, 5]
     >>> clip_numbers(0, available=2, clip_frames=4).tolist()
     [0, 0, 0, 1]
+    >>> clip_numbers(1, available=6, clip_frames=4, stride=2).tolist()
+    [0, 1, 3, 5]
     """
-    numbers = start + stride * np.arange(clip_frames)
-    missing = (clip_frames - 1) * stride + 1 - available
-    return np.maximum(numbers - missing, 0) if missing > 0 else numbers
+    numbers = np.arange(start, available, stride)[:clip_frames]
+    return np.pad(numbers, (clip_frames - len(numbers), 0))
 
 
 def random_clips(
@@ -41,7 +42,9 @@ def random_clips(
         distance: "any" draws every start alike (published). "far" draws the starts of the views, in random order, each
             from its own part of the video: first and last third for two views, so that they show different moments.
     """
-    last = max(0, available - ((clip_frames - 1) * stride + 1))
+    last = available - ((clip_frames - 1) * stride + 1)
+    if last < 0:
+        last = stride - 1  # too short: every phase of the stride is a clip of its own
     if distance == "far" and num_views > 1:
         # View v of V starts within a third of the range around its own anchor, the anchors spread from first to last.
         width = last / 3
@@ -55,8 +58,11 @@ def random_clips(
 
 
 def sliding_windows(available: int, *, clip_frames: int, stride: int, step: int) -> np.ndarray:
-    """Frame numbers (W, T) of windows that start every `step` frames; one padded window for a short video."""
-    last = max(0, available - ((clip_frames - 1) * stride + 1))
+    """Frame numbers (W, T) of windows that start every `step` frames; one padded window for a short video.
+
+    A window counts `clip_frames * stride` frames, those behind its last one included (published).
+    """
+    last = max(0, available - clip_frames * stride)
     return np.stack(
         [
             clip_numbers(start, available=available, clip_frames=clip_frames, stride=stride)

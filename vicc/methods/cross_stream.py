@@ -29,8 +29,7 @@ class CrossStream(SingleStream):
         self.train()
 
     def embed(self, batch: Batch) -> list[torch.Tensor]:
-        clips = batch.clips[self.teacher.config.stream]
+        full = self.embed_full(batch)
         with torch.no_grad():
-            taught = self.teacher(clips.flatten(0, 1)).unflatten(0, clips.shape[:2]).unbind(1)
-        full, small = self.embed_full(batch), self.embed_small(batch)
-        return [*full, *reversed(taught), *small]
+            taught = [self.teacher(clips) for clips in reversed(batch.clips[self.teacher.config.stream].unbind(1))]
+        return [*full, *taught, *self.embed_small(batch)]

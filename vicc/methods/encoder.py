@@ -3,13 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from vicc.backbones import create_backbone
 from vicc.batch import FlowChannels, Stream
+from vicc.data.sampling import clip_numbers
+from vicc.errors import ViccError
+from vicc.transforms.augmentation import apply_to_flow, apply_to_rgb, center_view
 from vicc.transforms.flow_form import FlowForm
+from vicc.video.flow import quantize_flow
 
 # On the scale of uint8: ImageNet's channel means and deviations for RGB, as published.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -24,7 +29,8 @@ class EncoderConfig:
     Attributes:
         stream: what it sees: "rgb" (3 channels) or "flow" (2: u, v).
         backbone: a name that `create_backbone` knows.
-        embedding_dim: D of the paper.
+        embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a classifier's: its embedding
+            is the pooled feature.
         clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
         flow_center: whether each frame's median flow is taken out before it sees the clip.
         flow_std: what flow is divided by, in steps of the stored form.
@@ -82,14 +88,52 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
         self.backbone = create_backbone(config.backbone, in_channels=config.in_channels)
         width = self.num_features
-        self.projection_head = nn.Sequential(
-            nn.Conv3d(width, width, 1), nn.ReLU(inplace=True), nn.Conv3d(width, config.embedding_dim, 1)
-        )
+        self.projection_head = nn.Sequential()
+        if config.embedding_dim:
+            self.projection_head = nn.Sequential(
+                nn.Conv3d(width, width, 1), nn.ReLU(inplace=True), nn.Conv3d(width, config.embedding_dim, 1)
+            )
 
     @property
     def num_features(self) -> int:
         """Channels of the backbone's output."""
         return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+    def preprocess(self, frames: np.ndarray) -> torch.Tensor:
+        """Frames of one video to the clip that this encoder takes, uint8 (1, C, clip_frames, size, size).
+
+        It is the clip in the middle of the video (one that is too short is padded with its first frame), its largest
+        centred crop of a legal ratio, resized: what retrieval does with each of its windows.
+
+        Args:
+            frames: RGB uint8 (T, H, W, 3), or for a flow encoder the flow from each frame to the next in pixels, float
+                (T, H, W, 2), u before v, as `vicc.video.flow.create_flow` gives it.
+
+        Raises:
+            ViccError: frames of another kind, or none.
+        """
+        config = self.config
+        flow = config.stream == "flow"
+        kind = np.floating if flow else np.uint8
+        if frames.ndim != 4 or frames.shape[-1] != (2 if flow else 3) or not np.issubdtype(frames.dtype, kind):
+            expected = "flow in pixels, floating (T, H, W, 2)" if flow else "frames, uint8 (T, H, W, 3)"
+            raise ViccError(f"This {config.stream} encoder got {frames.dtype} {frames.shape}; expected {expected}.")
+        if not all(frames.shape):
+            raise ViccError(f"There is nothing to encode: the frames have shape {frames.shape}.")
+        available, height, width = frames.shape[:3]
+        first = max(0, available - (config.clip_frames - 1) * config.stride - 1) // 2
+        frames = frames[clip_numbers(first, available=available, clip_frames=config.clip_frames, stride=config.stride)]
+        draw = center_view(height=height, width=width)
+        if flow:
+            side = min(height, width)
+            # In these frames' pixels, so that the 256 steps of the stored form end where the encoder's flow does.
+            bound = config.flow_bound * (side / config.flow_short_side if config.flow_short_side else 1)
+            stored = quantize_flow(frames, bound=bound)
+            view = apply_to_flow(stored, draw, size=config.size, bound=bound, center=config.flow_center)
+            view = config.flow_form.convert(view, bound=bound, short_side=side)
+        else:
+            view = apply_to_rgb(frames, draw, size=config.size)
+        return torch.from_numpy(view).permute(3, 0, 1, 2)[None]
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to features (B, num_features, 1, 1, 1)."""

@@ -13,10 +13,10 @@ from vicc.methods.queue import KeyQueue
 from vicc.methods.task import Task
 
 
-def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+def any_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
     """Mean of -log of the softmax's share that falls on positives (Han et al., CoCLR, NeurIPS 2020, equation 2).
 
-    With one positive a row it is the cross-entropy of InfoNCE.
+    It is content when one positive is found; with one a row it is the cross-entropy of InfoNCE.
 
     Args:
         logits: (B, N), already divided by the temperature.
@@ -75,10 +75,14 @@ class InfoNCE(Task):
         with torch.no_grad():
             found = positives.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         return {
-            "loss": contrastive_loss(logits, positives),
+            "loss": self.loss(logits, positives),
             "positive_first": found,
             "positives": positives.sum(1).float().mean(),
         }
+
+    def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+        """How badly queries find their positives, from logits and positives (B, 1 + queue)."""
+        return any_positive_loss(logits, positives)
 
     def logits(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """(B, 1 + queue): each query with its own key, then with the queue."""

@@ -32,7 +32,7 @@ def swapped_prediction_loss(
 def assign_views(
     scores: Sequence[torch.Tensor],
     prototypes: Prototypes,
-    queue: EmbeddingQueue,
+    queue: EmbeddingQueue | None,
     *,
     views_for_assign: Sequence[int],
     epsilon: float,
@@ -45,7 +45,7 @@ def assign_views(
     assignments = {}
     for line, view in enumerate(views_for_assign):
         joint = scores[view].detach()
-        if queue.full(line):
+        if queue is not None and queue.full(line):
             joint = torch.cat((prototypes(queue.line(line)), joint))
         batch = scores[view].shape[0]
         assignments[view] = sinkhorn(joint, epsilon=epsilon, num_iterations=num_iterations)[-batch:]

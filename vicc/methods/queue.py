@@ -85,7 +85,9 @@ class KeyQueue:
         batch = len(next(iter(rows.values())))
         places = (self.next + torch.arange(batch)) % self.length
         for name, values in rows.items():
-            self.columns[name][places] = values.detach().to(self.columns[name])
+            column = self.columns[name]
+            # Not in place: the loss of this step was computed with these columns and is yet to be differentiated.
+            self.columns[name] = column.index_copy(0, places.to(column.device), values.detach().to(column))
         self.next = (self.next + batch) % self.length
 
     def state(self) -> dict[str, Any]:

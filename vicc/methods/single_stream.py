@@ -74,14 +74,14 @@ class SingleStream(Task):
 
     def embed_full(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) of each full view of the trained stream."""
+        # One pass a view, in order, as published: BatchNorm sees the views apart, the last one last.
         first, *others = batch.clips[self.encoder.config.stream].unbind(1)
-        # One pass a view, as published: BatchNorm sees the views apart.
+        embeddings = [self.encoder(first)]
         if self.views_with_gradient == "both":
-            return [self.encoder(first), *(self.encoder(view) for view in others)]
+            return [*embeddings, *(self.encoder(view) for view in others)]
         with torch.no_grad():
             encode = encode_shuffled if self.shuffled_batchnorm else Encoder.__call__
-            others = [encode(self.encoder, view) for view in others]
-        return [self.encoder(first), *others]
+            return [*embeddings, *(encode(self.encoder, view) for view in others)]
 
     def embed_small(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) of each small view of the trained stream; one pass for all views of one resolution."""
@@ -93,8 +93,9 @@ class SingleStream(Task):
 
     def loss(self, embeddings: list[torch.Tensor], epoch: int) -> dict[str, torch.Tensor]:
         """Swapped prediction loss between views, given their embeddings (B, D)."""
-        if self.queue.length and epoch >= self.queue_from_epoch:
-            self.queue.open(embeddings[0])
+        queue = self.queue if self.queue.length and epoch >= self.queue_from_epoch else None
+        if queue is not None:
+            queue.open(embeddings[0])
         losses = []
         statistics: dict[str, torch.Tensor] = {}
         for head in self.prototypes:
@@ -102,7 +103,7 @@ class SingleStream(Task):
             assignments = assign_views(
                 scores,
                 head,  # type: ignore[arg-type]
-                self.queue,
+                queue,
                 views_for_assign=self.views_for_assign,
                 epsilon=self.epsilon,
                 num_iterations=self.num_iterations,

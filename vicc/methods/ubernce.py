@@ -8,8 +8,22 @@ from vicc.methods.infonce import InfoNCE
 from vicc.methods.queue import KeyQueue
 
 
+def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """Mean over a query's positives of -log of the softmax's share that falls on each: all must be found.
+
+    Args:
+        logits: (B, N), already divided by the temperature.
+        positives: (B, N) bool, at least one a row.
+    """
+    log_p = logits.log_softmax(1).masked_fill(~positives, 0)
+    return -(log_p.sum(1) / positives.sum(1)).mean()
+
+
 class UberNCE(InfoNCE):
     """A query must find the past keys of its class; see `InfoNCE`."""
+
+    def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+        return every_positive_loss(logits, positives)
 
     def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
         return KeyQueue(length, {"key": (embedding_dim,), "label": ()})
