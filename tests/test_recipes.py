@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vicc.configs import PretrainConfig
 from vicc.errors import ViccError
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
+from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe, Stage
 from vicc.transforms.augmentation import PRESETS
 
@@ -190,3 +193,12 @@ def test_views_without_small_ones_change_the_size_only() -> None:
 def test_small_views_that_would_have_no_gradient_are_refused() -> None:
     with pytest.raises(ViccError, match="views_with_gradient=both"):
         create_recipe("vicc_ucf101", views="2x128+4x96")
+
+
+@pytest.mark.parametrize("name", ["vicc_ucf101", "coclr_k400", "ubernce_ucf101"])
+def test_a_published_recipe_runs_from_end_to_end(name: str, store_path: Path, tmp_path: Path) -> None:
+    """One step a stage, on the smallest network and clips; everything else as published."""
+    small = ["backbone=s3d-demo", "clip_frames=8", "size=32", "batch_size=4", "queue_length=8", "steps=1"]
+    recipe = create_recipe(name, changes=[f"all.{change}" for change in ["stop_epoch=none", *small]])
+    summaries = pretrain(recipe, PretrainConfig(store=store_path, run=tmp_path))
+    assert [stage.name for stage in summaries if stage.finished] == [stage.name for stage in recipe.stages]

@@ -165,8 +165,7 @@ def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Pr
     """fp32 in place of bf16 where this stage's clips are too short for the CPU's bf16 gradients."""
     if not precision.bf16 or precision.device.type != "cpu":
         return precision
-    channels = 3 if stage.stream == "rgb" else 2
-    clip = torch.zeros(1, channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
+    clip = torch.zeros(1, encoder.config.in_channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
     unsound = cpu_bf16_loses_gradients(encoder, clip)
     if not unsound:
         return precision
