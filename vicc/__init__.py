@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vicc.recipes import create_recipe
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
+    from vicc.training.published import export_published, import_published
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
@@ -35,7 +36,9 @@ _PLACES = {
     "ViccError": "vicc.errors",
     "create_backbone": "vicc.backbones",
     "create_recipe": "vicc.recipes",
+    "export_published": "vicc.training.published",
     "extract_features": "vicc.evaluation.features",
+    "import_published": "vicc.training.published",
     "list_backbones": "vicc.backbones",
     "load_encoder": "vicc.training.checkpoint",
     "prepare_videos": "vicc.prepare.build",
@@ -58,7 +61,9 @@ __all__ = [
     "__version__",
     "create_backbone",
     "create_recipe",
+    "export_published",
     "extract_features",
+    "import_published",
     "list_backbones",
     "load_encoder",
     "prepare_videos",

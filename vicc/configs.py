@@ -130,12 +130,17 @@ class RetrieveConfig:
 
     Example:
         vicc retrieve --run run --store store
+        vicc retrieve --encoder imported-rgb imported-flow --store store
     """
 
-    run: Path
-    """Run made by `vicc pretrain`."""
     store: Path
     """Store with the videos to search; may be another than the run was trained on."""
+    run: Path | None = None
+    """Run made by `vicc pretrain`. Give this, or --encoder."""
+    encoder: list[Path] = field(default_factory=list)
+    """Encoder folders, such as `vicc import` makes, at most one of each stream; with both there is also R+F."""
+    out: Path | None = None
+    """File to write. Default: retrieval.json in the run, or in the first encoder's folder."""
     window_step: int | None = None
     """Frames between two windows of a video. Default: half a clip (published: 15 of 32)."""
     baselines: bool = True
@@ -152,10 +157,54 @@ class RetrieveConfig:
     """Precision of the features. auto takes bf16 where the device has it, which can change a rank now and then."""
 
     def __post_init__(self) -> None:
+        _require(
+            (self.run is None) != (not self.encoder),
+            f"{'Both --run and --encoder are' if self.encoder else 'Neither --run nor --encoder is'} given: expected "
+            "one of the two.",
+        )
         _require(0 < self.test_share < 1, f"--test-share {self.test_share}: expected a number between 0 and 1.")
         _require(
             self.window_step is None or self.window_step > 0, f"--window-step {self.window_step}: expected above 0."
         )
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Read a published checkpoint of ViCC, InfoNCE, UberNCE, CoCLR or a classifier on them into an encoder folder.
+
+    Says what it found. Every tensor is given a place, or the file is refused with the names of those that have none.
+    The folder also gets a card (README.md) and what the file held beside the encoder: the other stream's encoder in
+    FOLDER/teacher, the momentum encoder in FOLDER/key_encoder, prototypes, queue, classifier.
+
+    Example:
+        vicc import vicc-rgb.pth.tar --out imported-rgb --stream rgb
+    """
+
+    file: Annotated[Path, Positional]
+    """The published file, .pth.tar. Loading it never executes code."""
+    out: Path
+    """Folder to write; must not exist, or be empty."""
+    stream: Literal["rgb", "flow"] | None = None
+    """What the trained encoder sees. The published files do not say, so it is needed for them."""
+    allow_partial: bool = False
+    """Leave out tensors that have no place and parts that are not whole, and say so. The backbone must be whole."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write an encoder in the layout that the published code reads.
+
+    Example:
+        vicc export imported-rgb --out vicc-rgb.pth.tar
+        vicc export run/rgb-2 --out rgb-2.pth.tar
+    """
+
+    source: Annotated[Path, Positional]
+    """Imported folder, stage of a run (RUN/rgb-2), or encoder folder (encoder only, without prototypes)."""
+    out: Path
+    """File to write; must not exist."""
+    format: Literal["published"] = "published"
+    """published: .pth.tar as the published code writes it, for S3D and R(2+1)D."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +279,26 @@ class RecipesConfig:
             self.plot is None or self.plot.suffix in (".png", ".svg", ".pdf"),
             f"--plot {self.plot}: expected a file that ends in .png, .svg or .pdf.",
         )
+
+
+@dataclass(frozen=True)
+class ParityConfig:
+    """Compare vicc, in float64, with numbers of the published implementation; exit status 1 if one differs.
+
+    The folder holds arrays (.npz) and their descriptions (.json); weights and inputs are made from their names. Kinds
+    of cases it does not hold are skipped.
+
+    Example:
+        vicc parity --fixtures tests/parity/fixtures
+        vicc parity --fixtures numbers --only 'training/*'
+    """
+
+    fixtures: Path
+    """Folder of published numbers."""
+    only: str = "*"
+    """Cases to run, by a pattern such as 'vicc/*'."""
+    markdown: Path | None = None
+    """Also write the table to this file, as Markdown."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ COMMANDS = {
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
     "report": Command("a run to one HTML page", "ReportConfig", "report"),
+    "import": Command("a published checkpoint to an encoder folder", "ImportConfig", "import_"),
+    "export": Command("an encoder to a published checkpoint", "ExportConfig", "export"),
+    "parity": Command("vicc against numbers of the published code", "ParityConfig", "parity"),
     "recipes": Command("list the recipes, or show one", "RecipesConfig", "recipes"),
 }
 

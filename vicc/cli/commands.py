@@ -11,6 +11,9 @@ from rich.table import Column, Table
 from vicc.configs import (
     DemoConfig,
     DemoVideosConfig,
+    ExportConfig,
+    ImportConfig,
+    ParityConfig,
     PrepareConfig,
     PretrainConfig,
     RecipesConfig,
@@ -113,12 +116,12 @@ def pretrain(config: PretrainConfig) -> Outcome:
 
 
 def retrieve(config: RetrieveConfig) -> Outcome:
-    from vicc.evaluation.retrieve import in_short, result_file
+    from vicc.evaluation.retrieve import in_short, result_path
     from vicc.evaluation.retrieve import retrieve as run
     from vicc.evaluation.tables import retrieval_table
 
     result = run(config)
-    where = config.run / result_file(shuffled=config.shuffle_frames)
+    where = result_path(config)
 
     def show() -> None:
         if result.labelled:
@@ -129,6 +132,50 @@ def retrieve(config: RetrieveConfig) -> Outcome:
         )
 
     return Outcome(in_short(result).to_json(), show)
+
+
+def import_(config: ImportConfig) -> Outcome:
+    from vicc.training.published import import_published
+
+    found = import_published(config.file, config.out, stream=config.stream, allow_partial=config.allow_partial)
+
+    def show() -> None:
+        facts = {
+            "method": found.title,
+            "backbone": f"{found.backbone}, {found.features} features",
+            "stream": found.stream,
+            "epoch": found.epoch,
+            "iteration": found.iteration,
+            "tensors": found.tensors,
+            "prototypes": found.prototypes,
+            "queue": found.queue,
+            "classes": found.classes,
+            **{f"{prefix}.*": folder for prefix, folder in found.folders.items()},
+        }
+        table = Table("found", escape(found.file))
+        for name, value in facts.items():
+            if value is not None:
+                table.add_row(name, escape(str(value)))
+        Console().print(table)
+        for what, names in (("left out", found.left_out), ("missing in the file", found.missing)):
+            if names:
+                _print(f"{what}, {len(names)} tensors: {', '.join(names)}")
+        _print("left out: the optimiser's state, since vicc resumes no published training")
+
+    return Outcome(asdict(found), show)
+
+
+def export(config: ExportConfig) -> Outcome:
+    from vicc.training.published import export_published
+
+    written = export_published(config.source, config.out)
+
+    def show() -> None:
+        _print(f"{written.file}: {written.title}, {written.backbone}, {written.tensors} tensors; optimizer is empty")
+        if written.lacks:
+            _print(f"not in {config.source}, so not in the file: {', '.join(written.lacks)}")
+
+    return Outcome(asdict(written), show)
 
 
 def report(config: ReportConfig) -> Outcome:
@@ -142,6 +189,32 @@ def recipes(config: RecipesConfig) -> Outcome:
     from vicc.cli.recipes import list_recipes, show_recipe
 
     return list_recipes() if config.name is None else show_recipe(config.name, config)
+
+
+def parity(config: ParityConfig) -> Outcome:
+    from vicc.parity.run import check_parity
+
+    report = check_parity(config)
+
+    def show() -> None:
+        table = Table(Column("case", no_wrap=True), "quantities", "worst of them", "deviation", "bound", "")
+        for result in report.cases():
+            worst = result.worst
+            table.add_row(
+                escape(result.case),
+                str(result.quantities),
+                escape(f"{worst.quantity}: {worst.note}" if worst.note else worst.quantity),
+                f"{worst.deviation:.1e}",
+                f"{worst.bound:.0e}",
+                "ok" if result.passed else "[bold red]differs[/]",
+            )
+        Console().print(table)
+        if report.absent:
+            _print(f"not in {report.fixtures}: {', '.join(report.absent)}")
+        failed = [entry for entry in report.comparisons if not entry.passed]
+        _print(f"{len(report.comparisons)} quantities compared, {len(failed)} beyond their bound")
+
+    return Outcome(report.to_json(), show, 0 if report.passed else 1)
 
 
 def demo(config: DemoConfig) -> Outcome:

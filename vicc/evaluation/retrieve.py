@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from vicc.batch import Stream
 from vicc.configs import RetrieveConfig
 from vicc.data.splits import train_and_test
 from vicc.data.store import Store, Video
@@ -18,9 +19,9 @@ from vicc.evaluation.baselines import BASELINES, baseline_features
 from vicc.evaluation.features import calibrate_batchnorm, extract_features
 from vicc.evaluation.retrieval import KS, chance_recall, hits, nearest_neighbours, similarity, wilson_interval
 from vicc.files import read_json, write_json
-from vicc.methods.encoder import Encoder
+from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.progress import say
-from vicc.training.build import ENCODER_FOLDER, encoder_config
+from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
 from vicc.training.pretrain import RECIPE_FILE
 from vicc.training.stage import Recipe, Stage
@@ -70,16 +71,16 @@ class _Sets:
 
 
 def retrieve(config: RetrieveConfig) -> RetrievalResult:
-    """Measure retrieval and write it to RUN/retrieval.json.
+    """Measure retrieval and write it to RUN/retrieval.json, or where `result_path` says.
 
     Labelled videos: test videos search the training videos. Videos without labels: each searches all others, and only
     neighbours are given.
 
     Raises:
-        ViccError: no such run or store, no finished stage, or nothing to test.
+        ViccError: no such run, encoder or store, no finished stage, two encoders of one stream, or nothing to test.
     """
     store = Store(config.store)
-    stages = finished_stages(config.run)
+    encoders = _encoders(config)
     sets = _query_and_gallery(store, config)
     precision = choose_precision(config.precision, choose_device(config.device))
 
@@ -104,13 +105,12 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
                 "baseline",
                 _similarities(sets, partial(baseline_features, name, store)),
             )
-        for stage in _first_of_each_stream(stages):
-            name = f"untrained {stage_title(stage.stream)}"
-            similarities[name] = ("untrained", features(_untrained(stage, store, sets, precision), name))
-    for stage in stages:
-        encoder = load_encoder(config.run / stage.name / ENCODER_FOLDER)
-        similarities[stage_title(stage.name)] = ("trained", features(encoder, stage_title(stage.name)))
-    newest: dict[str, str] = {stage.stream: stage_title(stage.name) for stage in stages}
+        for stream, encoder_config in _first_of_each_stream(encoders).items():
+            name = f"untrained {stage_title(stream)}"
+            similarities[name] = ("untrained", features(_untrained(encoder_config, store, sets, precision), name))
+    for name, encoder in encoders:
+        similarities[name] = ("trained", features(encoder, name))
+    newest: dict[str, str] = {encoder.config.stream: name for name, encoder in encoders}
     if len(newest) == 2:
         similarities["R+F"] = ("fused", (similarities[newest["rgb"]][1] + similarities[newest["flow"]][1]) / 2)
 
@@ -124,13 +124,18 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
             if kind in ("trained", "fused")
         },
     )
-    write_json(config.run / result_file(shuffled=config.shuffle_frames), result.to_json())
+    write_json(result_path(config), result.to_json())
     return result
 
 
-def result_file(*, shuffled: bool = False) -> str:
-    """Name of the file in the run folder; the control does not overwrite the result."""
-    return RESULT_FILE.replace(".json", "-shuffled.json") if shuffled else RESULT_FILE
+def result_path(config: RetrieveConfig) -> Path:
+    """The file that `retrieve` writes: --out, or a file in the run or first encoder's folder; the shuffled control has
+    a file of its own, so that it does not overwrite the result.
+    """
+    if config.out is not None:
+        return config.out
+    folder = config.run or config.encoder[0]
+    return folder / (RESULT_FILE.replace(".json", "-shuffled.json") if config.shuffle_frames else RESULT_FILE)
 
 
 def read_result(run: Path) -> RetrievalResult:
@@ -209,17 +214,35 @@ def _similarities(sets: _Sets, describe: Callable[[list[Video]], torch.Tensor]) 
     return similarity(*features.split((len(sets.queries), len(sets.gallery))))
 
 
-def _first_of_each_stream(stages: list[Stage]) -> list[Stage]:
-    first: dict[str, Stage] = {}
-    for stage in stages:
-        first.setdefault(stage.stream, stage)
-    return list(first.values())
+def _encoders(config: RetrieveConfig) -> list[tuple[str, Encoder]]:
+    """The trained encoders to measure, by the names of their rows."""
+    if config.run is not None:
+        run = config.run
+        return [
+            (stage_title(stage.name), load_encoder(run / stage.name / ENCODER_FOLDER)) for stage in finished_stages(run)
+        ]
+    loaded = [(folder, load_encoder(folder)) for folder in config.encoder]
+    streams = Counter(encoder.config.stream for _, encoder in loaded)
+    for stream, count in streams.items():
+        if count > 1:
+            which = " and ".join(str(folder) for folder, encoder in loaded if encoder.config.stream == stream)
+            raise ViccError(
+                f"--encoder {which} see {stream}, all of them; expected at most one encoder of each stream."
+            )
+    return [(f"{stage_title(encoder.config.stream)} ({folder.name})", encoder) for folder, encoder in loaded]
 
 
-def _untrained(stage: Stage, store: Store, sets: _Sets, precision: Precision) -> Encoder:
+def _first_of_each_stream(encoders: list[tuple[str, Encoder]]) -> dict[Stream, EncoderConfig]:
+    first: dict[Stream, EncoderConfig] = {}
+    for _, encoder in encoders:
+        first.setdefault(encoder.config.stream, encoder.config)
+    return first
+
+
+def _untrained(config: EncoderConfig, store: Store, sets: _Sets, precision: Precision) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = Encoder(encoder_config(stage, store))
+        encoder = Encoder(config)
     calibrate_batchnorm(encoder, store, sets.gallery, precision=precision)
     return encoder
 

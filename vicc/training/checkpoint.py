@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,8 @@ from vicc.files import atomic_write, read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
 
 CHECKPOINT_VERSION = 1
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+WEIGHTS_FILE, _CONFIG = "model.safetensors", "config.json"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -54,38 +56,79 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def save_encoder(folder: Path, encoder: Encoder) -> None:
     """Write an encoder folder: weights (safetensors) and config (JSON). The config comes last and makes it complete."""
-    with atomic_write(folder / _WEIGHTS, "wb") as file:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    save_weights(folder, encoder.config, encoder.state_dict())
+
+
+def save_weights(folder: Path, config: EncoderConfig, weights: dict[str, torch.Tensor]) -> None:
+    """`save_encoder` for an encoder that has not been built; `weights` are its state dict."""
+    with atomic_write(folder / WEIGHTS_FILE, "wb") as file:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         file.write(safetensors.torch.save(tensors))
-    write_json(folder / _CONFIG, {"vicc_encoder": 1, **asdict(encoder.config)})
+    write_json(folder / _CONFIG, {"vicc_encoder": 1, **asdict(config)})
 
 
-def load_encoder(folder: Path | str) -> Encoder:
-    """Read an encoder folder: a ready module in eval mode that takes uint8 clips (B, C, T, H, W).
+def load_encoder(place: Path | str) -> Encoder:
+    """Read an encoder: a ready module in eval mode that takes uint8 clips (B, C, T, H, W), see `Encoder.preprocess`.
+
+    Args:
+        place: an encoder folder, a stage of a run that has one, or, where a string names no folder, OWNER/NAME or
+            OWNER/NAME@REVISION on the Hugging Face hub (downloaded once, then read from its cache).
 
     Raises:
-        ViccError: no such folder, a config of another version, or weights that do not fit it exactly.
+        ViccError: no such encoder, a config of another version, or weights that do not fit it exactly.
     """
-    folder = Path(folder)
-    if not (folder / _CONFIG).exists():
-        raise ViccError(f"No encoder at {folder}: it has no {_CONFIG}. Expected a folder such as RUN/rgb-2/encoder.")
+    folder = _encoder_folder(place)
     content = read_json(folder / _CONFIG, what="encoder config")
     if content.pop("vicc_encoder", None) != 1:
         raise ViccError(f"{folder / _CONFIG} is not an encoder config that this version of vicc reads.")
     try:
         encoder = Encoder(EncoderConfig(**content))
-        encoder.load_state_dict(safetensors.torch.load_file(folder / _WEIGHTS))
+        encoder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
     except (OSError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         raise ViccError(f"The encoder {folder} cannot be loaded: {' '.join(str(error).split())[:300]}.") from error
     return encoder.eval()
+
+
+def _encoder_folder(place: Path | str) -> Path:
+    folder = Path(place)
+    for candidate in (folder, folder / "encoder"):
+        if (candidate / _CONFIG).exists():
+            return candidate
+    if isinstance(place, str) and not folder.exists() and _HUB_ID.fullmatch(place):
+        return _from_hub(*place.split("@"))
+    raise ViccError(f"No encoder at {folder}: it has no {_CONFIG}. Expected a folder such as RUN/rgb-2/encoder.")
+
+
+def _from_hub(name: str, revision: str | None = None) -> Path:
+    """The folder of the local cache in which an encoder of the hub lies, downloaded first if need be."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        raise ViccError(
+            f"No encoder at {name}: there is no such folder. If it is an encoder on the Hugging Face hub, install what "
+            "reads it: pip install 'vicc[hub]'"
+        ) from None
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[WEIGHTS_FILE, _CONFIG]))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ViccError(
+            f"No encoder at {name}: there is no such folder, and the Hugging Face hub did not give it, at revision "
+            f"{revision or 'main'} ({type(error).__name__}: {' '.join(str(error).split())[:120]}). Check the name, the "
+            "network, or the local cache."
+        ) from error
 
 
 def copy_weights(source: torch.nn.Module, target: torch.nn.Module, *, what: str) -> None:
     """Copy every tensor of `source` into `target`, or none.
 
     Raises:
-        ViccError: names or shapes differ; the message names the first few.
+        ViccError: names or shapes differ (the message names the first few), or streams of encoders, whose shapes may be
+            the same all the same.
     """
+    if isinstance(source, Encoder) and isinstance(target, Encoder) and source.config.stream != target.config.stream:
+        given, wanted = source.config.stream, target.config.stream
+        raise ViccError(f"{what}: weights of a {given} encoder do not fit an {wanted} encoder.")
     ours, theirs = target.state_dict(), source.state_dict()
     wrong = sorted(set(ours) ^ set(theirs)) + [n for n in ours if n in theirs and ours[n].shape != theirs[n].shape]
     if wrong:
