@@ -454,6 +454,17 @@ def test_nothing_that_exists_is_written_over(tmp_path: Path, single: Path, impor
     assert (tmp_path / "empty" / "config.json").exists()
 
 
+def test_an_imported_folder_that_has_been_damaged_is_not_exported(tmp_path: Path, single: Path) -> None:
+    import_published(single, tmp_path / "f", stream="rgb")
+    path = tmp_path / "f" / "prototypes.safetensors"
+    whole = path.read_bytes()
+    for content, match in ((whole[:-9], "cannot be read"), (safetensors.torch.save({}), "expected weight")):
+        path.write_bytes(content)
+        with pytest.raises(ViccError, match=match):
+            export_published(tmp_path / "f", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_backbone_that_was_never_published_is_not_exported(tmp_path: Path) -> None:
     save_encoder(tmp_path / "e", Encoder(EncoderConfig("rgb", backbone="s3d-demo")))
     with pytest.raises(ViccError, match=r"s3d-demo has no published layout"):
@@ -556,7 +567,7 @@ def test_what_the_hub_does_not_give_is_said_in_words(monkeypatch: pytest.MonkeyP
 
 
 def test_the_hubs_cache_is_enough_without_a_network(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     commit = "0123456789abcdef0123456789abcdef01234567"
     cache = small.parent / "cache"
     repository = cache / "models--somebody--vicc-rgb"
@@ -564,8 +575,8 @@ def test_the_hubs_cache_is_enough_without_a_network(small: Path, monkeypatch: py
     (repository / "refs" / "main").write_text(commit)
     (repository / "snapshots").mkdir()
     small.rename(repository / "snapshots" / commit)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert load_encoder("somebody/vicc-rgb").config.size == 32
     with pytest.raises(ViccError, match="did not give it"):
         load_encoder("somebody/something-else")

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 
@@ -254,6 +255,7 @@ def import_published(
         score = float(best) if isinstance(best, int | float) and math.isfinite(best) else None
         note = {**asdict(result), "file": path.name, "bytes": size, "blake2b": digest, "best": score}
         note["folders"] = {prefix: at for prefix, at in layout.encoders.items() if at in found.configs}
+        del note["folder"]  # it may be moved
         write_json(new / IMPORT_FILE, {"vicc_published": 1, **note})
     return result
 
@@ -527,8 +529,8 @@ def export_published(source: Path | str, path: Path | str) -> Exported:
     """Write the published layout: of an imported folder, of a finished stage of a run, or of an encoder alone.
 
     Of an imported folder every tensor is what it was. `optimizer` is an empty dict, since vicc keeps no published
-    optimiser's state: the published code evaluates and continues from such a file, but cannot resume it. An entry
-    `vicc_encoders`, which the published code ignores, says which stream and input the encoders have.
+    optimiser's state: training cannot be resumed from such a file. An entry `vicc_encoders`, beside the published ones,
+    says which stream and input the encoders have.
 
     Raises:
         ViccError: no such source, a backbone or several prototype heads, which have no published layout, or a file
@@ -585,7 +587,8 @@ def _from_import(source: Path) -> tuple[_Sorted, int | None, int | None, float]:
             found.encoders[at] = safetensors.torch.load_file(source / at / WEIGHTS_FILE)
     for file in dict.fromkeys(_BESIDE[name][0] for name in _LAYOUTS[found.method].beside):
         if (source / f"{file}.safetensors").exists():
-            found.beside[file] = safetensors.torch.load_file(source / f"{file}.safetensors")
+            expected = {_BESIDE[name][1] for name in _LAYOUTS[found.method].beside if _BESIDE[name][0] == file}
+            found.beside[file] = _read_tensors(source / f"{file}.safetensors", expected)
     return found, note["epoch"], note["iteration"], note["best"] or 0.0
 
 
@@ -647,6 +650,18 @@ def _whole_number(checkpoint: dict[str, Any], name: str) -> int | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+
+
+def _read_tensors(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ViccError(
+            f"{path} cannot be read ({' '.join(str(error).split())[:120]}). Import the file again."
+        ) from error
+    if set(tensors) != names:
+        raise ViccError(f"{path} holds {', '.join(sorted(tensors))}; expected {', '.join(sorted(names))}.")
+    return tensors
 
 
 def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
