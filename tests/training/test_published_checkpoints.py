@@ -29,7 +29,7 @@ from vicc.evaluation.retrieve import retrieve
 from vicc.files import write_json
 from vicc.methods.classifier import FineTuned, LinearProbe
 from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.parity.formula import value
+from vicc.parity.formula import gauss, value
 from vicc.training import published
 from vicc.training.checkpoint import copy_weights, load_encoder, save_encoder
 from vicc.training.pretrain import pretrain
@@ -213,6 +213,27 @@ def test_s3d_names_agree_with_the_published_table() -> None:
     assert {name.removeprefix("features.") for name in ours} == set(table)
     for name, theirs in table.items():
         assert published_names(f"backbone.features.{name}", "s3d")[0] == f"0.{theirs}"
+
+
+@pytest.mark.parity
+@pytest.mark.skipif(not PARITY, reason="VICC_PARITY does not name a folder of published numbers")
+@pytest.mark.parametrize("case", ["vicc", "vicc_r21d"])
+def test_an_imported_backbone_computes_the_published_features(case: str, tmp_path: Path, full_size: None) -> None:
+    state = published_state(case)
+    # The published numbers belong to weights made from the names of the backbone alone; of two names, the first.
+    first: dict[int, str] = {}
+    for name, tensor in state.items():
+        first.setdefault(id(tensor), name.removeprefix("encoder_q.0."))
+    state = {name: value(first[id(tensor)], tensor.shape) for name, tensor in state.items()}
+    import_published(save(tmp_path / "a", state), tmp_path / "folder", stream="rgb")
+    network = "s3d" if case == "vicc" else "r21d"
+    clips = gauss(f"x.{network}.a", (2, 3, 16, 64, 64)).double()
+    with torch.no_grad():
+        features = load_encoder(tmp_path / "folder").double().backbone(clips)
+    theirs = np.load(Path(PARITY or "") / "fixtures" / f"{network}.f64.npz")["eval_a"]
+    # The published R(2+1)D pools within the backbone.
+    ours = (features if case == "vicc" else features.mean((2, 3, 4), keepdim=True)).numpy()
+    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 
 def test_the_imported_encoder_has_the_weights_of_the_names(imported: Path) -> None:
