@@ -1,200 +1,186 @@
-"""The method against numbers of the published implementation, in float64.
+"""The method against numbers of the published implementation, in float64, case by case.
 
-The numbers and the formula that makes weights and inputs from names lie in the folder VICC_PARITY.
+A compact set of the numbers stands beside this file; where VICC_PARITY names the whole set, that is run instead.
 """
 
-import importlib.util
 import json
 import os
-from functools import cache
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from vicc.backbones import create_backbone
-from vicc.batch import Batch
-from vicc.methods.cross_stream import CrossStream
-from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.methods.single_stream import SingleStream
-from vicc.methods.sinkhorn import sinkhorn
-from vicc.training.optim import LARC
-from vicc.training.schedule import cosine_learning_rate
+from vicc.cli import main
+from vicc.configs import ParityConfig
+from vicc.errors import ViccError
+from vicc.parity.cases import KINDS, Case
+from vicc.parity.fixtures import Fixtures, compare, require_equal
+from vicc.parity.formula import gauss, unif, unit_rows, value
+from vicc.parity.run import check_parity
 
-FOLDER = Path(os.environ.get("VICC_PARITY", ""))
-pytestmark = [
-    pytest.mark.parity,
-    pytest.mark.skipif(
-        not os.environ.get("VICC_PARITY"), reason="VICC_PARITY does not name a folder of published numbers"
-    ),
-]
-# Published code casts assignments to float32 before the cross-entropy, which is worth about 1e-7.
-LOSS_BOUND = 1e-6
-# Embeddings in a queue are up to several steps old and carry that rounding through the network.
-QUEUE_BOUND = 1e-5
+COMPACT = Path(__file__).parent / "fixtures"
+FOLDER = Path(os.environ["VICC_PARITY"]) / "fixtures" if os.environ.get("VICC_PARITY") else COMPACT
+DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
+CASES = [found for kind in KINDS for found in kind(Fixtures(FOLDER))]
 
 
-@cache
-def formula() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("formula", FOLDER / "formula.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", autouse=True)
+def _all_threads() -> Iterator[None]:
+    """Full-size networks in float64: the one place among the tests where a second core helps."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
 
 
-def numbers(case: str) -> Any:
-    return np.load(FOLDER / "fixtures" / f"{case}.npz")
+@pytest.mark.parity
+@pytest.mark.parametrize(("name", "case"), CASES, ids=[name for name, _ in CASES])
+def test_case_is_within_the_published_bounds(name: str, case: Case) -> None:
+    comparisons = list(case())
+    assert comparisons
+    assert not [comparison for comparison in comparisons if not comparison.passed]
 
 
-def description(name: str) -> Any:
-    return json.loads((FOLDER / "fixtures" / f"{name}.json").read_text())
+def test_every_kind_of_case_is_there() -> None:
+    """Or a wrong pattern of file names would leave a kind out unseen."""
+    names = [name.split("/")[0].split(".")[0] for name, _ in CASES]
+    expected = {"s3d", "r21d", "sinkhorn", "vicc", "vicc2", "nce", "lincls", "retrieval", "frames", "training"}
+    assert set(names) == expected
+    assert len(CASES) >= 45
 
 
-def published_name(name: str) -> str:
-    """Our name of a tensor of a single-stream task to the published one."""
-    name = name.removeprefix("encoder.").replace("prototypes.0.", "prototypes.")
-    if name.startswith("backbone.features."):
-        names = description("s3d_torchvision_to_reference_keys")
-        return "encoder_q.0." + names[name.removeprefix("backbone.features.")]
-    return name.replace("projection_head.0.", "encoder_q.2.").replace("projection_head.2.", "encoder_q.4.")
+def test_the_compact_set_is_a_part_of_the_whole() -> None:
+    if FOLDER == COMPACT:
+        pytest.skip("VICC_PARITY does not name the whole set of published numbers")
+    for path in COMPACT.glob("*.npz"):
+        ours, theirs = (Fixtures(folder).arrays(path.stem) for folder in (COMPACT, FOLDER))
+        assert all(np.array_equal(array, theirs[key], equal_nan=True) for key, array in ours.items()), path.name
+    for path in COMPACT.glob("*.json"):
+        assert json.loads(path.read_text()) == json.loads((FOLDER / path.name).read_text()), path.name
 
 
-@torch.no_grad()
-def fill(module: torch.nn.Module, rename: Any, variant: str) -> None:
-    for name, tensor in module.state_dict().items():
-        tensor.copy_(torch.from_numpy(formula().value(rename(name), tensor.shape, variant)))
+def test_the_compact_set_is_small_and_says_where_it_comes_from() -> None:
+    assert sum(path.stat().st_size for path in COMPACT.iterdir()) <= 4e6
+    assert "commit 2e9f9ca" in (COMPACT / "README.md").read_text()
 
 
-def single_stream_task(variant: str, **options: Any) -> SingleStream:
-    task = SingleStream(Encoder(EncoderConfig("rgb")), **options)
-    fill(task, published_name, variant)
-    return task.double()
+def test_the_document_shows_every_case_and_none_that_differs() -> None:
+    text = DOCUMENT.read_text()
+    compact = [name for kind in KINDS for name, _ in kind(Fixtures(COMPACT))]
+    assert all(f"| {name} |" in text for name in compact)
+    assert "**differs**" not in text
 
 
-def batch(clips: torch.Tensor, other: torch.Tensor | None = None) -> Batch:
-    streams: dict[Any, torch.Tensor] = {"rgb": clips.double()}
-    return Batch(streams if other is None else {**streams, "flow": other.double()}, torch.arange(len(clips)))
+# --- the comparison itself can fail ----------------------------------------------------------------------------------
 
 
-def cross_batch(first: torch.Tensor, second: torch.Tensor) -> Batch:
-    """The published layout, one block a moment with RGB before flow, as one block a stream."""
-    rgb, flow = (torch.stack((first[:, stream], second[:, stream]), dim=1) for stream in (0, 1))
-    return batch(rgb, flow)
+def test_formula_has_the_properties_it_promises() -> None:
+    weight = value("encoder_q.0.Conv_1a.conv1.weight", (64, 3, 1, 7, 7)).double()
+    assert weight.std().item() == pytest.approx((2 / (3 * 49)) ** 0.5, rel=0.02)
+    assert not torch.equal(weight.float(), value("encoder_q.0.Conv_1a.conv2.weight", (64, 3, 1, 7, 7)))
+    torch.testing.assert_close(value("prototypes.weight", (5, 7)).norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(value("queue", (7, 5)).norm(dim=0), torch.ones(5))
+    assert value("a.bn1.bias", (4,), "init").eq(0).all()
+    assert value("a.bn1.weight", (4,), "init").eq(1).all()
+    assert value("queue_label", (4,)).tolist() == [-1] * 4
+    assert gauss("tag", (1000,)).mean().abs() < 0.1
+    assert 0 <= unif("tag", (1000,)).min() < unif("tag", (1000,)).max() < 1
+    torch.testing.assert_close(unit_rows("tag", (3, 4)).norm(dim=1), torch.ones(3))
 
 
-def cross_stream_task(variant: str, **options: Any) -> CrossStream:
-    student = single_stream_task(variant, **options)
-    teacher = Encoder(EncoderConfig("rgb"))
-    fill(teacher, lambda name: published_name(name).replace("encoder_q", "second"), variant)
-    # The published flow encoder takes three channels; only its name makes it a flow encoder here.
-    object.__setattr__(teacher.config, "stream", "flow")
-    task = CrossStream(student.encoder, teacher, **options)
-    task.prototypes.load_state_dict(student.prototypes.state_dict())
-    return task.double()
+def test_differences_are_measured_against_the_largest_published_value() -> None:
+    comparison = compare("case", "quantity", np.array([1.0, 200.0]), np.array([1.5, 200.0]), bound=1e-3)
+    assert comparison.deviation == pytest.approx(0.5 / 200)
+    assert not comparison.passed
+    assert compare("case", "quantity", [1.0], [1.0 + 1e-9], bound=1e-8).passed
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_s3d_computes_the_published_features(mode: str) -> None:
-    names = description("s3d_torchvision_to_reference_keys")
-    backbone = create_backbone("s3d").double().train(mode == "train")
-    fill(backbone, lambda name: names[name.removeprefix("features.")], "rand")
-    with torch.no_grad():
-        ours = backbone(formula().gauss("x.s3d.a", (2, 3, 16, 64, 64)).double()).numpy()
-    theirs = numbers("s3d.f64")[f"{mode}_a"]
-    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
+@pytest.mark.parametrize("ours", [[np.nan, 1.0], [1.0]])
+def test_what_is_no_number_or_of_another_shape_never_passes(ours: list[float]) -> None:
+    assert not compare("case", "quantity", ours, [1.0, 1.0], bound=1e9).passed
+    assert not require_equal("case", "quantity", ours, [1.0, 1.0]).passed
 
 
-def test_finite_sinkhorn_cases_are_equal() -> None:
-    stored, cases = numbers("sinkhorn"), description("sinkhorn_meta")
-    compared = 0
-    for name, case in cases.items():
-        if case["n_inf_in"] or case["nan_out"] or name == "zerorow":
-            continue
-        q, expected = torch.from_numpy(stored[f"in/{name}"]).double(), stored[f"out/{name}"]
-        # Stored matrices (K, N) are exponentials already.
-        ours = sinkhorn(torch.log(q).t(), epsilon=1.0, num_iterations=case["iterations"]).numpy()
-        assert np.abs(ours - expected).max() <= 1e-6 * np.abs(expected).max(), name
-        compared += 1
-    assert compared >= 5
+def frames_only(folder: Path) -> Path:
+    folder.mkdir()
+    content = json.loads((COMPACT / "frame_sampler.json").read_text())
+    (folder / "frame_sampler.json").write_text(json.dumps({"test": content["test"][:20]}))
+    return folder
 
 
-@pytest.mark.parametrize(("case", "gradient"), [("sync_noq", "both"), ("shuf_noq", "one")])
-def test_single_stream_loss_and_prototype_gradient(case: str, gradient: Any) -> None:
-    stored = numbers("vicc.f64")
-    task = single_stream_task("rand", views_with_gradient=gradient).train()
-    task.before_step()
-    clips = formula().gauss("vicc.block", (4, 2, 3, 8, 64, 64))
-    loss = task(batch(clips), 0)["loss"]
-    loss.backward()
-    assert abs(loss.item() - stored[f"{case}.loss"]) <= LOSS_BOUND
-    expected = stored[f"{case}.grad/prototypes.weight"]
-    assert task.prototypes[0].weight.grad is not None
-    assert np.abs(task.prototypes[0].weight.grad.numpy() - expected).max() <= 1e-6 * max(1.0, np.abs(expected).max())
+def test_the_command_prints_a_table_and_ends_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = frames_only(tmp_path / "numbers")
+    written = tmp_path / "table.md"
+    assert main(["parity", "--fixtures", str(folder), "--markdown", str(written)]) == 0
+    printed = capsys.readouterr().out
+    assert "frames/test" in printed
+    assert "0 beyond their bound" in printed
+    assert "not in" in printed, "kinds that are absent are named"
+    assert "| frames/test | 20 |" in written.read_text()
 
 
-@pytest.mark.parametrize(("case", "gradient"), [("sync_noq", "both"), ("shuf_noq", "one")])
-def test_cross_stream_loss_and_prototype_gradient(case: str, gradient: Any) -> None:
-    stored = numbers("vicc2.f64")
-    task = cross_stream_task("rand", views_with_gradient=gradient).train()
-    task.before_step()
-    blocks = (formula().gauss(f"vicc2.block{number}", (4, 2, 3, 8, 64, 64)) for number in (1, 2))
-    loss = task(cross_batch(*blocks), 0)["loss"]
-    loss.backward()
-    assert abs(loss.item() - stored[f"{case}.loss"]) <= LOSS_BOUND
-    expected = stored[f"{case}.grad/prototypes.weight"]
-    assert task.prototypes[0].weight.grad is not None
-    assert np.abs(task.prototypes[0].weight.grad.numpy() - expected).max() <= 1e-6 * max(1.0, np.abs(expected).max())
+def test_one_wrong_number_makes_the_command_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = frames_only(tmp_path / "numbers")
+    content = json.loads((folder / "frame_sampler.json").read_text())
+    content["test"][7]["idx"][3] += 1
+    (folder / "frame_sampler.json").write_text(json.dumps(content))
+    assert main(["parity", "--fixtures", str(folder)]) == 1
+    assert "1 beyond their bound" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["single", "cross"])
-def test_training_trajectory(kind: str) -> None:
-    """Whole steps: schedule, prototype normalisation and freezing, queue, LARC; every loss and every norm after."""
-    stored, meta = numbers(f"traj_{kind}_shuf.f64"), description("traj_meta")
-    run = meta["runs"][f"{kind}_shuf"]
-    config, names = run["cfg"], run["names"]
-    queue = stored["queue_after"].shape[1] if "queue_after" in stored else 0
-    options = {
-        "views_with_gradient": "one",
-        "queue_length": queue,
-        "queue_from_epoch": config.get("q_from", 1),
-        "freeze_prototypes_epochs": config.get("freeze", 1),
-    }
-    task = (single_stream_task if kind == "single" else cross_stream_task)("init", **options).train()
-    optimizer = LARC([weight for weight in task.parameters() if weight.requires_grad], lr=0.6)
-    per_epoch = config["steps_per_epoch"]
-    total = per_epoch * -(-config["nsteps"] // per_epoch)
-    for step in range(config["nsteps"]):
-        optimizer.param_groups[0]["lr"] = cosine_learning_rate(step, total_steps=total, base=0.6, final=0.0006)
-        task.before_step()
-        if kind == "single":
-            clips = batch(_video_block(kind, step, "b"))
-        else:
-            clips = cross_batch(*(_video_block(kind, step, name) for name in ("b1", "b2")))
-        loss = task(clips, step // per_epoch)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        task.cancel_gradients(step // per_epoch)
-        optimizer.step()
-        assert abs(loss.item() - stored["loss"][step]) <= LOSS_BOUND, step
-    if queue:
-        assert task.queue.rows is not None
-        ours_queue = task.queue.rows.numpy().reshape(stored["queue_after"].shape)
-        assert np.abs(ours_queue - stored["queue_after"]).max() <= QUEUE_BOUND
-    ours = {published_name(name): weight for name, weight in task.named_parameters() if not name.startswith("teacher")}
-    for name, norm in zip(names, stored["param_norm"], strict=True):
-        if name in ours:
-            assert abs(ours[name].norm().item() - norm) <= 1e-6 * max(norm, 1.0), name
+def test_cases_and_variants_of_other_names_are_run(tmp_path: Path) -> None:
+    """Whatever the descriptions name, not a list in the code."""
+    shutil.copy(COMPACT / "sinkhorn.npz", tmp_path / "sinkhorn_other.npz")
+    about = {"unif": {"iterations": 3, "n_inf_in": 0}, "inf1": {"iterations": 3, "n_inf_in": 1}}
+    (tmp_path / "sinkhorn_other_meta.json").write_text(json.dumps(about))
+    report = check_parity(ParityConfig(tmp_path))
+    assert [result.case for result in report.cases()] == ["sinkhorn_other/unif", "sinkhorn_other/inf1"]
+    assert report.passed
+    about["unif"]["iterations"] = 2
+    (tmp_path / "sinkhorn_other_meta.json").write_text(json.dumps(about))
+    assert not check_parity(ParityConfig(tmp_path)).passed
 
 
-def _video_block(kind: str, step: int, name: str) -> torch.Tensor:
-    mean, std = (
-        torch.tensor(values).view(1, 3, 1, 1, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
-    block = formula().unif(f"traj.{kind}.{step}.{name}", (4, 3, 16, 64, 64)).view(4, 3, 2, 8, 64, 64)
-    return ((block.double() - mean) / std).transpose(1, 2)
+def test_a_case_that_cannot_be_run_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    folder = frames_only(tmp_path / "numbers")
+    np.savez(folder / "sinkhorn.npz", **{"in/a": np.ones((3, 2), np.float32)})
+    (folder / "sinkhorn_meta.json").write_text(json.dumps({"a": {"iterations": 3, "n_inf_in": 0}}))
+    results = {result.case: result for result in check_parity(ParityConfig(folder)).cases()}
+    assert not results["sinkhorn/a"].passed
+    assert "out/a" in results["sinkhorn/a"].worst.note
+    assert results["frames/test"].passed
+
+
+def test_only_chooses_cases_by_pattern(tmp_path: Path) -> None:
+    with pytest.raises(ViccError, match=r"matches nothing\*"):
+        check_parity(ParityConfig(frames_only(tmp_path / "numbers"), only="nothing*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s3d.f64.npz").write_bytes(content)
+    assert main(["parity", "--fixtures", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "s3d.f64.npz cannot be read" in error
+    assert error.count("\n") == 1
+
+
+def test_arrays_that_would_execute_code_are_refused(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    np.savez(tmp_path / "s3d.f64.npz", eval_a=np.array([Trap()], dtype=object))
+    with pytest.raises(ViccError, match="plain arrays"):
+        check_parity(ParityConfig(tmp_path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_without_numbers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ViccError, match="holds no case"):
+        check_parity(ParityConfig(tmp_path))
+    with pytest.raises(ViccError, match="no folder"):
+        check_parity(ParityConfig(tmp_path / "absent"))
