@@ -193,3 +193,28 @@ def test_an_early_end_is_a_point_on_the_way_of_the_whole(tiny_recipe: Recipe, st
     assert states[0]["step"] == 6
     assert same(*({key: value for key, value in state.items() if key != "stage"} for state in states))
     assert (tmp_path / "early" / "rgb-1" / "encoder" / "config.json").exists()
+
+
+@pytest.mark.parametrize("method", ["infonce", "ubernce", "coclr"])
+def test_a_baseline_stopped_and_resumed_equals_straight(
+    method: str, tiny_recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    """The key encoder, the queue with its pointer and what it knows of its keys all come back."""
+    rgb, flow = (
+        replace(stage, method="infonce", queue_length=10, temperature=0.07, steps=4) for stage in tiny_recipe.stages[:2]
+    )
+    teacher = "flow-1" if method == "coclr" else None
+    other = replace(rgb, name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, num_mined=2)
+    recipe = replace(tiny_recipe, stages=(rgb, flow, other))
+    straight, stopped = (PretrainConfig(store=store_path, run=tmp_path / name) for name in ("straight", "stopped"))
+    pretrain(recipe, straight)
+    for name in ("rgb-1", "rgb-2"):
+        with pytest.raises(Stopped):
+            pretrain(recipe, stopped, should_stop=lambda stage, step, s=name: (stage, step) == (s, 2))
+        torch.manual_seed(999)
+    pretrain(recipe, stopped)
+    for stage in recipe.stages:
+        states = [load_checkpoint(config.run / stage.name / "checkpoint.pt") for config in (straight, stopped)]
+        assert same(*states), stage.name
+        logs = [[row["loss"] for row in read_log(config.run / stage.name)] for config in (straight, stopped)]
+        assert logs[0] == logs[1]
