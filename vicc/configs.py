@@ -63,7 +63,7 @@ class PrepareConfig:
     """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is more precise."""
     short_side: int = 128
     """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
-    jpeg_quality: int = 90
+    quality: int = 90
     """Quality of the stored frames, 1 to 100."""
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between training and test.
@@ -77,7 +77,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         _require(8 <= self.short_side <= 2048, f"--short-side {self.short_side}: expected 8 to 2048 pixels.")
-        _require(1 <= self.jpeg_quality <= 100, f"--jpeg-quality {self.jpeg_quality}: expected 1 to 100.")
+        _require(1 <= self.quality <= 100, f"--quality {self.quality}: expected 1 to 100.")
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")

@@ -7,8 +7,9 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -17,21 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import moving_frames
-from vicc.data.store import (
-    FramePack,
-    SetAside,
-    Source,
-    Store,
-    StoredStream,
-    StoreSettings,
-    StoreWriter,
-    Video,
-    encode_flow,
-    encode_rgb,
-)
+from vicc.data.frame_pack import FrameEncoder, StoredStream
+from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 
-SETTINGS = StoreSettings(short_side=40, jpeg_quality=95)
+SETTINGS = StoreSettings(short_side=40, quality=95)
 
 
 def rgb_frames(seed: int, num_frames: int = 5) -> np.ndarray:
@@ -44,14 +35,15 @@ def flow_frames(seed: int, num_frames: int = 4) -> np.ndarray:
     return np.ascontiguousarray(texture[..., :2])
 
 
+def pack(stream: StoredStream, frames: Iterable[np.ndarray]) -> bytes:
+    encoder = FrameEncoder(stream, codec="jpeg", quality=95)
+    for frame in frames:
+        encoder.add(frame)
+    return encoder.to_bytes()
+
+
 def packed(seed: int, num_frames: int = 5) -> dict[StoredStream, bytes]:
-    header = {"codec": "jpeg", "height": 40, "width": 48}
-    rgb = [encode_rgb(frame, quality=95) for frame in rgb_frames(seed, num_frames)]
-    flow = [encode_flow(frame, quality=95) for frame in flow_frames(seed, num_frames - 1)]
-    return {
-        "rgb": FramePack({"stream": "rgb", **header}, rgb).to_bytes(),
-        "flow": FramePack({"stream": "flow", **header, "bound": 20.0}, flow).to_bytes(),
-    }
+    return {"rgb": pack("rgb", rgb_frames(seed, num_frames)), "flow": pack("flow", flow_frames(seed, num_frames - 1))}
 
 
 def video(name: str, *, num_frames: int = 5, source: Source | None = None) -> Video:
@@ -189,8 +181,8 @@ def test_shards_fill_up_before_a_new_one_is_begun(tmp_path: Path) -> None:
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store", {"a.mp4": 1})
     with pytest.raises(ViccError, match=r"prepared with flow 'dis' \(asked for: 'tvl1'\)") as caught:
-        StoreWriter(path, StoreSettings(short_side=40, jpeg_quality=95, flow="tvl1"))
-    assert "jpeg_quality" not in str(caught.value)
+        StoreWriter(path, StoreSettings(short_side=40, quality=95, flow="tvl1"))
+    assert "quality" not in str(caught.value)
 
 
 def change_description(path: Path, **changes: object) -> None:
@@ -269,11 +261,25 @@ def test_a_shard_whose_writer_was_killed_as_it_began_does_not_make_the_store_unr
     assert len(Store(path).videos) == 2
 
 
+def changed_header(data: bytes, **entries: Any) -> bytes:
+    length = int.from_bytes(data[:4], "little")
+    header = json.dumps({**json.loads(data[4 : 4 + length]), **entries}).encode()
+    return len(header).to_bytes(4, "little") + header + data[4 + length :]
+
+
+def without_frame(data: bytes, number: int) -> bytes:
+    """Zeros in the place of one encoded frame."""
+    length = int.from_bytes(data[:4], "little")
+    num = json.loads(data[4 : 4 + length])["num"]
+    offsets = np.frombuffer(data, "<u8", num + 1, 4 + length)
+    body = 4 + length + offsets.nbytes
+    begin, end = (body + int(offset) for offset in offsets[number : number + 2])
+    return data[:begin] + bytes(end - begin) + data[end:]
+
+
 def test_a_damaged_frame_names_video_frame_and_stream_and_leaves_the_others_readable(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store", {"a.mp4": 1, "b.mp4": 2})
-    images = [encode_rgb(frame, quality=95) for frame in rgb_frames(1)]
-    images[3] = bytes(len(images[3]))
-    damaged = FramePack({"stream": "rgb", "codec": "jpeg", "height": 40, "width": 48}, images).to_bytes()
+    damaged = without_frame(packed(1)["rgb"], 3)
     writer = StoreWriter(path, SETTINGS)
     writer.add(video("a.mp4"), {**packed(1), "rgb": damaged})
     writer.close()
@@ -297,9 +303,7 @@ def test_a_damaged_pack_names_the_video(tmp_path: Path, data: bytes) -> None:
 def test_an_image_of_another_size_than_the_pack_says_names_the_video(tmp_path: Path) -> None:
     path = tmp_path / "store"
     writer = StoreWriter(path, SETTINGS)
-    pack = FramePack({"stream": "rgb", "codec": "jpeg", "height": 41, "width": 48})
-    pack.images = [encode_rgb(frame, quality=95) for frame in rgb_frames(1)]
-    writer.add(video("a.mp4"), {**packed(1), "rgb": pack.to_bytes()})
+    writer.add(video("a.mp4"), {**packed(1), "rgb": changed_header(packed(1)["rgb"], height=41)})
     writer.close()
     with pytest.raises(ViccError, match=r"'a\.mp4'"):
         Store(path).frames("a.mp4", "rgb", [0])
@@ -308,10 +312,9 @@ def test_an_image_of_another_size_than_the_pack_says_names_the_video(tmp_path: P
 def test_a_codec_of_a_later_version_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "store"
     writer = StoreWriter(path, SETTINGS)
-    pack = FramePack({"stream": "rgb", "codec": "h264", "height": 40, "width": 48}, [b"x"])
-    writer.add(video("a.mp4"), {**packed(1), "rgb": pack.to_bytes()})
+    writer.add(video("a.mp4"), {**packed(1), "rgb": changed_header(packed(1)["rgb"], codec="h277")})
     writer.close()
-    with pytest.raises(ViccError, match=r"'a\.mp4'.*codec 'h264'"):
+    with pytest.raises(ViccError, match=r"'a\.mp4'.*codec 'h277'"):
         Store(path).frames("a.mp4", "rgb", [0])
 
 
@@ -320,7 +323,7 @@ def test_a_pack_describes_itself() -> None:
     data = packed(1)["flow"]
     length = int.from_bytes(data[:4], "little")
     header = json.loads(data[4 : 4 + length])
-    assert header == {"stream": "flow", "codec": "jpeg", "height": 40, "width": 48, "bound": 20.0, "num": 4}
+    assert header == {"stream": "flow", "codec": "jpeg", "quality": 95, "height": 40, "width": 48, "num": 4}
     offsets = np.frombuffer(data, "<u8", 5, 4 + length)
     body = data[4 + length + offsets.nbytes :]
     assert offsets[0] == 0
@@ -460,8 +463,7 @@ def test_after_any_additions_and_replacements_the_store_holds_the_last_of_each(
     for kind, number, size in steps:
         name = f"{number}.mp4"
         if kind == "add":
-            pack = FramePack({"stream": "rgb", "codec": "jpeg"}, [bytes(size)]).to_bytes()
-            writer.add(video(name, source=Source(size, 1)), {"rgb": pack, "flow": pack[: size // 2]})
+            writer.add(video(name, source=Source(size, 1)), {"rgb": bytes(size), "flow": bytes(size // 2)})
             expected[name] = size
         else:
             writer.put_aside(SetAside(name, "reason " * (size % 100), Source(size, 1)))

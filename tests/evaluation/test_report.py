@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vicc.configs import ReportConfig
-from vicc.data.store import FramePack, SetAside, Source, Store, StoreSettings, StoreWriter, Video, encode_rgb
+from vicc.data.frame_pack import FrameEncoder
+from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 from vicc.evaluation import report
 from vicc.evaluation.report import write_report
@@ -78,8 +79,9 @@ def make_store(folder: Path, ids: list[str]) -> Path:
     for number, name in enumerate(ids):
         rng = np.random.default_rng(number)
         frames = rng.integers(0, 256, (5, 16, 24, 3), dtype=np.uint8)
-        pack = FramePack({"stream": "rgb", "codec": "jpeg", "height": 16, "width": 24})
-        pack.images = [encode_rgb(frame, quality=90) for frame in frames]
+        pack = FrameEncoder("rgb", codec="jpeg", quality=90)
+        for frame in frames:
+            pack.add(frame)
         video = Video(name, 5, 16, 24, 25.0, Source(1, 1), label=LABELS[name])
         writer.add(video, {"rgb": pack.to_bytes()})
     writer.put_aside(SetAside("broken.mp4", EVIL_REASON, Source(1, 1)))

@@ -9,26 +9,24 @@ Keys inside a shard, where h is a hash of the video's id:
 
     video:h                 JSON: id, label, group, split, num_frames, frames_per_second, size, source (see `Video`)
     aside:h                 JSON: id, reason, source: a file that could not be used; no file is lost silently
-    rgb:h, flow:h           a frame pack: header length (uint32), JSON header, num + 1 offsets (uint64), encoded images
+    rgb:h, flow:h           a frame pack, see `frame_pack`: the encoded frames of one stream, which describe themselves
 
-A frame pack describes itself (codec, size, and for flow its bound), so it can be read without knowing how the rest of
-the store was made. All keys of one video are written in one transaction: a video is there as a whole or not at all.
+All keys of one video are written in one transaction: a video is there as a whole or not at all.
 """
 
 import hashlib
 import json
 import os
-import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-import cv2
 import lmdb
 import numpy as np
 
+from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_header
 from vicc.data.splits import Split
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
@@ -37,7 +35,6 @@ FORMAT = "vicc-store"
 FORMAT_VERSION = 1
 _STORE_FILE = "store.json"
 _MAP_BYTES = 1 << 40  # address space only: the file grows with what is written
-StoredStream = Literal["rgb", "flow"]
 
 
 @dataclass(frozen=True)
@@ -90,81 +87,8 @@ class StoreSettings:
     short_side: int = 128
     flow: str = "dis"
     flow_bound: float = 20.0
-    jpeg_quality: int = 90
-
-
-@dataclass
-class FramePack:
-    """Encoded images of one stream of one video: `header` as JSON, one JPEG a frame."""
-
-    header: dict[str, Any]
-    images: list[bytes] = field(default_factory=list)
-
-    def to_bytes(self) -> bytes:
-        header = json.dumps({**self.header, "num": len(self.images)}).encode()
-        offsets = np.cumsum([0, *map(len, self.images)], dtype="<u8")
-        return b"".join((struct.pack("<I", len(header)), header, offsets.tobytes(), *self.images))
-
-
-def encode_rgb(frame: np.ndarray, *, quality: int) -> bytes:
-    """One RGB frame, uint8 (H, W, 3), as JPEG."""
-    return _encode_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)
-
-
-def encode_flow(stored_flow: np.ndarray, *, quality: int) -> bytes:
-    """One stored-form flow frame, uint8 (H, W, 2), as a grey JPEG of twice the width: u beside v.
-
-    Side by side the two share no colour space, so no chroma subsampling mixes or blurs them.
-    """
-    return _encode_jpeg(np.ascontiguousarray(np.hstack((stored_flow[..., 0], stored_flow[..., 1]))), quality)
-
-
-def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    done, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    if not done:
-        raise ViccError(f"OpenCV could not encode a frame of shape {image.shape} as JPEG.")
-    return data.tobytes()
-
-
-def _read_header(data: memoryview) -> tuple[dict[str, Any], int]:
-    """The JSON header of a frame pack, and where its offsets begin."""
-    (length,) = struct.unpack_from("<I", data)
-    return json.loads(bytes(data[4 : 4 + length])), 4 + length
-
-
-def _check_numbers(numbers: Sequence[int], header: dict[str, Any]) -> None:
-    for number in numbers:
-        if not 0 <= number < header["num"]:
-            raise ViccError(f"there is no frame {number} of stream {header['stream']}, which has {header['num']}")
-
-
-def _decode_pack(data: memoryview, numbers: Sequence[int]) -> np.ndarray:
-    header, start = _read_header(data)
-    _check_numbers(numbers, header)
-    if header["codec"] != "jpeg":
-        raise ViccError(f"Frames are stored with codec {header['codec']!r}; this version of vicc reads 'jpeg'.")
-    offsets = np.frombuffer(data, "<u8", header["num"] + 1, start)
-    body = start + offsets.nbytes
-    grey = header["stream"] == "flow"
-    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
-    height, width = header["height"], header["width"]
-    frames = np.empty((len(numbers), height, width, 2 if grey else 3), np.uint8)
-    decoded: dict[int, int] = {}  # frame number -> row: short videos repeat frames
-    for row, number in enumerate(numbers):
-        if number in decoded:
-            frames[row] = frames[decoded[number]]
-            continue
-        decoded[number] = row
-        image = cv2.imdecode(
-            np.frombuffer(data[body + int(offsets[number]) : body + int(offsets[number + 1])], np.uint8), flags
-        )
-        if image is None:
-            raise ViccError(f"frame {number} of stream {header['stream']} is damaged (not a readable JPEG)")
-        if grey:
-            frames[row, ..., 0], frames[row, ..., 1] = image[:, :width], image[:, width:]
-        else:
-            frames[row] = image
-    return frames
+    codec: Codec = "jpeg"
+    quality: int = 90
 
 
 class Store:
@@ -221,19 +145,19 @@ class Store:
                 raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
             try:
                 return self._decode(key, data, numbers)
-            except (ViccError, ValueError, TypeError, KeyError, IndexError, struct.error, cv2.error) as error:
+            except ViccError as error:
                 raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {error}.") from error
 
     def _decode(self, key: bytes, data: memoryview, numbers: Sequence[int]) -> np.ndarray:
         if key not in self._cache:
-            header = _read_header(data)[0]
-            size = header["num"] * header["height"] * header["width"] * (2 if header["stream"] == "flow" else 3)
+            header = read_header(data)
+            size = header.num * header.height * header.width * header.channels
             if size > self._cache_left:
-                return _decode_pack(data, numbers)
-            self._cache[key] = _decode_pack(data, range(header["num"]))
+                return decode_frames(data, numbers)
+            self._cache[key] = decode_frames(data, range(header.num))
             self._cache_left -= size
         frames = self._cache[key]
-        _check_numbers(numbers, {"num": len(frames), "stream": key.partition(b":")[0].decode()})
+        check_numbers(numbers, stream=key.partition(b":")[0].decode(), num=len(frames))
         return frames[np.asarray(numbers, dtype=int)]  # a copy: what a transform does in place stays its own
 
     def close(self) -> None:

@@ -8,25 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from vicc.configs import PrepareConfig
+from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.splits import VideoSource, discover_videos
-from vicc.data.store import (
-    FramePack,
-    SetAside,
-    Source,
-    Store,
-    StoredStream,
-    StoreSettings,
-    StoreWriter,
-    Video,
-    encode_flow,
-    encode_rgb,
-)
+from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.workers import new_pool, require_workers, submit
@@ -60,7 +51,7 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
-    settings = StoreSettings(config.short_side, config.flow, config.flow_bound, config.jpeg_quality)
+    settings = StoreSettings(config.short_side, config.flow, config.flow_bound, quality=config.quality)
     if config.dry_run:
         return _plan(config, sources)
     if (config.store / "store.json").exists():
@@ -164,10 +155,10 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
     reader = VideoReader(source.path, short_side=settings.short_side)
     try:
-        rgb, flow = _encode_streams(reader, settings)
+        rgb, flow, (height, width) = _encode_streams(reader, settings)
     except (ViccError, OSError) as error:
         return SetAside(source.id, str(error), stat)
-    num_frames = len(rgb.images)
+    num_frames = len(rgb)
     if num_frames < min_frames:
         reason = f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
         return SetAside(source.id, f"{reason}; {reader.broken_after}" if reader.broken_after else reason, stat)
@@ -175,8 +166,8 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     video = Video(
         id=source.id,
         num_frames=num_frames,
-        height=rgb.header["height"],
-        width=rgb.header["width"],
+        height=height,
+        width=width,
         frames_per_second=reader.info.frames_per_second,
         source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
         label=source.label,
@@ -187,27 +178,24 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     return video, {"rgb": rgb.to_bytes(), "flow": flow.to_bytes()}
 
 
-def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FramePack, FramePack]:
+def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FrameEncoder, FrameEncoder, tuple[int, int]]:
+    """Both streams and the size of their frames, (height, width)."""
     compute_flow = create_flow("tvl1" if settings.flow == "tvl1" else "dis")
-    common = {"codec": "jpeg", "quality": settings.jpeg_quality}
-    rgb = FramePack({"stream": "rgb", **common})
-    flow = FramePack({"stream": "flow", **common, "bound": settings.flow_bound, "method": settings.flow})
+    new_encoder = partial(FrameEncoder, codec=settings.codec, quality=settings.quality)
+    rgb = new_encoder("rgb")
+    flow = new_encoder("flow", bound=settings.flow_bound, method=settings.flow)
     previous: np.ndarray | None = None
     for frame in reader:
-        if previous is None:
-            size = {"height": frame.shape[0], "width": frame.shape[1]}
-            rgb.header |= size
-            flow.header |= size
-        elif frame.shape[:2] != (rgb.header["height"], rgb.header["width"]):
+        if previous is not None and frame.shape[:2] != previous.shape:
             # Some files change their size on the way; clips need one size.
-            frame = cv2.resize(frame, (rgb.header["width"], rgb.header["height"]), interpolation=cv2.INTER_AREA)
+            frame = cv2.resize(frame, previous.shape[::-1], interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        rgb.images.append(encode_rgb(frame, quality=settings.jpeg_quality))
+        rgb.add(frame)
         if previous is not None:
-            stored = quantize_flow(compute_flow(previous, grey), bound=settings.flow_bound)
-            flow.images.append(encode_flow(stored, quality=settings.jpeg_quality))
+            flow.add(quantize_flow(compute_flow(previous, grey), bound=settings.flow_bound))
         previous = grey
-    return rgb, flow
+    assert previous is not None  # a reader yields a frame or raises
+    return rgb, flow, (previous.shape[0], previous.shape[1])
 
 
 def _stat(path: Path) -> Source:
