@@ -184,6 +184,17 @@ def test_views_reach_every_vicc_stage_and_no_other() -> None:
     assert create_recipe("coclr_ucf101", views="2x112+4x96") == create_recipe("coclr_ucf101")
 
 
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_motion_diff_takes_the_place_of_flow_and_changes_nothing_else(name: str) -> None:
+    flow, diff = create_recipe(name), create_recipe(name, motion="diff")
+    assert [stage.name for stage in diff.stages] == [stage.name.replace("flow", "diff") for stage in flow.stages]
+    assert {stage.stream for stage in diff.stages} == {"rgb", "diff"}
+    renamed = json.loads(json.dumps(flow.to_json()["stages"]).replace('"flow', '"diff').replace('"diff_', '"flow_'))
+    assert diff.to_json()["stages"] == renamed
+    assert create_recipe(name, motion="flow") == flow
+    assert create_recipe(name, motion="diff", changes=["diff-1.size=64"]).stages[1].size == 64
+
+
 def test_views_without_small_ones_change_the_size_only() -> None:
     assert {(stage.size, stage.small_views) for stage in create_recipe("vicc_ucf101", views="2x112").stages} == {
         (112, "")

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-Stream = Literal["rgb", "flow"]
+Stream = Literal["rgb", "flow", "diff"]
 FlowChannels = Literal["uv", "128vu"]
 
 

@@ -57,8 +57,9 @@ class PrepareConfig:
     """Folder of videos; searched at every depth."""
     store: Path
     """Folder of the store; made if it does not exist."""
-    flow: Literal["dis", "tvl1"] = "dis"
-    """Optical flow: Dense Inverse Search, or the published and slower TV-L1."""
+    flow: Literal["dis", "tvl1", "none"] = "dis"
+    """Optical flow: Dense Inverse Search, or the published and slower TV-L1. none: RGB only, much faster and half the
+    size; train on such a store with --motion diff."""
     flow_bound: float = 20.0
     """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is more precise."""
     short_side: int = 128
@@ -100,6 +101,9 @@ class PretrainConfig:
     """Folder of the run: checkpoints, logs, encoders."""
     recipe: str = "default"
     """Name of the recipe; `vicc recipes` lists them."""
+    motion: Literal["flow", "diff"] = "flow"
+    """What shows motion: optical flow, or diff, how RGB changes from each frame to the next, which needs no flow: the
+    recipe's flow-1 becomes diff-1."""
     seed: int = 31
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
     set: list[str] = field(default_factory=list)
@@ -138,7 +142,8 @@ class RetrieveConfig:
     run: Path | None = None
     """Run made by `vicc pretrain`. Give this, or --encoder."""
     encoder: list[Path] = field(default_factory=list)
-    """Encoder folders, such as `vicc import` makes, at most one of each stream; with both there is also R+F."""
+    """Encoder folders, such as `vicc import` makes, at most one of each stream; rgb and flow give R+F too, rgb and
+    diff R+D."""
     out: Path | None = None
     """File to write. Default: retrieval.json in the run, or in the first encoder's folder."""
     window_step: int | None = None
@@ -244,6 +249,8 @@ class RecipesConfig:
     """`show` for one recipe. Default: the list."""
     name: Annotated[str | None, Positional] = None
     """Recipe to show."""
+    motion: Literal["flow", "diff"] = "flow"
+    """Stream of motion, as for `vicc pretrain`."""
     set: list[str] = field(default_factory=list)
     """Changes to the recipe, as for `vicc pretrain`, each STAGE.FIELD=VALUE."""
     videos: int | None = None
@@ -266,8 +273,9 @@ class RecipesConfig:
             "vicc recipes show: expected the name of a recipe as well; `vicc recipes` lists them.",
         )
         _require(
-            self.action is not None or (not self.set and self.videos is None and self.plot is None),
-            "--set, --videos and --plot belong to one recipe: expected `vicc recipes show NAME` before them.",
+            self.action is not None
+            or (not self.set and self.videos is None and self.plot is None and self.motion == "flow"),
+            "--set, --motion, --videos and --plot belong to one recipe: expected `vicc recipes show NAME` before them.",
         )
         _require(self.videos is None or self.videos > 0, f"--videos {self.videos}: expected at least 1.")
         _require(

@@ -9,16 +9,18 @@ from vicc.training.stage import Recipe, Stage
 from vicc.transforms.augmentation import PRESETS, Augmentation
 
 
-def create_recipe(name: str, *, views: str | None = None, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name, with the resolutions `views` (see `Recipe.with_views`), then `changes` as
-    STAGE.FIELD=VALUE.
+def create_recipe(
+    name: str, *, motion: Literal["flow", "diff"] = "flow", views: str | None = None, changes: Sequence[str] = ()
+) -> Recipe:
+    """The recipe of that name, with the stream of `motion` (see `Recipe.with_motion`) and the resolutions `views` (see
+    `Recipe.with_views`), then `changes` as STAGE.FIELD=VALUE.
 
     Raises:
         ViccError: no such recipe, stage or field, or a value of the wrong kind.
     """
     if name not in RECIPES:
         raise ViccError(f"There is no recipe {name!r}; known are {', '.join(RECIPES)}. See: vicc recipes")
-    recipe = RECIPES[name]()
+    recipe = RECIPES[name]().with_motion(motion)
     return (recipe if views is None else recipe.with_views(views)).with_changes(changes)
 
 

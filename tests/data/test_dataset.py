@@ -427,6 +427,50 @@ def test_evaluation_feeds_an_encoder_the_same_flow_as_training(store: Store) -> 
     torch.testing.assert_close(ours, torch.nn.functional.normalize(expected, dim=1), atol=1e-5, rtol=1e-4)
 
 
+# --- diff ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clip_frames", "stride"), [(6, 1), (5, 3), (40, 1)])
+def test_diff_of_a_view_is_the_difference_of_its_rgb_frames(store: Store, clip_frames: int, stride: int) -> None:
+    """With consecutive frames it can be seen in the RGB view itself; in any other clip, frame i + 1 is read too."""
+    dataset = make_dataset(
+        store, streams=("rgb", "diff"), augmentation=Augmentation(grey=0), clip_frames=clip_frames, stride=stride
+    )
+    for place in (0, 7):
+        clips = dataset[0, place].clips
+        assert clips["diff"].shape == clips["rgb"].shape == (2, clip_frames, 24, 24, 3)
+        if stride == 1:
+            rgb, diff = clips["rgb"].astype(int), clips["diff"].astype(int)
+            seen = np.clip(128 + rgb[:, 1:] - rgb[:, :-1], 0, 255)
+            moved = (rgb[:, 1:] != rgb[:, :-1]).any(axis=(2, 3, 4))  # not where a short video repeats its first frame
+            assert moved.sum() >= 2 * min(clip_frames - 1, 22)
+            # Contrast is around the mean of the clip, which for diff has one frame more.
+            assert np.abs(seen - diff[:, :-1])[moved].max() <= 2
+
+
+def test_an_encoder_of_diff_trains_and_is_measured_without_any_flow(store: Store) -> None:
+    """Features of a video of one window are those of the clip that a dataset without randomness gives."""
+    config = EncoderConfig("diff", backbone="s3d-demo", clip_frames=23, size=32, flow_normalization="clip")
+    encoder = Encoder(config).eval()
+    whole = dataclasses.replace(PLAIN, crop_area=(1, 1), crop_ratio=(1.2, 1.2))
+    dataset = make_dataset(store, streams=("diff",), size=32, clip_frames=23, num_views=1, augmentation=whole)
+    clip = collate([dataset[0, 0]]).clips["diff"][:, 0]
+    with torch.no_grad():
+        expected = encoder.features(clip)
+    video = store.videos[0]
+    ours = extract_features(encoder, store, [video], precision=choose_precision("fp32", torch.device("cpu")))
+    torch.testing.assert_close(ours, torch.nn.functional.normalize(expected, dim=1), atol=1e-5, rtol=1e-4)
+    frames = store.frames(video.id, "rgb", range(video.num_frames))
+    assert torch.equal(encoder.preprocess(frames), clip)
+
+
+def test_a_diff_encoder_wants_two_frames() -> None:
+    encoder = Encoder(EncoderConfig("diff", backbone="s3d-demo", clip_frames=4, size=32))
+    assert encoder.preprocess(np.zeros((2, 40, 40, 3), np.uint8)).unique().tolist() == [128]
+    with pytest.raises(ViccError, match="at least two"):
+        encoder.preprocess(np.zeros((1, 40, 40, 3), np.uint8))
+
+
 # --- EpochBatches ----------------------------------------------------------------------------------------------------
 
 worlds = st.integers(1, 4)

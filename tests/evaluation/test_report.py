@@ -51,7 +51,7 @@ RESULT = RetrievalResult(
         "gallery": 4,
         "classes": 2,
         "window_step": "half a clip",
-        "fused": ["RGB-2", "Flow-2"],
+        "fused": {"R+F": ["RGB-2", "Flow-2"]},
         "shuffled_frames": False,
         "precision": "fp32",
         "store": "store",

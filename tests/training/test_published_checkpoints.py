@@ -493,6 +493,13 @@ def test_a_backbone_that_was_never_published_is_not_exported(tmp_path: Path) -> 
     assert not (tmp_path / "a").exists()
 
 
+def test_an_encoder_of_a_stream_that_was_never_published_is_not_exported(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "e", Encoder(EncoderConfig("diff", backbone="s3d")))
+    with pytest.raises(ViccError, match=r"stream diff, which the published code lacks"):
+        export_published(tmp_path / "e", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_stages_of_a_run_go_to_the_published_layout_and_back(
     tiny_recipe: Recipe, store_path: Path, tmp_path: Path
 ) -> None:

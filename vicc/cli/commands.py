@@ -87,7 +87,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
     from vicc.training.engine import Stopped
     from vicc.training.pretrain import pretrain as run
 
-    recipe = create_recipe(config.recipe, views=config.views, changes=config.set)
+    recipe = create_recipe(config.recipe, motion=config.motion, views=config.views, changes=config.set)
     try:
         stages = run(recipe, config)
     except Stopped:

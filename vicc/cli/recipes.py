@@ -20,7 +20,7 @@ _CURVE_POINTS = 100
 _BAR_WIDTH = 40
 _BARS = "▁▂▃▄▅▆▇█"
 # Okabe and Ito's colours, told apart by colour-blind readers too.
-_COLORS = {"rgb": "#0072b2", "flow": "#d55e00"}
+_COLORS = {"rgb": "#0072b2", "flow": "#d55e00", "diff": "#cc79a7"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
     Raises:
         ViccError: no such recipe, stage or field.
     """
-    recipe = create_recipe(name, changes=config.set)
-    changes = list(_differences(create_recipe(name), recipe))
+    recipe = create_recipe(name, motion=config.motion, changes=config.set)
+    changes = list(_differences(create_recipe(name, motion=config.motion), recipe))
     known = config.videos or next((count for data, count in TRAINING_VIDEOS.items() if name.endswith(data)), None)
     videos = known or TRAINING_VIDEOS["ucf101"]
     lengths = {stage.name: stage_length(stage, videos) for stage in recipe.stages}
@@ -208,6 +208,11 @@ _VICC_ONLY = (
 
 def _rows(recipe: Recipe) -> dict[str, list[Any]]:
     """The values of each field, stage by stage; `_NOTHING` where it means nothing there."""
+
+    def about_flow(name: str) -> bool:
+        return "flow_" in name and name != "flow_normalization"
+
+    sees_flow = any(stage.stream == "flow" for stage in recipe.stages)
     stages = recipe.to_json()["stages"]
     flat = [
         {
@@ -218,7 +223,7 @@ def _rows(recipe: Recipe) -> dict[str, list[Any]]:
     ]
     return {
         name: [
-            values[name] if _applies(stage, name) else _NOTHING
+            values[name] if _applies(stage, name) and (sees_flow or not about_flow(name)) else _NOTHING
             for stage, values in zip(recipe.stages, flat, strict=True)
         ]
         for name in flat[0]
@@ -241,6 +246,8 @@ def _applies(stage: Stage, name: str) -> bool:
         return stage.method in CONTRASTIVE
     if name == "num_mined":
         return stage.method == "coclr"
+    if name == "flow_normalization":
+        return stage.stream != "rgb" or stage.teacher is not None
     if "flow_" in name:
         return stage.stream == "flow" or stage.teacher is not None
     return name not in ("steps", "epochs") or getattr(stage, name) is not None

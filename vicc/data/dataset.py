@@ -29,6 +29,7 @@ from vicc.transforms.augmentation import (
     draw_sample,
     draw_view,
 )
+from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.flow_form import FlowForm
 
 Key = tuple[int, int]  # (epoch, position of the video)
@@ -173,7 +174,7 @@ class ClipDataset(Dataset[Sample]):
     ) -> list[np.ndarray]:
         """Views of one stream, uint8 (V, T, size, size, C) a group; frames of a moment are read once."""
         needed = sorted({view.moment for views in groups for view in views})
-        frames = {moment: self.store.frames(video.id, stream, moments[moment].tolist()) for moment in needed}
+        frames = {moment: _read(self.store, video, stream, moments[moment]) for moment in needed}
         return [
             np.stack(
                 [
@@ -182,6 +183,7 @@ class ClipDataset(Dataset[Sample]):
                         video,
                         stream,
                         frames[view.moment],
+                        moments[view.moment],
                         view.draw,
                         size=view.size,
                         flow_center=self.augmentation.flow_center,
@@ -210,8 +212,17 @@ def load_view(
     Args:
         flow_form: the form that flow is to have; None for the stored one.
     """
-    frames = store.frames(video.id, stream, numbers.tolist())
-    return _cut_view(store, video, stream, frames, draw, size=size, flow_center=flow_center, flow_form=flow_form)
+    frames = _read(store, video, stream, numbers)
+    return _cut_view(
+        store, video, stream, frames, numbers, draw, size=size, flow_center=flow_center, flow_form=flow_form
+    )
+
+
+def _read(store: Store, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
+    """The stored frames that frames `numbers` of a stream are made of."""
+    if stream == "diff":
+        return store.frames(video.id, "rgb", frames_of_diff(numbers).tolist())
+    return store.frames(video.id, stream, numbers.tolist())
 
 
 def _cut_view(
@@ -219,6 +230,7 @@ def _cut_view(
     video: Video,
     stream: Stream,
     frames: np.ndarray,
+    numbers: np.ndarray,
     draw: ViewDraw,
     *,
     size: int,
@@ -227,6 +239,8 @@ def _cut_view(
 ) -> np.ndarray:
     if stream == "rgb":
         return apply_to_rgb(frames, draw, size=size)
+    if stream == "diff":
+        return apply_to_diff(frames, numbers, draw, size=size)
     bound = store.settings.flow_bound
     view = apply_to_flow(frames, draw, size=size, bound=bound, center=flow_center)
     if flow_form is not None:

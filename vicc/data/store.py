@@ -142,7 +142,12 @@ class Store:
             key = _key(stream, video_id)
             data = transaction.get(key)
             if data is None:
-                raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
+                raise ViccError(
+                    f"The store {self.path} was prepared without flow (--flow none). Train with --motion diff, or "
+                    "prepare another store with flow."
+                    if stream == "flow" and self.settings.flow == "none"
+                    else f"The store {self.path} has no stream {stream!r} of video {video_id!r}."
+                )
             try:
                 return self._decode(key, data, numbers)
             except ViccError as error:

@@ -97,7 +97,8 @@ def write_report(config: ReportConfig) -> Path:
     videos = {video.id: video for video in store.videos}
     runs = _read_runs(config.run / RUNS_FILE)
 
-    main_row = "R+F" if "R+F" in result.neighbours else list(result.neighbours)[-1]
+    # Fused rows come last.
+    main_row = list(result.neighbours)[-1]
     queries = _choose_queries(
         [entry.query for entry in result.neighbours[main_row]], videos, config.queries, result.labelled
     )
@@ -129,6 +130,7 @@ def write_report(config: ReportConfig) -> Path:
         store=store,
         store_settings=asdict(store.settings),
         commands=_commands(config, store, runs),
+        motion="RGB's changes" if any(stage.stream == "diff" for stage in recipe.stages) else "optical flow",
         frames=FRAMES,
     )
     path = config.out or config.run / REPORT_FILE
@@ -170,7 +172,7 @@ def _note(row: Row, recipe: Recipe, result: RetrievalResult) -> str:
         "chance": "a random order",
         "baseline": "nothing trained",
         "untrained": "random weights",
-        "fused": f"{' and '.join(result.protocol.get('fused', []))}, distances averaged",
+        "fused": f"{' and '.join(result.protocol['fused'].get(row.name, []))}, distances averaged",
     }[row.kind]
 
 

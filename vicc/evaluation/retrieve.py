@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest gallery videos of one query, nearest first. Distance is one minus cosine; for R+F its mean."""
+    """The nearest gallery videos of one query, nearest first. Distance is one minus cosine; of a fused row its mean."""
 
     query: str
     videos: list[str]
@@ -111,11 +111,12 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
     for name, encoder in encoders:
         similarities[name] = ("trained", features(encoder, name))
     newest: dict[str, str] = {encoder.config.stream: name for name, encoder in encoders}
-    if len(newest) == 2:
-        similarities["R+F"] = ("fused", (similarities[newest["rgb"]][1] + similarities[newest["flow"]][1]) / 2)
+    fused = _fused(newest)
+    for name, parts in fused.items():
+        similarities[name] = ("fused", torch.stack([similarities[part][1] for part in parts]).mean(0))
 
     result = RetrievalResult(
-        protocol=_protocol(config, sets, precision, newest),
+        protocol=_protocol(config, sets, precision, fused),
         labelled=sets.labelled,
         rows=_table(sets, similarities) if sets.labelled else [],
         neighbours={
@@ -183,8 +184,8 @@ def finished_stages(run: Path) -> list[Stage]:
 
 
 def stage_title(name: str) -> str:
-    """A stage's name as tables print it: rgb-1 becomes RGB-1, flow-1 Flow-1."""
-    return name.replace("rgb", "RGB").replace("flow", "Flow")
+    """A stage's name as tables print it: rgb-1 becomes RGB-1, flow-1 Flow-1, diff-1 Diff-1."""
+    return name.replace("rgb", "RGB").replace("flow", "Flow").replace("diff", "Diff")
 
 
 def _query_and_gallery(store: Store, config: RetrieveConfig) -> _Sets:
@@ -272,14 +273,23 @@ def _neighbours(sets: _Sets, matrix: torch.Tensor) -> list[Neighbours]:
     ]
 
 
-def _protocol(config: RetrieveConfig, sets: _Sets, precision: Precision, newest: dict[str, str]) -> dict[str, Any]:
+def _fused(newest: dict[str, str]) -> dict[str, list[str]]:
+    """Rows of two streams together, each with the rows it is made of: RGB with every stream of motion."""
+    return {
+        row: [newest["rgb"], newest[motion]]
+        for row, motion in (("R+F", "flow"), ("R+D", "diff"))
+        if "rgb" in newest and motion in newest
+    }
+
+
+def _protocol(config: RetrieveConfig, sets: _Sets, precision: Precision, fused: dict[str, list[str]]) -> dict[str, Any]:
     return {
         "name": "sliding",
         "queries": len(sets.queries),
         "gallery": len(sets.gallery),
         "classes": len({video.label for video in sets.queries}) if sets.labelled else 0,
         "window_step": config.window_step or "half a clip",
-        "fused": [newest[stream] for stream in ("rgb", "flow") if stream in newest],
+        "fused": fused,
         "shuffled_frames": config.shuffle_frames,
         "precision": precision.name,
         "store": str(config.store),

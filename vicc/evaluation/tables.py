@@ -22,7 +22,7 @@ def retrieval_table(result: RetrievalResult) -> Table:
         if row.kind != previous:
             table.add_section()
             previous = row.kind
-        name = f"{row.name} ({' + '.join(protocol['fused'])})" if row.kind == "fused" else row.name
+        name = f"{row.name} ({' + '.join(protocol['fused'][row.name])})" if row.kind == "fused" else row.name
         table.add_row(name, *(_cell(row, k) for k in ks))
     return table
 

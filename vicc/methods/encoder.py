@@ -13,6 +13,7 @@ from vicc.batch import FlowChannels, Stream
 from vicc.data.sampling import clip_numbers
 from vicc.errors import ViccError
 from vicc.transforms.augmentation import apply_to_flow, apply_to_rgb, center_view
+from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.flow_form import FlowForm
 from vicc.video.flow import quantize_flow
 
@@ -20,6 +21,8 @@ from vicc.video.flow import quantize_flow
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Stored flow is 128 for no motion.
 _FLOW_MEAN = (128.0, 128.0)
+# Differences of RGB are 128 for no change; 10 is about their root mean square on real clips.
+_DIFF_MEAN, _DIFF_STD = (128.0,) * 3, (10.0,) * 3
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,16 @@ class EncoderConfig:
     """All that is needed to build an encoder and to feed it.
 
     Attributes:
-        stream: what it sees: "rgb" (3 channels) or "flow" (2: u, v).
+        stream: what it sees: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes to the next frame).
         backbone: a name that `create_backbone` knows.
         embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a classifier's: its embedding
             is the pooled feature.
         clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
         flow_center: whether each frame's median flow is taken out before it sees the clip.
         flow_std: what flow is divided by, in steps of the stored form.
-        flow_normalization: "fixed" stops there; "clip" also divides each clip by its own root mean square, so that how
-            large and how fast everything moves (scale, speed, distance) is no longer what tells clips apart first.
+        flow_normalization: "fixed" stops there; "clip" also divides each clip of flow or diff by its own root mean
+            square, so that how large and how fast everything moves (scale, speed, distance) is no longer what tells
+            clips apart first.
         flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in steps of
             `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
         flow_bound: displacement, in pixels per frame, at which the flow it sees is clipped.
@@ -67,7 +71,8 @@ class EncoderConfig:
         return FlowForm(self.flow_channels, self.flow_bound, self.flow_short_side)
 
 
-# Added to a clip's root mean square, in units of flow_std: a clip in which nothing moves must not be blown up to noise.
+# Added to a clip's root mean square, in units of flow_std (of _DIFF_STD for diff): a clip in which nothing moves must
+# not be blown up to noise.
 _STILL = 0.1
 
 
@@ -80,9 +85,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        # Published flow encoders see flow as an image, ImageNet's statistics included.
-        image = config.in_channels == 3
-        mean, std = (_RGB_MEAN, _RGB_STD) if image else (_FLOW_MEAN, (config.flow_std,) * 2)
+        mean, std = _statistics(config)
         # Constants of the config, not weights: kept out of the state dict.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
@@ -106,8 +109,8 @@ class Encoder(nn.Module):
         centred crop of a legal ratio, resized: what retrieval does with each of its windows.
 
         Args:
-            frames: RGB uint8 (T, H, W, 3), or for a flow encoder the flow from each frame to the next in pixels, float
-                (T, H, W, 2), u before v, as `vicc.video.flow.create_flow` gives it.
+            frames: RGB uint8 (T, H, W, 3), for a diff encoder at least two; or for a flow encoder the flow from each
+                frame to the next in pixels, float (T, H, W, 2), u before v, as `vicc.video.flow.create_flow` gives it.
 
         Raises:
             ViccError: frames of another kind, or none.
@@ -120,11 +123,17 @@ class Encoder(nn.Module):
             raise ViccError(f"This {config.stream} encoder got {frames.dtype} {frames.shape}; expected {expected}.")
         if not all(frames.shape):
             raise ViccError(f"There is nothing to encode: the frames have shape {frames.shape}.")
-        available, height, width = frames.shape[:3]
+        diff = config.stream == "diff"
+        available, height, width = len(frames) - diff, *frames.shape[1:3]
+        if not available:
+            raise ViccError("This diff encoder got one frame; expected at least two, between which to see a change.")
         first = max(0, available - (config.clip_frames - 1) * config.stride - 1) // 2
-        frames = frames[clip_numbers(first, available=available, clip_frames=config.clip_frames, stride=config.stride)]
+        numbers = clip_numbers(first, available=available, clip_frames=config.clip_frames, stride=config.stride)
+        frames = frames[frames_of_diff(numbers) if diff else numbers]
         draw = center_view(height=height, width=width)
-        if flow:
+        if diff:
+            view = apply_to_diff(frames, numbers, draw, size=config.size)
+        elif flow:
             side = min(height, width)
             # In these frames' pixels, so that the 256 steps of the stored form end where the encoder's flow does.
             bound = config.flow_bound * (side / config.flow_short_side if config.flow_short_side else 1)
@@ -139,7 +148,7 @@ class Encoder(nn.Module):
         """Clips (B, C, T, H, W) to features (B, num_features, 1, 1, 1)."""
         if not clips.is_floating_point():
             clips = (clips.to(self.std.dtype) - self.mean) / self.std  # type: ignore[operator, arg-type]
-            if self.config.stream == "flow" and self.config.flow_normalization == "clip":
+            if self.config.stream != "rgb" and self.config.flow_normalization == "clip":
                 clips = clips / (clips.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt() + _STILL)
         return self.backbone(clips).mean(dim=(2, 3, 4), keepdim=True)
 
@@ -153,3 +162,11 @@ class Encoder(nn.Module):
         if projected.dtype in (torch.bfloat16, torch.float16):
             projected = projected.float()  # outside autocast's reach: a unit length in bf16 is off by a percent
         return F.normalize(projected, dim=1)
+
+
+def _statistics(config: EncoderConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Means and deviations of the channels, on the scale of uint8."""
+    if config.stream == "diff":
+        return _DIFF_MEAN, _DIFF_STD
+    # Published flow encoders see flow as an image, ImageNet's statistics included.
+    return (_RGB_MEAN, _RGB_STD) if config.in_channels == 3 else (_FLOW_MEAN, (config.flow_std,) * 2)

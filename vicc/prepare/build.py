@@ -175,7 +175,10 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         split=source.split,
         note=reader.broken_after or "",
     )
-    return video, {"rgb": rgb.to_bytes(), "flow": flow.to_bytes()}
+    packs: Packs = {"rgb": rgb.to_bytes()}
+    if settings.flow != "none":
+        packs["flow"] = flow.to_bytes()
+    return video, packs
 
 
 def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FrameEncoder, FrameEncoder, tuple[int, int]]:
@@ -191,7 +194,7 @@ def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[Frame
             frame = cv2.resize(frame, previous.shape[::-1], interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         rgb.add(frame)
-        if previous is not None:
+        if previous is not None and settings.flow != "none":
             flow.add(quantize_flow(compute_flow(previous, grey), bound=settings.flow_bound))
         previous = grey
     assert previous is not None  # a reader yields a frame or raises

@@ -533,8 +533,8 @@ def export_published(source: Path | str, path: Path | str) -> Exported:
     says which stream and input the encoders have.
 
     Raises:
-        ViccError: no such source, a backbone or several prototype heads, which have no published layout, or a file
-            that exists.
+        ViccError: no such source, a backbone, stream or several prototype heads, which have no published layout, or a
+            file that exists.
     """
     source, path = Path(source), Path(path)
     if path.exists():
@@ -547,6 +547,10 @@ def export_published(source: Path | str, path: Path | str) -> Exported:
         encoder = load_encoder(source)
         written = _Sorted("encoder", {"": encoder.config}, {"": encoder.state_dict()}), None, None, 0.0
     found, epoch, iteration, score = written
+    if any(config.stream == "diff" for config in found.configs.values()):
+        raise ViccError(
+            f"{source} has an encoder of the stream diff, which the published code lacks; expected RGB and flow."
+        )
     layout = _LAYOUTS[found.method]
     state: dict[str, torch.Tensor] = {}
     for prefix, at in layout.encoders.items():

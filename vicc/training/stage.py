@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from vicc.data.sampling import ViewDistance
 from vicc.errors import ViccError
 from vicc.transforms.augmentation import PRESETS, Augmentation
 
-StreamName = Literal["rgb", "flow"]
+StreamName = Literal["rgb", "flow", "diff"]
 MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr"]
 CONTRASTIVE = ("infonce", "ubernce", "coclr")
 """Methods that compare a query with one key and a queue of past keys."""
@@ -26,7 +27,8 @@ class Stage:
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
         method: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and "coclr" its baselines.
-        stream: the stream whose encoder is trained.
+        stream: the stream whose encoder is trained: "rgb", or of motion "flow" or "diff" (how RGB changes from frame
+            to frame, which needs no flow).
         start_from: stage whose weights are taken as the start; None for random weights.
         teacher: stage whose encoder of the other stream teaches; for cross_stream and coclr only.
         backbone, embedding_dim, clip_frames, stride, size, flow_normalization, flow_std, flow_channels,
@@ -168,16 +170,20 @@ class Stage:
                 f"Stage {self.name}: small_views are there to be trained through; views_with_gradient=one leaves only "
                 "the first view a gradient. Set views_with_gradient=both."
             )
-        sees_flow = self.stream == "flow" or self.teacher is not None
-        if sees_flow and self.augmentation.flow_as_image and self.flow_channels == "uv":
-            raise ViccError(
-                f"Stage {self.name}: augmentation.flow_as_image changes the colours of (128, v, u), and flow_channels "
-                "is uv. Set flow_channels=128vu, or augmentation.flow_as_image=false."
-            )
+        if self.stream == "flow":
+            self.require_flow_image()
         if self.batchnorm == "shuffled" and self.method not in CONTRASTIVE and self.views_with_gradient == "both":
             raise ViccError(
                 f"Stage {self.name}: batchnorm=shuffled exchanges views between processes without their gradient; "
                 "it goes with views_with_gradient=one. Use batchnorm=sync for both."
+            )
+
+    def require_flow_image(self) -> None:
+        """Raises ViccError if the augmentation takes flow for an image where the encoder does not."""
+        if self.augmentation.flow_as_image and self.flow_channels == "uv":
+            raise ViccError(
+                f"Stage {self.name}: augmentation.flow_as_image changes the colours of (128, v, u), and flow_channels "
+                "is uv. Set flow_channels=128vu, or augmentation.flow_as_image=false."
             )
 
     @property
@@ -238,6 +244,8 @@ class Recipe:
                 )
             if stage.teacher and earlier[stage.teacher].stream == stage.stream:
                 raise ViccError(f"Stage {stage.name} trains {stage.stream} and so does its teacher {stage.teacher}.")
+            if stage.teacher and earlier[stage.teacher].stream == "flow":
+                stage.require_flow_image()
             if stage.name in earlier:
                 raise ViccError(f"Recipe {self.name} has two stages named {stage.name}.")
             earlier[stage.name] = stage
@@ -273,6 +281,28 @@ class Recipe:
             )
         stages = (
             stage if stage.method in CONTRASTIVE else replace(stage, size=int(pixels), small_views=small)
+            for stage in self.stages
+        )
+        return replace(self, stages=tuple(stages))
+
+    def with_motion(self, motion: Literal["flow", "diff"]) -> "Recipe":
+        """The recipe with another stream of motion: of flow-1, which sees flow, "diff" makes diff-1, which sees how RGB
+        changes from frame to frame.
+        """
+        if motion == "flow":
+            return self
+        names = {
+            stage.name: re.sub(r"^flow", motion, stage.name) if stage.stream == "flow" else stage.name
+            for stage in self.stages
+        }
+        stages = (
+            replace(
+                stage,
+                name=names[stage.name],
+                stream=motion if stage.stream == "flow" else stage.stream,
+                start_from=stage.start_from and names[stage.start_from],
+                teacher=stage.teacher and names[stage.teacher],
+            )
             for stage in self.stages
         )
         return replace(self, stages=tuple(stages))
