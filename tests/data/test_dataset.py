@@ -1,6 +1,8 @@
 """Samples depend on (seed, epoch, video, view) and on nothing else, and batches are where they should be."""
 
 import dataclasses
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vicc.batch import Batch
-from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader, collate, load_view, sample_rng
+from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, collate, load_view, sample_rng
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
@@ -169,12 +171,12 @@ def test_the_evaluation_view_is_the_whole_centre(store: Store) -> None:
 def loaded(store: Store, *, workers: int, first_step: int = 0, **changes: Any) -> list[Batch]:
     dataset = make_dataset(store, **changes)
     batches = EpochBatches(len(dataset), 4, first_step=first_step, last_step=7, seed=1)
-    return list(clip_loader(dataset, batches, workers=workers))
+    return list(ClipLoader(dataset, batches, workers=workers))
 
 
 def equal(first: Batch, second: Batch) -> bool:
     return torch.equal(first.index, second.index) and all(
-        torch.equal(first.clips[stream], second.clips[stream]) for stream in ("rgb", "flow")
+        torch.equal(clips, second.clips[stream]) for stream, clips in first.clips.items()
     )
 
 
@@ -182,6 +184,63 @@ def test_batches_are_the_same_with_no_and_with_two_workers(store: Store) -> None
     alone, helped = loaded(store, workers=0), loaded(store, workers=2)
     assert len(alone) == len(helped) == 7
     assert all(equal(first, second) for first, second in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize(("workers", "start_method"), [(1, "fork"), (2, "fork"), (2, "spawn")])
+def test_batches_are_the_same_with_any_number_of_workers_however_they_start(
+    store: Store, workers: int, start_method: Any
+) -> None:
+    """The store has been read before, so that a fork inherits its open files, and a spawned worker gets it pickled."""
+    options: dict[str, Any] = {"streams": ("rgb", "flow", "diff")}
+    alone = loaded(store, workers=0, **options)
+    dataset = make_dataset(store, **options)
+    batches = EpochBatches(len(dataset), 4, first_step=0, last_step=7, seed=1)
+    helped = list(ClipLoader(dataset, batches, workers=workers, start_method=start_method))
+    assert len(alone) == len(helped) == 7
+    assert all(equal(first, second) for first, second in zip(alone, helped, strict=True))
+
+
+def test_the_samples_of_a_step_are_the_same_on_any_number_of_ranks(store: Store) -> None:
+    """Every rank loads with workers of its own; together they load what one process loads."""
+    dataset = make_dataset(store)
+    alone = list(ClipLoader(dataset, EpochBatches(18, 6, first_step=0, last_step=4, seed=1), workers=0))
+    ranks = [
+        ClipLoader(
+            dataset,
+            EpochBatches(18, 2, first_step=0, last_step=4, seed=1, rank=rank, world_size=3),
+            workers=rank,
+        )
+        for rank in range(3)
+    ]
+    for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
+        assert torch.equal(whole.index, torch.cat([part.index for part in parts]))
+        for stream, clips in whole.clips.items():
+            assert torch.equal(clips, torch.cat([part.clips[stream] for part in parts]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_video_that_cannot_be_read_in_a_worker_is_named_in_one_sentence(store: Store, workers: int) -> None:
+    wrong = [dataclasses.replace(video, num_frames=500) for video in store.videos]
+    dataset = make_dataset(store, videos=[*store.videos[:9], wrong[9], *store.videos[10:]], clip_frames=300)
+    batches = EpochBatches(18, 3, first_step=0, last_step=6, seed=0)
+    with pytest.raises(ViccError) as caught:
+        list(ClipLoader(dataset, batches, workers=workers))
+    assert wrong[9].id in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+class _Deadly(ClipDataset):
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_said_in_a_sentence(store: Store) -> None:
+    """As the kernel ends a process when memory runs out; torch's own words for it are a traceback."""
+    dataset = make_dataset(store)
+    dataset.__class__ = _Deadly
+    with pytest.raises(ViccError, match=r"has died \(DataLoader worker .*--workers"):
+        list(ClipLoader(dataset, EpochBatches(18, 4, first_step=0, last_step=4, seed=1), workers=1))
 
 
 @pytest.mark.parametrize("first_step", [1, 4, 6])

@@ -7,9 +7,10 @@ never stopped would have seen.
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -311,20 +312,84 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(epoch, int(position)) for position in order_of[1][begin : begin + self.batch_size]]
 
 
-def clip_loader(
-    dataset: ClipDataset, batches: EpochBatches, *, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
-    """A loader of `Batch`es; one iterator runs through all remaining epochs, so workers start once."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type] # the annotation does not know that collate_fn changes the type
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        prefetch_factor=4 if workers else None,
-        # Its own, or every start of an iterator would draw from torch's random stream, which a resume must find unused.
-        generator=torch.Generator(),
+class ClipLoader:
+    """Batches in their order; iterate over it once. One iterator runs through all epochs, so workers start once.
+
+    Args:
+        workers: processes that load; 0 loads in this one. The batches are the same whatever their number.
+        start_method: how the workers start; None for the platform's own.
+
+    Raises:
+        ViccError: on iteration, a video that cannot be read (the message names it), or a worker that has died.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        batches: EpochBatches,
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    ) -> None:
+        self._loader = DataLoader(
+            _Guarded(dataset),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_collate_or_fail,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context=start_method if workers else None,
+            # Its own: the start of an iterator would draw from torch's random stream, which a resume must find unused.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        with worker_deaths_named():
+            for batch in self._loader:
+                if isinstance(batch, ViccError):
+                    raise batch
+                yield batch
+
+
+@contextmanager
+def worker_deaths_named() -> Iterator[None]:
+    """Say in a sentence that a loader's worker has died: torch raises that wherever this process is, by a signal.
+
+    Raises:
+        ViccError: a worker died within the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch has no type of its own for it
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise ViccError(
+            f"A process that loads clips has died ({' '.join(str(error).split())[:120]}). The usual reason is too "
+            "little memory: give fewer --workers or a smaller --cache-mb. The same command continues."
+        ) from error
+
+
+class _Guarded(Dataset[Sample | ViccError]):
+    """A dataset whose mistakes are results: torch would hand an error of a worker on as text, traceback and all."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Key) -> Sample | ViccError:
+        try:
+            return self.dataset[key]
+        except ViccError as error:
+            return error
+
+
+def _collate_or_fail(samples: Sequence[Sample | ViccError]) -> Batch | ViccError:
+    return next((sample for sample in samples if isinstance(sample, ViccError)), None) or collate(
+        [sample for sample in samples if isinstance(sample, Sample)]
     )
 
 

@@ -178,6 +178,9 @@ class Store:
 
     def _shard(self, name: str) -> lmdb.Environment:
         if self._opened_by != os.getpid():  # LMDB environments must not cross a fork, those of other stores included
+            for (process, _, _), environment in list(_OPEN.items()):
+                if process != os.getpid():
+                    environment.close()  # by name: the traceback of an error may still hold it
             for reader in _READERS:
                 reader._shards, reader._opened_by = {}, os.getpid()
         if name not in self._shards:

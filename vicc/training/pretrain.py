@@ -23,7 +23,7 @@ import torch
 
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
-from vicc.data.dataset import EpochBatches, clip_loader
+from vicc.data.dataset import ClipLoader, EpochBatches, worker_deaths_named
 from vicc.data.splits import train_and_test
 from vicc.data.store import Store, Video
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
@@ -126,7 +126,7 @@ def _train_stage(
         log.sync()
         save_checkpoint(folder / CHECKPOINT_FILE, _state(stage, task, optimizer, position))
 
-    loader = clip_loader(
+    loader = ClipLoader(
         build_dataset(stage, task, store, videos, seed=_stage_seed(config.seed, stage.name)),
         EpochBatches(
             len(videos),
@@ -139,7 +139,10 @@ def _train_stage(
         pin_memory=precision.device.type == "cuda",
     )
     try:
-        with progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance:
+        with (
+            progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
+            worker_deaths_named(),
+        ):
             train(
                 task,
                 loader,
