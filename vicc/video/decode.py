@@ -83,10 +83,11 @@ class VideoReader:
         turns = round(frame.rotation / 90) % 4
         if turns:
             image = np.rot90(image, turns)
-        return np.ascontiguousarray(_shrink(image, self.short_side))
+        return np.ascontiguousarray(shrink(image, self.short_side))
 
 
-def _shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
+def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
+    """An image (H, W, ...) scaled down to this shorter side, ratio kept; None and smaller images stay as they are."""
     height, width = image.shape[:2]
     if short_side is None or min(height, width) <= short_side:
         return image
