@@ -303,7 +303,7 @@ class VideoReader:
         ).to_ndarray()
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
-        return np.ascontiguousarray(_shrink(image, self.short_side))
+        return np.ascontiguousarray(shrink(image, self.short_side))
 
 
 def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStream, int]:
@@ -335,7 +335,8 @@ def _declared(container: av.container.InputContainer, stream: av.VideoStream, st
     )
 
 
-def _shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
+def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
+    """A frame (H, W, C) whose shorter side is longer than `short_side`, scaled down to it; any other as it is."""
     height, width = image.shape[:2]
     if short_side is None or min(height, width) <= short_side:
         return image
