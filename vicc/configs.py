@@ -82,7 +82,8 @@ class PrepareConfig:
     workers: int | None = None
     """Processes that decode. Default: one for each core."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Say what would be done, how long it would take and what training would gain, measured on a few of the videos,
+    and leave nothing behind."""
 
     def __post_init__(self) -> None:
         _require(8 <= self.short_side <= 2048, f"--short-side {self.short_side}: expected 8 to 2048 pixels.")
@@ -99,19 +100,23 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Train the encoders of a recipe on a store, without labels, stage after stage.
+    """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after stage.
 
     Given again with the same --run it resumes, in the middle of an epoch if need be, or says that it is finished.
 
     Example:
         vicc pretrain --recipe demo --store store --run run
         vicc pretrain --recipe default --store store --run run --set rgb-1.epochs=50 --dry-run
+        vicc pretrain --recipe demo --videos videos --motion diff --run run
     """
 
-    store: Path
-    """Store made by `vicc prepare`."""
     run: Path
     """Folder of the run: checkpoints, logs, encoders."""
+    store: Path | None = None
+    """Store made by `vicc prepare`. Give this, or --videos."""
+    videos: Path | None = None
+    """Folder of videos, in place of a store: they are decoded and DIS flow is computed while training, at a short side
+    of 128 pixels. That is slower; the measured difference is said. For large and lasting work, prepare a store."""
     recipe: str = "default"
     """Name of the recipe; `vicc recipes` lists them."""
     motion: Literal["flow", "diff"] = "flow"
@@ -137,6 +142,9 @@ class PretrainConfig:
     dry_run: bool = False
     """Print the plan (stages, steps, clips) and do nothing."""
 
+    def __post_init__(self) -> None:
+        _require_store_or_videos(self.store, self.videos)
+
 
 @dataclass(frozen=True)
 class RetrieveConfig:
@@ -150,8 +158,10 @@ class RetrieveConfig:
         vicc retrieve --encoder imported-rgb imported-flow --store store
     """
 
-    store: Path
-    """Store with the videos to search; may be another than the run was trained on."""
+    store: Path | None = None
+    """Store with the videos to search; may be another than the run was trained on. Give this, or --videos."""
+    videos: Path | None = None
+    """Folder of videos to search, in place of a store; see `vicc pretrain --videos`."""
     run: Path | None = None
     """Run made by `vicc pretrain`. Give this, or --encoder."""
     encoder: list[Path] = field(default_factory=list)
@@ -175,6 +185,7 @@ class RetrieveConfig:
     """Precision of the features. auto takes bf16 where the device has it, which can change a rank now and then."""
 
     def __post_init__(self) -> None:
+        _require_store_or_videos(self.store, self.videos)
         _require(
             (self.run is None) != (not self.encoder),
             f"{'Both --run and --encoder are' if self.encoder else 'Neither --run nor --encoder is'} given: expected "
@@ -237,14 +248,17 @@ class ReportConfig:
 
     run: Path
     """Run that `vicc retrieve` has measured."""
-    store: Path
-    """The store it was measured on."""
+    store: Path | None = None
+    """The store it was measured on. Give this, or --videos."""
+    videos: Path | None = None
+    """The folder of videos it was measured on, in place of a store."""
     out: Path | None = None
     """File to write. Default: RUN/report.html."""
     queries: int = 10
     """Number of queries shown with their neighbours."""
 
     def __post_init__(self) -> None:
+        _require_store_or_videos(self.store, self.videos)
         _require(self.queries > 0, f"--queries {self.queries}: expected at least 1.")
 
 
@@ -344,6 +358,14 @@ class DemoConfig:
             self.videos >= 30 and self.videos % 10 == 0,
             f"--videos {self.videos}: expected a multiple of 10, as there are ten actions, and at least 30.",
         )
+
+
+def _require_store_or_videos(store: Path | None, videos: Path | None) -> None:
+    _require(
+        (store is None) != (videos is None),
+        f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
+        "one of the two.",
+    )
 
 
 def _require(condition: bool, message: str) -> None:

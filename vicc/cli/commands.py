@@ -61,10 +61,10 @@ def prepare(config: PrepareConfig) -> Outcome:
     from vicc.prepare.build import prepare_videos
 
     report = prepare_videos(config)
+    if config.dry_run:
+        return _prepare_estimate(config, asdict(report))
 
     def show() -> None:
-        if config.dry_run:
-            return
         table = Table("store", "videos", "frames", "size", "classes", "set aside")
         table.add_row(
             escape(report.store),
@@ -79,6 +79,25 @@ def prepare(config: PrepareConfig) -> Outcome:
         _reasons("partly readable", list(report.notes.items()))
 
     return Outcome(asdict(report), show)
+
+
+def _prepare_estimate(config: PrepareConfig, document: dict[str, Any]) -> Outcome:
+    from vicc.prepare.estimate import estimate_prepare
+
+    estimate = estimate_prepare(config)
+
+    def show() -> None:
+        if estimate is None:
+            _print("no estimate: there is nothing to prepare, or the videos that were tried cannot be read")
+            return
+        _print(
+            f"preparing would take about {estimate.seconds / 60:.1f} minutes with {estimate.workers} "
+            f"process{'es' * (estimate.workers > 1)} and {estimate.store_bytes / 1e6:,.0f} MB "
+            f"(measured on {estimate.videos} of the videos)"
+        )
+        _print(f"training would load {estimate.loading}, with two clips of 32 frames at 128 pixels")
+
+    return Outcome({**document, "estimate": None if estimate is None else asdict(estimate)}, show)
 
 
 def pretrain(config: PretrainConfig) -> Outcome:

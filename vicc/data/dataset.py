@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vicc.batch import Batch, Stream
+from vicc.data.frame_source import FrameSource
 from vicc.data.sampling import ViewDistance, random_clips
-from vicc.data.store import Store, Video
+from vicc.data.store import Video
 from vicc.errors import ViccError
 from vicc.transforms.augmentation import (
     Augmentation,
@@ -88,7 +89,7 @@ class ClipDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        store: Store,
+        store: FrameSource,
         videos: Sequence[Video],
         *,
         streams: Sequence[Stream],
@@ -198,7 +199,7 @@ class ClipDataset(Dataset[Sample]):
 
 
 def load_view(
-    store: Store,
+    store: FrameSource,
     video: Video,
     stream: Stream,
     numbers: np.ndarray,
@@ -219,7 +220,7 @@ def load_view(
     )
 
 
-def _read(store: Store, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
+def _read(store: FrameSource, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
     """The stored frames that frames `numbers` of a stream are made of."""
     if stream == "diff":
         return store.frames(video.id, "rgb", frames_of_diff(numbers).tolist())
@@ -227,7 +228,7 @@ def _read(store: Store, video: Video, stream: Stream, numbers: np.ndarray) -> np
 
 
 def _cut_view(
-    store: Store,
+    store: FrameSource,
     video: Video,
     stream: Stream,
     frames: np.ndarray,

@@ -1,4 +1,4 @@
-"""A folder of video files that reads as a store does: frames are decoded, and flow is computed, when they are asked for.
+"""A folder of video files that reads as a store does: frames are decoded and flow is computed when asked for.
 
 What is read is what `vicc prepare` would encode, bit for bit: the same decoder, the same size, the same flow.
 """
@@ -73,6 +73,10 @@ class VideoFolder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget()
+
+    def file(self, video_id: str) -> Path:
+        """The file of a video."""
+        return self._entries[video_id].path
 
     def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
         """Some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from vicc.data.dataset import load_view, sample_rng
+from vicc.data.frame_source import FrameSource
 from vicc.data.sampling import sliding_windows
-from vicc.data.store import Store, Video
+from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.methods.encoder import Encoder
 from vicc.progress import progress
@@ -19,7 +20,7 @@ _WINDOWS_A_PASS = 32
 
 def extract_features(
     encoder: Encoder,
-    store: Store,
+    store: FrameSource,
     videos: Sequence[Video],
     *,
     precision: Precision | None = None,
@@ -55,7 +56,7 @@ def extract_features(
     return totals / counts
 
 
-def calibrate_batchnorm(encoder: Encoder, store: Store, videos: Sequence[Video], *, precision: Precision) -> None:
+def calibrate_batchnorm(encoder: Encoder, store: FrameSource, videos: Sequence[Video], *, precision: Precision) -> None:
     """Set the running statistics of BatchNorm to the mean over some windows of `videos`; weights stay as they are.
 
     An encoder with random weights needs this before it can be compared: with statistics of 0 and 1 its deep layers map
@@ -80,7 +81,7 @@ def calibrate_batchnorm(encoder: Encoder, store: Store, videos: Sequence[Video],
 
 
 def _window_batches(
-    encoder: Encoder, store: Store, videos: Sequence[Video], window_step: int | None, shuffle: bool
+    encoder: Encoder, store: FrameSource, videos: Sequence[Video], window_step: int | None, shuffle: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of windows across videos: rows (W,) and uint8 clips (W, C, T, size, size)."""
     waiting: list[tuple[int, np.ndarray]] = []
@@ -95,7 +96,7 @@ def _window_batches(
 
 
 def _windows(
-    encoder: Encoder, store: Store, video: Video, window_step: int | None, shuffle: bool
+    encoder: Encoder, store: FrameSource, video: Video, window_step: int | None, shuffle: bool
 ) -> Iterator[np.ndarray]:
     config = encoder.config
     windows = sliding_windows(

@@ -22,11 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vicc.configs import ReportConfig
+from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.evaluation.retrieval import KS
 from vicc.evaluation.retrieve import RetrievalResult, Row, read_result, stage_title
 from vicc.files import atomic_write, read_json
+from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
 from vicc.training.log import read_log
 from vicc.training.pretrain import RECIPE_FILE, RUNS_FILE
@@ -93,7 +95,7 @@ def write_report(config: ReportConfig) -> Path:
     result = read_result(config.run)
     description = read_json(config.run / RECIPE_FILE, what="run description")
     recipe = Recipe.from_json(description["recipe"])
-    store = Store(config.store)
+    store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE)
     videos = {video.id: video for video in store.videos}
     runs = _read_runs(config.run / RUNS_FILE)
 
@@ -128,7 +130,8 @@ def write_report(config: ReportConfig) -> Path:
         settings=_settings_table(recipe),
         runs=runs,
         store=store,
-        store_settings=asdict(store.settings),
+        place="store" if config.videos is None else "folder",
+        store_settings=_settings(store),
         commands=_commands(config, store, runs),
         motion="RGB's changes" if any(stage.stream == "diff" for stage in recipe.stages) else "optical flow",
         frames=FRAMES,
@@ -217,7 +220,7 @@ def _cases(
     return cases
 
 
-def _animations(store: Store, videos: Sequence[Video]) -> list[_Animation]:
+def _animations(store: FrameSource, videos: Sequence[Video]) -> list[_Animation]:
     most_bytes = _ANIMATION_BYTES // max(1, len(videos))
     animations = []
     with progress("report", total=len(videos), unit="videos") as advance:
@@ -227,7 +230,7 @@ def _animations(store: Store, videos: Sequence[Video]) -> list[_Animation]:
     return animations
 
 
-def _animation(store: Store, video: Video, most_bytes: int) -> _Animation:
+def _animation(store: FrameSource, video: Video, most_bytes: int) -> _Animation:
     numbers = np.linspace(0, video.num_frames - 1, FRAMES).round().astype(int).tolist()
     frames = store.frames(video.id, "rgb", numbers)
     scale = min(_BOX_WIDTH / video.width, _BOX_HEIGHT / video.height)
@@ -341,16 +344,27 @@ def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
     return table
 
 
-def _commands(config: ReportConfig, store: Store, runs: Sequence[dict[str, Any]]) -> list[str]:
+def _commands(config: ReportConfig, store: FrameSource, runs: Sequence[dict[str, Any]]) -> list[str]:
     """The road to this report; the training as it was really started, each different command once."""
-    settings = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(store.settings).items()]
-    run, place = ["--run", str(config.run)], ["--store", str(config.store)]
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in _settings(store).items()]
+    run = ["--run", str(config.run)]
+    place = ["--store", str(config.store)] if config.videos is None else ["--videos", str(config.videos)]
     return [
-        shlex.join(["vicc", "prepare", "VIDEOS", *place, *settings]),
+        *([shlex.join(["vicc", "prepare", "VIDEOS", *place, *settings])] if config.videos is None else []),
         *dict.fromkeys(row["command"] for row in runs),
         shlex.join(["vicc", "retrieve", *run, *place]),
         shlex.join(["vicc", "report", *run, *place]),
     ]
+
+
+def _settings(store: FrameSource) -> dict[str, Any]:
+    """How frames were made; files that are decoded on the fly have no codec of ours."""
+    settings = asdict(store.settings)
+    return (
+        settings
+        if isinstance(store, Store)
+        else {name: settings[name] for name in ("short_side", "flow", "flow_bound")}
+    )
 
 
 def _read_runs(path: Path) -> list[dict[str, Any]]:

@@ -11,15 +11,17 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import RetrieveConfig
+from vicc.data.frame_source import FrameSource
 from vicc.data.splits import train_and_test
-from vicc.data.store import Store, Video
+from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.baselines import BASELINES, baseline_features
+from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.features import calibrate_batchnorm, extract_features
 from vicc.evaluation.retrieval import KS, chance_recall, hits, nearest_neighbours, similarity, wilson_interval
 from vicc.files import read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
@@ -79,8 +81,9 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
     Raises:
         ViccError: no such run, encoder or store, no finished stage, two encoders of one stream, or nothing to test.
     """
-    store = Store(config.store)
     encoders = _encoders(config)
+    store = open_source(config.store, config.videos, scan=None if config.run is None else config.run / SCAN_FILE)
+    _require_flow(encoders, store)
     sets = _query_and_gallery(store, config)
     precision = choose_precision(config.precision, choose_device(config.device))
 
@@ -100,7 +103,7 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
 
     similarities: dict[str, tuple[str, torch.Tensor]] = {}
     if sets.labelled and config.baselines:
-        for name in BASELINES:
+        for name in baselines_of(store):
             similarities[name] = (
                 "baseline",
                 _similarities(sets, partial(baseline_features, name, store)),
@@ -188,7 +191,7 @@ def stage_title(name: str) -> str:
     return name.replace("rgb", "RGB").replace("flow", "Flow").replace("diff", "Diff")
 
 
-def _query_and_gallery(store: Store, config: RetrieveConfig) -> _Sets:
+def _query_and_gallery(store: FrameSource, config: RetrieveConfig) -> _Sets:
     gallery, queries = train_and_test(store.videos, test_share=config.test_share, seed=config.split_seed)
     if queries and all(video.label is not None for video in store.videos):
         unknown = {video.label for video in queries} - {video.label for video in gallery}
@@ -202,7 +205,7 @@ def _query_and_gallery(store: Store, config: RetrieveConfig) -> _Sets:
             "with whole groups. Give more videos or groups, or another --test-share."
         )
     if len(store.videos) < 2:
-        raise ViccError(f"The store {store.path} has {len(store.videos)} video; expected at least 2 to search in.")
+        raise ViccError(f"There is {len(store.videos)} video in {store.path}; expected at least 2 to search in.")
     say("no labels: nearest neighbours only, no table")
     return _Sets(store.videos, store.videos, labelled=False)
 
@@ -233,6 +236,15 @@ def _encoders(config: RetrieveConfig) -> list[tuple[str, Encoder]]:
     return [(f"{stage_title(encoder.config.stream)} ({folder.name})", encoder) for folder, encoder in loaded]
 
 
+def _require_flow(encoders: list[tuple[str, Encoder]], store: FrameSource) -> None:
+    names = [name for name, encoder in encoders if encoder.config.stream == "flow"]
+    if names and store.settings.flow == "none":
+        raise ViccError(
+            f"{', '.join(names)} see flow, and the store {store.path} was prepared without it (--flow none). Prepare "
+            "another store with flow to measure them."
+        )
+
+
 def _first_of_each_stream(encoders: list[tuple[str, Encoder]]) -> dict[Stream, EncoderConfig]:
     first: dict[Stream, EncoderConfig] = {}
     for _, encoder in encoders:
@@ -240,7 +252,7 @@ def _first_of_each_stream(encoders: list[tuple[str, Encoder]]) -> dict[Stream, E
     return first
 
 
-def _untrained(config: EncoderConfig, store: Store, sets: _Sets, precision: Precision) -> Encoder:
+def _untrained(config: EncoderConfig, store: FrameSource, sets: _Sets, precision: Precision) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = Encoder(config)
@@ -292,7 +304,7 @@ def _protocol(config: RetrieveConfig, sets: _Sets, precision: Precision, fused: 
         "fused": fused,
         "shuffled_frames": config.shuffle_frames,
         "precision": precision.name,
-        "store": str(config.store),
+        "store" if config.videos is None else "videos": str(config.videos or config.store),
         "intervals": "95 %, Wilson, over queries",
     }
 

@@ -5,9 +5,10 @@ The result is remembered in a file, so that a resumed run reads only what has ch
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,16 @@ _SECONDS_BETWEEN_WRITES = 30.0
 Scanned = IndexedVideo | SetAside
 
 
-def open_source(
-    store: Path | None, videos: Path | None, *, scan: Path | None = None, cache_bytes: int = 0
-) -> FrameSource:
+def open_source(store: Path | None, videos: Path | None, *, scan: Path | None = None, cache_mb: int = 0) -> FrameSource:
     """What --store or --videos names; see `scan_videos`.
 
     Raises:
         ViccError: no such store, or no usable video.
     """
     if store is not None:
-        return Store(store, cache_bytes=cache_bytes)
+        return Store(store, cache_bytes=cache_mb << 20)
     assert videos is not None  # the configs refuse neither
-    return scan_videos(videos, remembered=scan, cache_bytes=cache_bytes)
+    return scan_videos(videos, remembered=scan, cache_bytes=cache_mb << 20)
 
 
 def scan_videos(
@@ -63,11 +62,11 @@ def scan_videos(
     known = {} if remembered is None else _remembered(remembered, place, settings)
     if known is None:
         remembered, known = None, {}
-    found: dict[str, Scanned] = {}
-    for source in sources:
-        entry = known.get(source.id)
-        if entry is not None and entry[0] == _stat_or_none(source.path):
-            found[source.id] = _with_labels(entry[1], source)
+    found = {
+        source.id: _with_labels(known[source.id], source)
+        for source in sources
+        if source.id in known and _is_unchanged(known[source.id], source.path)
+    }
     todo = [source for source in sources if source.id not in found]
     if todo:
         written = time.monotonic()
@@ -94,7 +93,7 @@ def scan_videos(
 
 def _scan_all(
     sources: list[VideoSource], settings: StoreSettings, workers: int | None
-) -> "Iterator[tuple[VideoSource, Scanned]]":
+) -> Iterator[tuple[VideoSource, Scanned]]:
     """Scan in parallel, in the order of the list. Files under way when a decoder crashes are scanned each alone."""
     waiting = deque(sources)
     while waiting:
@@ -115,3 +114,100 @@ def _scan_all(
                 yield source, future.result() if finished else _alone(source, settings)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(source: VideoSource, settings: StoreSettings) -> Scanned:
+    try:
+        with new_pool(1) as pool:
+            return submit(pool, scan_video, source, settings).result()
+    except BrokenProcessPool:
+        require_workers()  # before a file is blamed
+        return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
+
+
+def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
+    """Decode one file; memory holds one frame."""
+    try:
+        stat = _stat(source.path)
+    except OSError as error:
+        return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
+    try:
+        index = IndexedReader(source.path, short_side=settings.short_side).index()
+    except (ViccError, OSError) as error:
+        return SetAside(source.id, str(error), stat)
+    if index.num_frames < _MIN_FRAMES:
+        reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {_MIN_FRAMES}"
+        return SetAside(source.id, f"{reason}; {index.note}" if index.note else reason, stat)
+    video = Video(
+        id=source.id,
+        num_frames=index.num_frames,
+        height=index.height,
+        width=index.width,
+        frames_per_second=index.frames_per_second,
+        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
+        label=source.label,
+        group=source.group,
+        split=source.split,
+        note=index.note,
+    )
+    return IndexedVideo(video, source.path, index)
+
+
+def _with_labels(entry: Scanned, source: VideoSource) -> Scanned:
+    """A remembered entry with what the folder says today: its place, label, group and split."""
+    if isinstance(entry, SetAside):
+        return entry
+    video = replace(entry.video, label=source.label, group=source.group, split=source.split)
+    return IndexedVideo(video, source.path, entry.index)
+
+
+def _is_unchanged(entry: Scanned, path: Path) -> bool:
+    source = entry.source if isinstance(entry, SetAside) else entry.video.source
+    try:
+        return _stat(path) == replace(source, blake2b="")
+    except OSError:
+        return False
+
+
+def _remember(file: Path, place: Path, settings: StoreSettings, found: dict[str, Scanned]) -> None:
+    write_json(
+        file,
+        {
+            "version": _SCAN_VERSION,
+            "videos": str(place.absolute()),
+            "short_side": settings.short_side,
+            "entries": [
+                {"aside": asdict(entry)}
+                if isinstance(entry, SetAside)
+                else {"video": asdict(entry.video), "index": asdict(entry.index)}
+                for entry in found.values()
+            ],
+        },
+    )
+
+
+def _remembered(file: Path, place: Path, settings: StoreSettings) -> dict[str, Scanned] | None:
+    """What was found when the files were read last, by id; None if the file belongs to another folder."""
+    if not file.exists():
+        return {}
+    content = read_json(file, what="scan of the videos")
+    try:
+        if content["version"] != _SCAN_VERSION or content["short_side"] != settings.short_side:
+            return {}
+        if content["videos"] != str(place.absolute()):
+            return None
+        entries = [_entry(fields) for fields in content["entries"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ViccError(f"The scan of the videos {file} cannot be understood ({error}). Delete it.") from error
+    return {entry.id if isinstance(entry, SetAside) else entry.video.id: entry for entry in entries}
+
+
+def _entry(fields: dict[str, Any]) -> Scanned:
+    if "aside" in fields:
+        return SetAside(**{**fields["aside"], "source": Source(**fields["aside"]["source"])})
+    index = fields["index"]
+    return IndexedVideo(
+        Video(**{**fields["video"], "source": Source(**fields["video"]["source"])}),
+        Path(),  # where the file is, the folder says
+        FrameIndex(**{**index, "keys": tuple((number, time) for number, time in index["keys"])}),
+    )

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from vicc.data.dataset import ClipDataset
-from vicc.data.store import Store, Video
+from vicc.data.frame_source import FrameSource
+from vicc.data.store import Video
 from vicc.errors import ViccError
 from vicc.methods.coclr import CoCLR
 from vicc.methods.cross_stream import CrossStream
@@ -23,7 +24,7 @@ CHECKPOINT_FILE, ENCODER_FOLDER = "checkpoint.pt", "encoder"
 """Names in the folder of a stage."""
 
 
-def encoder_config(stage: Stage, store: Store) -> EncoderConfig:
+def encoder_config(stage: Stage, store: FrameSource) -> EncoderConfig:
     """The encoder a stage trains on a store."""
     return EncoderConfig(
         stream=stage.stream,
@@ -42,7 +43,7 @@ def encoder_config(stage: Stage, store: Store) -> EncoderConfig:
     )
 
 
-def build_task(stage: Stage, run: Path, store: Store) -> Task:
+def build_task(stage: Stage, run: Path, store: FrameSource) -> Task:
     """The method of a stage, its encoders built and, where the stage says so, taken from finished stages of the run."""
     encoder = Encoder(encoder_config(stage, store))
     if stage.start_from is not None:
@@ -95,7 +96,7 @@ def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None
         child.load_state_dict(state)
 
 
-def build_dataset(stage: Stage, task: Task, store: Store, videos: list[Video], *, seed: int) -> ClipDataset:
+def build_dataset(stage: Stage, task: Task, store: FrameSource, videos: list[Video], *, seed: int) -> ClipDataset:
     """The training clips of a stage."""
     encoders = [task.encoder] if task.teacher is None else [task.encoder, task.teacher]
     flow_forms = [encoder.config.flow_form for encoder in encoders if encoder.config.stream == "flow"]

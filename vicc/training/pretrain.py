@@ -1,6 +1,7 @@
 """A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
 
 RUN/recipe.json          the recipe with all values, seed, and what the videos were
+RUN/scan.json            with --videos: what the files were found to hold
 RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
 RUN/STAGE/log.jsonl      one line a step
 RUN/STAGE/checkpoint.pt  everything a resume needs
@@ -13,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,19 @@ import torch
 
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
-from vicc.data.dataset import ClipLoader, EpochBatches, worker_deaths_named
-from vicc.data.splits import train_and_test
+from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
+from vicc.data.frame_source import FrameSource
+from vicc.data.splits import Member, discover_videos, train_and_test
 from vicc.data.store import Store, Video
+from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
 from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
+from vicc.prepare.estimate import measure_loading
+from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress, say
 from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER, build_dataset, build_optimizer, build_task
 from vicc.training.checkpoint import load_checkpoint, save_checkpoint, save_encoder
@@ -70,20 +75,28 @@ def pretrain(
 
     Raises:
         Stopped: asked to stop; a checkpoint has been written.
-        ViccError: a store without enough videos, a run of another recipe, seed or store, a run in use by another
-            process, a damaged checkpoint.
+        ViccError: a store without enough videos or without the flow that a stage sees, a run of another recipe, seed or
+            videos, a run in use by another process, a damaged checkpoint.
     """
-    store = Store(config.store, cache_bytes=config.cache_mb << 20)
-    videos, _ = train_and_test(store.videos)
-    if len(videos) < 2:
-        raise ViccError(f"The store {config.store} has {len(videos)} training videos; expected at least 2.")
     for stage in recipe.stages:
         require_backbone(stage.backbone)
+    store: FrameSource | None = None
+    if config.store is not None:
+        store = Store(config.store, cache_bytes=config.cache_mb << 20)
+        _require_flow(recipe, store)
+        num_videos = len(_training_videos(store.videos, config))
+    else:
+        assert config.videos is not None  # the config refuses neither
+        num_videos = len(_training_videos(discover_videos(config.videos), config))
     if config.dry_run:
-        return [_summary(config, stage, len(videos)) for stage in recipe.stages]
+        return [_summary(config, stage, num_videos) for stage in recipe.stages]
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     with exclusive_folder(config.run, what="run folder"):
+        _require_run_folder(config.run)
+        if store is None:
+            store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
+        videos = _training_videos(store.videos, config)
         _claim_run(recipe, config, store, videos)
         _note_start(config, precision)
         for number, stage in enumerate(recipe.stages):
@@ -94,11 +107,28 @@ def pretrain(
     return [_summary(config, stage, len(videos)) for stage in recipe.stages]
 
 
+def _training_videos(videos: Sequence[Member], config: PretrainConfig) -> list[Member]:
+    training, _ = train_and_test(videos)
+    if len(training) < 2:
+        place = f"folder {config.videos}" if config.store is None else f"store {config.store}"
+        raise ViccError(f"The {place} has {len(training)} training videos; expected at least 2.")
+    return training
+
+
+def _require_flow(recipe: Recipe, store: FrameSource) -> None:
+    names = [stage.name for stage in recipe.stages if stage.stream == "flow"]
+    if names and store.settings.flow == "none":
+        raise ViccError(
+            f"The stages {', '.join(names)} see flow, and the store {store.path} was prepared without it (--flow "
+            "none). Give --motion diff, or prepare another store with flow."
+        )
+
+
 def _train_stage(
     stage: Stage,
     number: int,
     config: PretrainConfig,
-    store: Store,
+    store: FrameSource,
     videos: list[Video],
     precision: Precision,
     should_stop: Callable[[int], bool],
@@ -126,8 +156,18 @@ def _train_stage(
         log.sync()
         save_checkpoint(folder / CHECKPOINT_FILE, _state(stage, task, optimizer, position))
 
+    def new_dataset(source: FrameSource, videos: Sequence[Video]) -> ClipDataset:
+        return build_dataset(stage, task, source, list(videos), seed=_stage_seed(config.seed, stage.name))
+
+    if isinstance(store, VideoFolder):
+        rates = measure_loading(store, videos, new_dataset)
+        say(
+            f"{stage.name}: decoding on the fly"
+            + (f", {rates}" if rates else "")
+            + f"; make one with: vicc prepare {config.videos} --store STORE"
+        )
     loader = ClipLoader(
-        build_dataset(stage, task, store, videos, seed=_stage_seed(config.seed, stage.name)),
+        new_dataset(store, videos),
         EpochBatches(
             len(videos),
             length.batch_size,
@@ -217,28 +257,34 @@ def _restore(
     position.step = state["step"]
 
 
-def _claim_run(recipe: Recipe, config: PretrainConfig, store: Store, videos: list[Video]) -> None:
+def _require_run_folder(run: Path) -> None:
+    """A new folder, a run, or one that a scan of the videos was begun in; anything else may be somebody's work."""
+    if not (run / RECIPE_FILE).exists() and any(
+        not entry.name.startswith(".") and entry.name != SCAN_FILE for entry in run.iterdir()
+    ):
+        raise ViccError(f"{run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder.")
+
+
+def _claim_run(recipe: Recipe, config: PretrainConfig, store: FrameSource, videos: list[Video]) -> None:
     """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos."""
     ours = {"recipe": recipe.to_json(), "seed": config.seed, "videos": len(videos), "content": _content(store, videos)}
     path = config.run / RECIPE_FILE
     if not path.exists():
-        if any(not entry.name.startswith(".") for entry in config.run.iterdir()):
-            raise ViccError(
-                f"{config.run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder."
-            )
         write_json(path, ours)
         return
     theirs = read_json(path, what="run description")
     if theirs != ours:
         raise ViccError(
             f"The run {config.run} was started with other settings: {_first_difference(theirs, ours)}. "
-            "Give the same recipe, --seed and --store, or another --run folder."
+            "Give the same recipe, --seed and --store or --videos, or another --run folder."
         )
 
 
-def _content(store: Store, videos: list[Video]) -> str:
+def _content(store: FrameSource, videos: list[Video]) -> str:
     """A fingerprint of the training videos and how they were prepared."""
     facts = [asdict(store.settings), [(video.id, video.num_frames, video.source.blake2b) for video in videos]]
+    if isinstance(store, VideoFolder):
+        facts.append("decoded on the fly")  # which is not what the codec of a store gives
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -271,7 +317,7 @@ def _note_start(config: PretrainConfig, precision: Precision) -> None:
         "device": str(precision.device),
         "precision": precision.name,
         "threads": torch.get_num_threads(),
-        "store": str(config.store),
+        "store" if config.videos is None else "videos": str(config.videos or config.store),
     }
     with (config.run / RUNS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

@@ -1,14 +1,13 @@
 """Frames of a file by their numbers, exactly: an index of where decoding may begin, and the reader that uses it.
 
-Frame i is the i-th that `VideoReader` yields. A container's times are no safe way to it, so an index is made by decoding
-the file once, and holds only key frames that were found to decode to the same picture after a seek.
+Frame i is the i-th that `VideoReader` yields. A container's times are no safe way to it, so an index is made by
+decoding the file once, and holds only key frames that were found to decode to the same picture after a seek.
 """
 
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
@@ -75,7 +74,9 @@ class IndexedReader(VideoReader):
                 raise VideoError(f"cannot be decoded any more ({_reason(error)})") from error
             if len(found) == len(wanted):
                 return found
-        raise VideoError(f"has no frame {min(wanted - found.keys())} any more, of {index.num_frames} at its first reading")
+        raise VideoError(
+            f"has no frame {min(wanted - found.keys())} any more, of {index.num_frames} at its first reading"
+        )
 
     def _sound(self, scan: "_Scan") -> Iterator[tuple[int, int]]:
         """The key frames that decode, with the frame after them, to what they were when decoded in order."""
@@ -84,7 +85,9 @@ class IndexedReader(VideoReader):
                 try:
                     found = [
                         _checksum(frame)
-                        for _, (_, frame) in zip(range(2), self._sought_frames(container, stream, (number, time)), strict=False)
+                        for _, (_, frame) in zip(
+                            range(2), self._sought_frames(container, stream, (number, time)), strict=False
+                        )
                     ]
                 except av.FFmpegError:
                     continue
@@ -133,7 +136,9 @@ _NOTHING = np.empty(0, np.uint8)
 
 
 def _checksum(frame: av.VideoFrame) -> int:
-    """Of the first plane, which is brightness in nearly all formats; what fills its lines up is left out."""
+    """Of the first plane, which is brightness in nearly all formats; bytes beyond its width are left out, for those
+    that only fill a line up are whatever was there before.
+    """
     plane = frame.planes[0]
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-    return zlib.crc32(np.ascontiguousarray(lines))
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+    return zlib.crc32(lines.tobytes())

@@ -1,0 +1,209 @@
+"""What preparing costs and what it gains, measured on a few of the videos at hand."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+
+from vicc.configs import PrepareConfig
+from vicc.data.dataset import ClipDataset
+from vicc.data.frame_source import FrameSource
+from vicc.data.splits import VideoSource, discover_videos
+from vicc.data.store import Store, StoreSettings, StoreWriter, Video
+from vicc.data.video_folder import IndexedVideo, VideoFolder
+from vicc.errors import ViccError
+from vicc.prepare.build import Packs, _encode_streams, _stat, store_settings
+from vicc.progress import progress
+from vicc.transforms.augmentation import Augmentation
+from vicc.video.decode import VideoReader
+from vicc.video.frame_index import IndexedReader
+
+_VIDEOS = 3
+_SECONDS = 20.0  # of each video, at most: an hour would take minutes
+_SAMPLES = 9
+
+Item = TypeVar("Item")
+MakeDataset = Callable[[FrameSource, Sequence[Video]], ClipDataset]
+
+
+@dataclass(frozen=True)
+class LoadingRates:
+    """Samples that one process loads in a second, augmentation included, nothing kept in memory from earlier ones."""
+
+    from_files: float
+    from_store: float
+
+    def __str__(self) -> str:
+        times = self.from_store / self.from_files
+        return (
+            f"{self.from_files:.1f} samples/s a process from the files, {self.from_store:.1f} from a store "
+            f"({times:.1f} times as many)"
+        )
+
+
+@dataclass(frozen=True)
+class PrepareEstimate:
+    """What preparing all videos would take, from `videos` of them.
+
+    Attributes:
+        seconds: with that many processes.
+        store_bytes: size of the store.
+        loading: of two clips of 32 frames at 128 pixels, all streams.
+    """
+
+    videos: int
+    workers: int
+    seconds: float
+    store_bytes: float
+    loading: LoadingRates
+
+
+def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
+    """Prepare the beginnings of a few videos of usual size into a store that is thrown away.
+
+    Returns None if nothing is to be done, or if none of those can be read.
+
+    Raises:
+        ViccError: no videos, or a store of another format.
+    """
+    settings = store_settings(config)
+    exists = (config.store / "store.json").exists()
+    done = {video.id for video in Store(config.store).videos} if exists else set()
+    sources = [source for source in discover_videos(config.videos, groups=config.groups) if source.id not in done]
+    workers = min(config.workers or os.cpu_count() or 1, max(1, len(sources)))
+    with progress("measure", total=_VIDEOS + 1, unit="videos") as advance, _one_thread(), _new_folder() as folder:
+        samples = []
+        for source in _usual(sources, size=lambda source: source.path.stat().st_size):
+            sample = _prepare_beginning(source, settings, folder)
+            if sample is not None:
+                samples.append(sample)
+            advance(1, source.id)
+        if not samples:
+            return None
+        entries = [sample.entry for sample in samples]
+        rates = _rates(VideoFolder(config.videos, entries, settings=settings), Store(folder), _plain_dataset)
+        advance(_VIDEOS + 1 - min(_VIDEOS, len(sources)))
+    # Parts of one file share its bytes.
+    total = sum(path.stat().st_size for path in {source.path for source in sources})
+    times = total / sum(sample.source_bytes for sample in samples)
+    seconds = times * sum(sample.seconds for sample in samples) / workers
+    return PrepareEstimate(len(samples), workers, seconds, times * sum(sample.store_bytes for sample in samples), rates)
+
+
+def measure_loading(folder: VideoFolder, videos: Sequence[Video], make: MakeDataset) -> LoadingRates | None:
+    """How fast samples are loaded from files, and how fast they would be from a store; None if it cannot be measured.
+
+    Args:
+        make: the dataset that is to be loaded, over a source and some of its videos.
+    """
+    usual = _usual(videos, size=lambda video: video.num_frames)
+    with progress("measure", total=len(usual) + 1, unit="videos") as advance, _one_thread(), _new_folder() as place:
+        entries = []
+        for video in usual:
+            source = VideoSource(video.id, folder.file(video.id), video.label, video.group, video.split)
+            sample = _prepare_beginning(source, folder.settings, place)
+            if sample is not None:
+                entries.append(sample.entry)
+            advance(1, video.id)
+        if not entries:
+            return None
+        rates = _rates(VideoFolder(folder.path, entries, settings=folder.settings), Store(place), make)
+        advance(1)
+    return rates
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The beginning of a video, prepared. `source_bytes` is its share of the file."""
+
+    entry: IndexedVideo
+    seconds: float
+    source_bytes: float
+    store_bytes: int
+
+
+def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Path) -> _Sample | None:
+    """Prepare the first seconds of a file into a store; None where that cannot be done: the real run says why."""
+    began = time.monotonic()
+    reader = VideoReader(
+        source.path, short_side=settings.short_side if settings.flow_at == "store" else None, end=_SECONDS
+    )
+    try:
+        rgb, flow, (height, width) = _encode_streams(reader, settings)
+        packs: Packs = {"rgb": rgb.to_bytes()}
+        if settings.flow != "none":
+            packs["flow"] = flow.to_bytes()
+        spent = time.monotonic() - began
+        index = IndexedReader(source.path, short_side=settings.short_side, end=_SECONDS).index()
+        stat = _stat(source.path)
+    except (ViccError, OSError):
+        return None
+    if len(rgb) < 3 or index.num_frames != len(rgb):
+        return None
+    assert reader.info is not None
+    shown = len(rgb) / reader.frames_per_second
+    share = min(1.0, shown / reader.info.seconds) if reader.info.seconds else 1.0
+    video = Video(source.id, len(rgb), height, width, reader.frames_per_second, stat, source.label, source.group)
+    writer = StoreWriter(folder, settings)
+    writer.add(video, packs)
+    writer.close()
+    size = sum(map(len, packs.values()))
+    return _Sample(IndexedVideo(video, source.path, index), spent, share * stat.bytes, size)
+
+
+def _rates(folder: VideoFolder, store: Store, make: MakeDataset) -> LoadingRates:
+    return LoadingRates(*(_rate(make(source, source.videos)) for source in (folder, store)))
+
+
+def _rate(dataset: ClipDataset) -> float:
+    """Samples a second, each video's in turn, from whatever place a clip begins."""
+    began = time.monotonic()
+    for number in range(_SAMPLES):
+        _ = dataset[divmod(number, len(dataset))]
+    return _SAMPLES / (time.monotonic() - began)
+
+
+def _plain_dataset(source: FrameSource, videos: Sequence[Video]) -> ClipDataset:
+    """What pretraining on these streams loads for a video by default."""
+    return ClipDataset(
+        source,
+        videos,
+        streams=("rgb",) if source.settings.flow == "none" else ("rgb", "flow"),
+        num_views=2,
+        clip_frames=32,
+        stride=1,
+        size=128,
+        distance="any",
+        augmentation=Augmentation(),
+        seed=0,
+    )
+
+
+def _usual(items: Sequence[Item], *, size: Callable[[Item], float]) -> list[Item]:
+    """A few items of about the median size."""
+    ranked = sorted(items, key=size)
+    first = max(0, (len(ranked) - _VIDEOS) // 2)
+    return ranked[first : first + _VIDEOS]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """OpenCV as it is in a process that loads: several of them share the cores."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+@contextmanager
+def _new_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="vicc-measure-") as place:
+        yield Path(place) / "store"
