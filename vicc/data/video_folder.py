@@ -74,6 +74,10 @@ class VideoFolder:
         self.__dict__.update(state)
         self._forget()
 
+    def close(self) -> None:
+        """Let go of the frames kept in memory."""
+        self._forget()
+
     def file(self, video_id: str) -> Path:
         """The file of a video."""
         return self._entries[video_id].path
@@ -110,6 +114,8 @@ class VideoFolder:
         missing = [number for number in numbers if number not in found]
         make = self._decode if stream == "rgb" else self._compute_flow
         for number, frame in make(entry, missing) if missing else ():
+            if number in self._cache.get(key, {}):  # one frame ahead is decoded too, and may be there
+                continue
             found[number] = frame
             if frame.nbytes <= self._cache_left:
                 self._cache_left -= frame.nbytes

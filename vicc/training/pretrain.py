@@ -99,8 +99,10 @@ def pretrain(
         videos = _training_videos(store.videos, config)
         _claim_run(recipe, config, store, videos)
         _note_start(config, precision)
+        if isinstance(store, VideoFolder) and not all(_is_finished(config.run, stage) for stage in recipe.stages):
+            _say_speed(recipe, store, videos)
         for number, stage in enumerate(recipe.stages):
-            if (config.run / stage.name / ENCODER_FOLDER / "config.json").exists():
+            if _is_finished(config.run, stage):
                 say(f"{stage.name}: finished already")
                 continue
             _train_stage(stage, number, config, store, videos, precision, partial(should_stop, stage.name))
@@ -122,6 +124,34 @@ def _require_flow(recipe: Recipe, store: FrameSource) -> None:
             f"The stages {', '.join(names)} see flow, and the store {store.path} was prepared without it (--flow "
             "none). Give --motion diff, or prepare another store with flow."
         )
+
+
+def _is_finished(run: Path, stage: Stage) -> bool:
+    return (run / stage.name / ENCODER_FOLDER / "config.json").exists()
+
+
+def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None:
+    """What decoding on the fly costs: measured, with all streams of the recipe in the clips of its last stage."""
+    stage = recipe.stages[-1]
+    streams = tuple(dict.fromkeys(stage.stream for stage in recipe.stages))
+
+    def new_dataset(source: FrameSource, some: Sequence[Video]) -> ClipDataset:
+        return ClipDataset(
+            source,
+            some,
+            streams=streams,
+            num_views=2,
+            clip_frames=stage.clip_frames,
+            stride=stage.stride,
+            size=stage.size,
+            distance=stage.view_distance,
+            augmentation=replace(stage.augmentation, flow_as_image=False),
+            seed=0,
+        )
+
+    rates = measure_loading(folder, videos, new_dataset)
+    measured = "" if rates is None else f"{rates}, with {' and '.join(streams)}; "
+    say(f"decoding on the fly: {measured}make a store with: vicc prepare {folder.path} --store STORE")
 
 
 def _train_stage(
@@ -156,18 +186,8 @@ def _train_stage(
         log.sync()
         save_checkpoint(folder / CHECKPOINT_FILE, _state(stage, task, optimizer, position))
 
-    def new_dataset(source: FrameSource, videos: Sequence[Video]) -> ClipDataset:
-        return build_dataset(stage, task, source, list(videos), seed=_stage_seed(config.seed, stage.name))
-
-    if isinstance(store, VideoFolder):
-        rates = measure_loading(store, videos, new_dataset)
-        say(
-            f"{stage.name}: decoding on the fly"
-            + (f", {rates}" if rates else "")
-            + f"; make one with: vicc prepare {config.videos} --store STORE"
-        )
     loader = ClipLoader(
-        new_dataset(store, videos),
+        build_dataset(stage, task, store, videos, seed=_stage_seed(config.seed, stage.name)),
         EpochBatches(
             len(videos),
             length.batch_size,
@@ -331,8 +351,15 @@ def _summary(config: PretrainConfig, stage: Stage, num_videos: int) -> StageSumm
     folder = config.run / stage.name
     length = stage_length(stage, num_videos)
     steps = load_checkpoint(folder / CHECKPOINT_FILE)["step"] if (folder / CHECKPOINT_FILE).exists() else 0
-    finished = (folder / ENCODER_FOLDER / "config.json").exists()
-    return StageSummary(stage.name, finished, steps, length.steps, length.schedule_steps, num_videos, length.batch_size)
+    return StageSummary(
+        stage.name,
+        _is_finished(config.run, stage),
+        steps,
+        length.steps,
+        length.schedule_steps,
+        num_videos,
+        length.batch_size,
+    )
 
 
 def _num_workers(asked: int | None) -> int:
