@@ -65,6 +65,9 @@ class PrepareConfig:
     """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
     quality: int = 90
     """Quality of the stored frames, 1 to 100."""
+    fps: float | None = None
+    """Sample every video at this rate by time, so that all have one rate; right for variable rates, too. Default: keep
+    every frame."""
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between training and test.
     Default: VIDEOS/groups.csv where there is one."""
@@ -78,6 +81,7 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         _require(8 <= self.short_side <= 2048, f"--short-side {self.short_side}: expected 8 to 2048 pixels.")
         _require(1 <= self.quality <= 100, f"--quality {self.quality}: expected 1 to 100.")
+        _require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: expected above 0, up to 1000.")
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")

@@ -82,13 +82,17 @@ Entry = TypeVar("Entry", Video, SetAside)
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How the videos of a store were prepared; the same for all of them, or their features could not be compared."""
+    """How the videos of a store were prepared; the same for all of them, or their features could not be compared.
+
+    `frames_per_second` is the rate that videos were sampled at by time; None: every frame was kept.
+    """
 
     short_side: int = 128
     flow: str = "dis"
     flow_bound: float = 20.0
     codec: Codec = "jpeg"
     quality: int = 90
+    frames_per_second: float | None = None
 
 
 class Store:

@@ -51,7 +51,9 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
-    settings = StoreSettings(config.short_side, config.flow, config.flow_bound, quality=config.quality)
+    settings = StoreSettings(
+        config.short_side, config.flow, config.flow_bound, quality=config.quality, frames_per_second=config.fps
+    )
     if config.dry_run:
         return _plan(config, sources)
     if (config.store / "store.json").exists():
@@ -153,7 +155,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         stat = _stat(source.path)
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
-    reader = VideoReader(source.path, short_side=settings.short_side)
+    reader = VideoReader(source.path, short_side=settings.short_side, frames_per_second=settings.frames_per_second)
     try:
         rgb, flow, (height, width) = _encode_streams(reader, settings)
     except (ViccError, OSError) as error:
@@ -161,19 +163,18 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     num_frames = len(rgb)
     if num_frames < min_frames:
         reason = f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
-        return SetAside(source.id, f"{reason}; {reader.broken_after}" if reader.broken_after else reason, stat)
-    assert reader.info is not None
+        return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
     video = Video(
         id=source.id,
         num_frames=num_frames,
         height=height,
         width=width,
-        frames_per_second=reader.info.frames_per_second,
+        frames_per_second=reader.frames_per_second,
         source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
         label=source.label,
         group=source.group,
         split=source.split,
-        note=reader.broken_after or "",
+        note=reader.note,
     )
     return video, {"rgb": rgb.to_bytes(), "flow": flow.to_bytes()}
 

@@ -1,17 +1,19 @@
 """Video files to frames, one at a time, so that memory does not grow with the length of a video."""
 
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from math import ceil, floor, inf
+from math import atan2, ceil, floor, inf, pi
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
@@ -65,8 +67,8 @@ class VideoInfo:
 class VideoReader:
     """Iterates over the frames of a file as uint8 RGB arrays (H, W, 3), rotation applied.
 
-    A file that breaks in the middle yields what decodes; `broken_after` then holds the reason. The attributes below are
-    those of the latest iteration.
+    A file that breaks in the middle yields what decodes; `broken_after` then holds the reason. Damage that the decoder
+    covers up is counted, see `num_damaged` and `note`. The attributes below are those of the latest iteration.
 
     Args:
         path: the video file.
@@ -83,7 +85,10 @@ class VideoReader:
         info: what the container declares; None before the first frame.
         broken_after: why decoding stopped before the end; None if it did not.
         num_decoded: frames that came out of the decoder.
-        rotation: degrees, counterclockwise, by which frames were turned.
+        num_damaged: how many of them the decoder marked as damaged: it covers up what it could not read, and the error
+            lives on in the frames after it until the next key frame.
+        rotation: degrees, counterclockwise, by which frames were turned: 0, 90, 180 or 270.
+        mirrored: whether they were mirrored, left to right, before that.
         interval: the shortest and the longest time between two frames, in seconds; None before the second frame.
 
     Raises:
@@ -117,11 +122,15 @@ class VideoReader:
         self.info: VideoInfo | None = None
         self.broken_after: str | None = None
         self.num_decoded = 0
+        self.num_damaged = 0
+        self._first_damaged = 0
         self.rotation = 0
+        self.mirrored = False
         self.interval: tuple[float, float] | None = None
         self._whole = False
         self._long_stills = 0
-        self._step = self._last = Fraction(0)
+        self._num_intervals = 0
+        self._span = self._step = self._last = Fraction(0)
         self._reformatter = VideoReformatter()
 
     @property
@@ -130,12 +139,48 @@ class VideoReader:
         if self._rate is not None:
             return float(self._rate)
         assert self.info is not None  # asked before the first frame
-        return self.info.frames_per_second
+        declared = self.info.frames_per_second
+        if not self._span or self.info.container in _WITHOUT_TIMES:
+            return declared
+        measured = float(self._num_intervals / self._span)
+        # Times in milliseconds cannot tell 29.97 from 30; a wrong declaration is far off.
+        return declared if abs(measured / declared - 1) < 0.02 else measured
+
+    @property
+    def uneven(self) -> bool:
+        """Whether frames do not follow each other at one rate; `frames_per_second` then samples them by time."""
+        return self.interval is not None and self.interval[1] > max(1.2 * self.interval[0], self.interval[0] + 0.002)
 
     @property
     def note(self) -> str:
         """What a user should know of the latest iteration, for instance that the end is missing; empty: nothing."""
-        return self.broken_after or ""
+        notes = [self.broken_after or self._shortfall()]
+        if self.num_damaged:
+            notes.append(
+                f"the decoder marked {self.num_damaged} of {self.num_decoded} frames as damaged, from frame "
+                f"{self._first_damaged} on"
+            )
+        if self._long_stills:
+            notes.append(f"{self._long_stills} frames shown for more than {_LONGEST_STILL} s were cut to that")
+        return "; ".join(filter(None, notes))
+
+    def _shortfall(self) -> str:
+        """Frames or seconds that are declared and not there, though nothing raised an error."""
+        if not self._whole or self.info is None:
+            return ""
+        missing = self.info.num_frames - self.num_decoded
+        # An mp4 counts also the frames that its edit list cuts off.
+        if self.info.num_frames and "mp4" not in self.info.container:
+            return (
+                f"{self.num_decoded} of {self.info.num_frames} declared frames decode"
+                if missing > _FEWER_WITHOUT_NOTE
+                else ""
+            )
+        seconds, there = self.info.seconds or 0.0, float(self._last + self._step)
+        # Sound may go on a little after the last frame.
+        if seconds - there > max(1.0, 0.1 * seconds):
+            return f"{there:.1f} of {seconds:.1f} declared seconds decode"
+        return ""
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self._begin()
@@ -159,7 +204,7 @@ class VideoReader:
             raise VideoError("no frame could be decoded")
         if num_yielded == 0:
             raise VideoError(
-                f"no frame is shown from {self.start or 0} s on: the last one begins at {self._last:.3f} s"
+                f"no frame is shown from {self.start or 0} s on: the last one begins at {float(self._last):.3f} s"
             )
 
     def _frames(self) -> Iterator[av.VideoFrame]:
@@ -210,14 +255,16 @@ class VideoReader:
             if self._start == 0 or container.format.name in _WITHOUT_TIMES or first[1].pts is None:
                 yield first
                 yield from frames
+                self._whole = True
                 return
             landed = self._sought(container, stream, first[1].pts)
             if landed is not None:
                 yield from landed
                 return
         with self._opened() as (container, stream):
-            self.num_decoded = 0
+            self.num_decoded = self.num_damaged = 0
             yield from self._clocked(container, stream)
+            self._whole = True
 
     def _sought(
         self, container: av.container.InputContainer, stream: av.VideoStream, origin: int
@@ -232,7 +279,6 @@ class VideoReader:
             return None
         if landed is None or not 0 <= landed[0] <= self._start:
             return None
-        self._whole = False
         return chain((landed,), frames)
 
     def _clocked(
@@ -249,6 +295,9 @@ class VideoReader:
         shift, last = Fraction(0), None
         for frame in container.decode(stream):
             self.num_decoded += 1
+            if frame.is_corrupt:
+                self._first_damaged = self._first_damaged if self.num_damaged else self.num_decoded - 1
+                self.num_damaged += 1
             if origin is None:
                 origin = frame.pts
             unit = frame.time_base
@@ -262,11 +311,12 @@ class VideoReader:
                     shift += last + nominal - time
                     time = last + nominal
             if last is not None:
+                self._num_intervals += 1
+                self._span += time - last
                 low, high = self.interval or (inf, 0.0)
                 self.interval = min(low, float(time - last)), max(high, float(time - last))
             self._last = last = time
             yield time, frame
-        self._whole = True
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
@@ -286,7 +336,7 @@ class VideoReader:
             yield container, stream
 
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
-        self.rotation = round(frame.rotation / 90) % 4 * 90
+        self.rotation, self.mirrored = _orientation(frame)
         # Halving in the decoder's own format first: 4K to 128 takes 14 ms a frame, from full-size RGB 44. Whole
         # averages of 2 x 2, so nothing aliases; swscale's area filter at other ratios differs by up to 190 of 255.
         half = 1
@@ -301,9 +351,23 @@ class VideoReader:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         ).to_ndarray()
+        if self.mirrored:
+            image = image[:, ::-1]
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
         return np.ascontiguousarray(_shrink(image, self.short_side))
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Degrees counterclockwise by which a frame is to be turned, and whether it is to be mirrored before that."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return 0, False
+    # Row vectors: (x, y) goes to (a x + c y, b x + d y). A negative determinant mirrors, as front cameras do.
+    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
+    mirrored = a * d - b * c < 0
+    angle = -atan2(-b, -a) if mirrored else -atan2(b, a)
+    return round(angle / (pi / 2)) % 4 * 90, mirrored
 
 
 def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStream, int]:
