@@ -2,8 +2,8 @@
 
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -80,6 +80,7 @@ class VideoReader:
         frames_per_second: sample by time: at every k / frames_per_second seconds after the file's first frame, the
             frame then shown, whatever the file's own rate; right for variable rates. Cutting a file at any times
             gives the same frames as reading it whole. None: every frame, once.
+        guard: makes a context that is entered whenever the decoder is waited for, so that one that hangs can be ended.
 
     Attributes:
         info: what the container declares; None before the first frame.
@@ -104,6 +105,7 @@ class VideoReader:
         start: float | None = None,
         end: float | None = None,
         frames_per_second: float | None = None,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if not 0 <= (start or 0) < (float("inf") if end is None else end):
             raise ViccError(f"start {start} and end {end}: expected seconds with 0 <= start < end.")
@@ -113,6 +115,7 @@ class VideoReader:
         self.short_side = short_side
         self.start = start
         self.end = end
+        self.guard = guard
         self._rate = None if frames_per_second is None else Fraction(frames_per_second).limit_denominator(100_000)
         self._start = Fraction(start or 0).limit_denominator(1_000_000)  # what was written, 0.1, and not its float
         self._end = None if end is None else Fraction(end).limit_denominator(1_000_000)
@@ -293,7 +296,12 @@ class VideoReader:
         assert self.info is not None
         nominal = 1 / Fraction(self.info.frames_per_second).limit_denominator(100_000)
         shift, last = Fraction(0), None
-        for frame in container.decode(stream):
+        frames = container.decode(stream)
+        while True:
+            with self.guard():
+                frame = next(frames, None)
+            if frame is None:
+                return
             self.num_decoded += 1
             if frame.is_corrupt:
                 self._first_damaged = self._first_damaged if self.num_damaged else self.num_decoded - 1
@@ -323,7 +331,9 @@ class VideoReader:
         # Only the file itself may be opened: a playlist in disguise must not reach the network or other files. The
         # path is absolute, for a colon in a relative one reads as a protocol.
         path, options = str(self.path.absolute()), {"protocol_whitelist": "file"}
-        with av.open(path, metadata_errors="ignore", options=options) as container:
+        with self.guard():
+            container = av.open(path, metadata_errors="ignore", options=options)
+        with container:
             if container.format.name in _PLAYLISTS:
                 raise VideoError(f"the file is a playlist ({container.format.name}), not a video")
             stream, count = _video_stream(container)
@@ -332,6 +342,9 @@ class VideoReader:
                 raise VideoError(
                     f"frames of {self.info.width} x {self.info.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
                 )
+            stream.codec_context.options = {
+                "max_pixels": str(MAX_PIXELS)
+            }  # the frames need not be of the declared size
             stream.codec_context.thread_count = 1  # processes run one a core; two threads in each would be slower
             yield container, stream
 
