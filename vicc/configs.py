@@ -88,6 +88,35 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig:
+    """Decode all videos and say which are readable, and what is wrong with the others; exit status 1 if any is not.
+
+    Shows frames declared and decoded, size, rate, rotation, variable frame rates, and duplicates. Give files, folders
+    of videos, or a store, whose frames are then decoded.
+
+    Example:
+        vicc check videos
+        vicc check videos --fast --html check.html
+        vicc check store
+    """
+
+    paths: Annotated[list[Path], Positional]
+    """Videos, folders that are searched at every depth, stores."""
+    fast: bool = False
+    """Decode a second at the beginning, in the middle and at the end of every video only."""
+    html: Path | None = None
+    """Also write a contact sheet to this file: a few pictures of each video, problems first."""
+    all: bool = False
+    """Print a row for every video. Default: when there are many, only for those with something to say."""
+    workers: int | None = None
+    """Processes that decode. Default: one for each core."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
+        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Train the encoders of a recipe on a store, without labels, stage after stage.
 

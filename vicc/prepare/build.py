@@ -1,6 +1,5 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.splits import VideoSource, discover_videos
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder
+from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader
@@ -142,7 +141,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         height=height,
         width=width,
         frames_per_second=reader.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
+        source=Source(stat.bytes, stat.modified_ns, hash_file(source.path)),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -174,11 +173,6 @@ def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[Frame
 def _stat(path: Path) -> Source:
     stat = path.stat()
     return Source(stat.st_size, stat.st_mtime_ns)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _visible(folder: Path) -> Iterator[Path]:

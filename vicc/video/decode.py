@@ -130,7 +130,7 @@ class VideoReader:
         self.rotation = 0
         self.mirrored = False
         self.interval: tuple[float, float] | None = None
-        self._whole = False
+        self._whole = self._was_sought = False
         self._long_stills = 0
         self._num_intervals = 0
         self._span = self._step = self._last = Fraction(0)
@@ -138,9 +138,12 @@ class VideoReader:
 
     @property
     def frames_per_second(self) -> float:
-        """Rate of the yielded frames: the one asked for, else the declared one, unless the times tell another."""
-        if self._rate is not None:
-            return float(self._rate)
+        """Rate of the yielded frames: the one asked for, else the file's own."""
+        return self.source_frames_per_second if self._rate is None else float(self._rate)
+
+    @property
+    def source_frames_per_second(self) -> float:
+        """The declared rate of the file, unless the times of the decoded frames tell another."""
         assert self.info is not None  # asked before the first frame
         declared = self.info.frames_per_second
         if not self._span or self.info.container in _WITHOUT_TIMES:
@@ -155,17 +158,31 @@ class VideoReader:
         return self.interval is not None and self.interval[1] > max(1.2 * self.interval[0], self.interval[0] + 0.002)
 
     @property
-    def note(self) -> str:
-        """What a user should know of the latest iteration, for instance that the end is missing; empty: nothing."""
-        notes = [self.broken_after or self._shortfall()]
+    def seconds(self) -> float:
+        """From the first frame to the end of the last one that was decoded."""
+        return float(self._last + self._step)
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether `start` is reached without decoding what comes before; an AVI has no times to seek by."""
+        return self.info is not None and self.info.container not in _WITHOUT_TIMES
+
+    @property
+    def problem(self) -> str:
+        """What is missing or damaged in what was decoded by the latest iteration; empty: nothing."""
+        problems = [self.broken_after or self._shortfall()]
         if self.num_damaged:
-            notes.append(
+            problems.append(
                 f"the decoder marked {self.num_damaged} of {self.num_decoded} frames as damaged, from frame "
                 f"{self._first_damaged} on"
             )
-        if self._long_stills:
-            notes.append(f"{self._long_stills} frames shown for more than {_LONGEST_STILL} s were cut to that")
-        return "; ".join(filter(None, notes))
+        return "; ".join(filter(None, problems))
+
+    @property
+    def note(self) -> str:
+        """What a user should know of the frames of the latest iteration: `problem`, and what else was changed."""
+        stills = f"{self._long_stills} frames shown for more than {_LONGEST_STILL} s were cut to that"
+        return "; ".join(filter(None, (self.problem, stills if self._long_stills else "")))
 
     def _shortfall(self) -> str:
         """Frames or seconds that are declared and not there, though nothing raised an error."""
@@ -179,7 +196,7 @@ class VideoReader:
                 if missing > _FEWER_WITHOUT_NOTE
                 else ""
             )
-        seconds, there = self.info.seconds or 0.0, float(self._last + self._step)
+        seconds, there = self.info.seconds or 0.0, self.seconds
         # Sound may go on a little after the last frame.
         if seconds - there > max(1.0, 0.1 * seconds):
             return f"{there:.1f} of {seconds:.1f} declared seconds decode"
@@ -202,7 +219,8 @@ class VideoReader:
             reason = _reason(error)
             if self.num_decoded == 0:
                 raise VideoError(f"cannot be decoded ({reason})") from error
-            self.broken_after = f"decoding stopped after {self.num_decoded} frames ({reason})"
+            where = f"at {self.seconds:.2f} s" if self._was_sought else f"after {self.num_decoded} frames"
+            self.broken_after = f"decoding stopped {where} ({reason})"
         if self.num_decoded == 0:
             raise VideoError("no frame could be decoded")
         if num_yielded == 0:
@@ -255,7 +273,7 @@ class VideoReader:
             first = next(frames, None)
             if first is None:
                 return
-            if self._start == 0 or container.format.name in _WITHOUT_TIMES or first[1].pts is None:
+            if self._start == 0 or not self.can_seek or first[1].pts is None:
                 yield first
                 yield from frames
                 self._whole = True
@@ -275,13 +293,15 @@ class VideoReader:
         """Frames from a key frame not after `start`; None if the file cannot be sought there."""
         assert stream.time_base is not None
         try:
-            container.seek(origin + floor((self._start - _ROUNDING) / stream.time_base), stream=stream)
+            with self.guard():
+                container.seek(origin + floor((self._start - _ROUNDING) / stream.time_base), stream=stream)
             frames = self._clocked(container, stream, origin=origin)
             landed = next(frames, None)
         except av.FFmpegError:
             return None
         if landed is None or not 0 <= landed[0] <= self._start:
             return None
+        self._was_sought = True
         return chain((landed,), frames)
 
     def _clocked(
