@@ -1,13 +1,10 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
-import hashlib
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,8 +15,8 @@ from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.splits import VideoSource, discover_videos
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder
-from vicc.prepare.workers import new_pool, require_workers, submit
+from vicc.files import exclusive_folder, hash_file
+from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow
@@ -88,6 +85,7 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
         config.codec,
         quality if config.quality is None else config.quality,
         flow_quality if config.flow_quality is None else config.flow_quality,
+        config.fps,
     )
 
 
@@ -124,40 +122,13 @@ def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
 def _in_order(
     sources: list[VideoSource], settings: StoreSettings, min_frames: int, workers: int
 ) -> Iterator[tuple[VideoSource, Result]]:
-    """Prepare videos in parallel and yield them in the order of the list, so that equal runs write equal stores.
-
-    A decoder that crashes takes its whole pool with it: the videos then under way are tried again, each in a process
-    of its own, and the one that crashes again is set aside.
-    """
-    waiting = deque(sources)
-    while waiting:
-        running: deque[tuple[VideoSource, Future[Result]]] = deque()
-        pool = new_pool(workers)
-        try:
-            while waiting or running:
-                while waiting and len(running) < 3 * workers:
-                    # Off the list only once handed over: a broken pool takes nothing.
-                    running.append((waiting[0], submit(pool, prepare_video, waiting[0], settings, min_frames)))
-                    waiting.popleft()
-                source, future = running[0]
-                result = future.result()
-                running.popleft()
-                yield source, result
-        except BrokenProcessPool:
-            for source, future in running:
-                finished = future.done() and future.exception() is None
-                yield source, future.result() if finished else _alone(source, settings, min_frames)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Prepare videos in parallel and yield them in the order of the list, so that equal runs write equal stores."""
+    prepare = partial(prepare_video, settings=settings, min_frames=min_frames)
+    return in_order(sources, prepare, _set_aside, workers=workers)
 
 
-def _alone(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
-    try:
-        with new_pool(1) as pool:
-            return submit(pool, prepare_video, source, settings, min_frames).result()
-    except BrokenProcessPool:
-        require_workers()  # before a file is blamed
-        return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
+def _set_aside(source: VideoSource, reason: str) -> Result:
+    return SetAside(source.id, reason, _stat(source.path))
 
 
 def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
@@ -166,7 +137,12 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         stat = _stat(source.path)
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
-    reader = VideoReader(source.path, short_side=settings.short_side if settings.flow_at == "store" else None)
+    reader = VideoReader(
+        source.path,
+        short_side=settings.short_side if settings.flow_at == "store" else None,
+        frames_per_second=settings.frames_per_second,
+        guard=decoder_guard,
+    )
     try:
         rgb, flow, (height, width) = _encode_streams(reader, settings)
     except (ViccError, OSError) as error:
@@ -174,19 +150,18 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     num_frames = len(rgb)
     if num_frames < min_frames:
         reason = f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
-        return SetAside(source.id, f"{reason}; {reader.broken_after}" if reader.broken_after else reason, stat)
-    assert reader.info is not None
+        return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
     video = Video(
         id=source.id,
         num_frames=num_frames,
         height=height,
         width=width,
-        frames_per_second=reader.info.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
+        frames_per_second=reader.frames_per_second,
+        source=Source(stat.bytes, stat.modified_ns, hash_file(source.path)),
         label=source.label,
         group=source.group,
         split=source.split,
-        note=reader.broken_after or "",
+        note=reader.note,
     )
     packs: Packs = {"rgb": rgb.to_bytes()}
     if settings.flow != "none":
@@ -235,11 +210,6 @@ def _resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _stat(path: Path) -> Source:
     stat = path.stat()
     return Source(stat.st_size, stat.st_mtime_ns)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _visible(folder: Path) -> Iterator[Path]:

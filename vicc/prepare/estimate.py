@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -132,7 +132,10 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
     """Prepare the first seconds of a file into a store; None where that cannot be done: the real run says why."""
     began = time.monotonic()
     reader = VideoReader(
-        source.path, short_side=settings.short_side if settings.flow_at == "store" else None, end=_SECONDS
+        source.path,
+        short_side=settings.short_side if settings.flow_at == "store" else None,
+        end=_SECONDS,
+        frames_per_second=settings.frames_per_second,
     )
     try:
         rgb, flow, (height, width) = _encode_streams(reader, settings)
@@ -144,7 +147,7 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
         stat = _stat(source.path)
     except (ViccError, OSError):
         return None
-    if len(rgb) < 3 or index.num_frames != len(rgb):
+    if min(len(rgb), index.num_frames) < 3:
         return None
     assert reader.info is not None
     shown = len(rgb) / reader.frames_per_second
@@ -154,7 +157,8 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
     writer.add(video, packs)
     writer.close()
     size = sum(map(len, packs.values()))
-    return _Sample(IndexedVideo(video, source.path, index), spent, share * stat.bytes, size)
+    in_file = replace(video, num_frames=index.num_frames, height=index.height, width=index.width)
+    return _Sample(IndexedVideo(in_file, source.path, index), spent, share * stat.bytes, size)
 
 
 def _rates(folder: VideoFolder, store: Store, make: MakeDataset) -> LoadingRates:

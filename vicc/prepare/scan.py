@@ -3,12 +3,11 @@
 The result is remembered in a file, so that a resumed run reads only what has changed since.
 """
 
+import os
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from vicc.data.splits import VideoSource, discover_videos
 from vicc.data.store import SetAside, Source, Store, StoreSettings, Video
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
-from vicc.files import read_json, write_json
-from vicc.prepare.build import _hash_file, _stat
-from vicc.prepare.workers import new_pool, require_workers, submit
+from vicc.files import hash_file, read_json, write_json
+from vicc.prepare.build import _stat
+from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.frame_index import FrameIndex, IndexedReader
 
@@ -94,35 +93,12 @@ def scan_videos(
 def _scan_all(
     sources: list[VideoSource], settings: StoreSettings, workers: int | None
 ) -> Iterator[tuple[VideoSource, Scanned]]:
-    """Scan in parallel, in the order of the list. Files under way when a decoder crashes are scanned each alone."""
-    waiting = deque(sources)
-    while waiting:
-        running: deque[tuple[VideoSource, Future[Scanned]]] = deque()
-        pool = new_pool(workers)
-        try:
-            while waiting or running:
-                while waiting and len(running) < 64:
-                    running.append((waiting[0], submit(pool, scan_video, waiting[0], settings)))
-                    waiting.popleft()
-                source, future = running[0]
-                result = future.result()
-                running.popleft()
-                yield source, result
-        except BrokenProcessPool:
-            for source, future in running:
-                finished = future.done() and future.exception() is None
-                yield source, future.result() if finished else _alone(source, settings)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    workers = min(workers or os.cpu_count() or 1, len(sources))
+    return in_order(sources, partial(scan_video, settings=settings), _set_aside, workers=workers)
 
 
-def _alone(source: VideoSource, settings: StoreSettings) -> Scanned:
-    try:
-        with new_pool(1) as pool:
-            return submit(pool, scan_video, source, settings).result()
-    except BrokenProcessPool:
-        require_workers()  # before a file is blamed
-        return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
+def _set_aside(source: VideoSource, reason: str) -> Scanned:
+    return SetAside(source.id, reason, _stat(source.path))
 
 
 def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
@@ -132,7 +108,7 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
     try:
-        index = IndexedReader(source.path, short_side=settings.short_side).index()
+        index = IndexedReader(source.path, short_side=settings.short_side, guard=decoder_guard).index()
     except (ViccError, OSError) as error:
         return SetAside(source.id, str(error), stat)
     if index.num_frames < _MIN_FRAMES:
@@ -144,7 +120,7 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
         height=index.height,
         width=index.width,
         frames_per_second=index.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
+        source=Source(stat.bytes, stat.modified_ns, hash_file(source.path)),
         label=source.label,
         group=source.group,
         split=source.split,

@@ -46,11 +46,11 @@ class IndexedReader(VideoReader):
         Raises:
             VideoError: the file has no video stream or no frame that decodes.
         """
-        scan = _Scan(self.path, short_side=self.short_side, start=self.start, end=self.end)
+        scan = _Scan(self.path, short_side=self.short_side, start=self.start, end=self.end, guard=self.guard)
         num_frames = sum(1 for _ in scan)
         keys: tuple[tuple[int, int], ...] = ()
         # Of a damaged file what is decoded may depend on what came before: it is always decoded from its beginning.
-        if scan.broken_after is None and scan.keys:
+        if not scan.problem and scan.keys:
             keys = tuple(self._sound(scan))
         return FrameIndex(num_frames, *scan.size, scan.frames_per_second, keys, scan.note)
 
@@ -102,7 +102,8 @@ class IndexedReader(VideoReader):
         self, container: av.container.InputContainer, stream: av.VideoStream, key: tuple[int, int]
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Numbers and frames from a key frame on; nothing if it is not met."""
-        container.seek(key[1], stream=stream)
+        with self.guard():
+            container.seek(key[1], stream=stream)
         frames = container.decode(stream)
         for _, frame in zip(range(_SEARCHED), frames, strict=False):
             if frame.pts == key[1]:
