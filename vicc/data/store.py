@@ -27,7 +27,7 @@ import lmdb
 import numpy as np
 
 from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_header
-from vicc.data.splits import Split
+from vicc.data.sources import Split
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 
@@ -89,6 +89,8 @@ class StoreSettings:
     flow_bound: float = 20.0
     codec: Codec = "jpeg"
     quality: int = 90
+    segment_seconds: float | None = None
+    shots: bool = False
 
 
 class Store:

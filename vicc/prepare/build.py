@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -16,10 +16,13 @@ import numpy as np
 
 from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
-from vicc.data.splits import VideoSource, discover_videos
+from vicc.data.official_splits import with_official_splits
+from vicc.data.sources import VideoSource, discover_videos, file_id
+from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
+from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.workers import new_pool, require_workers, submit
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader
@@ -45,13 +48,21 @@ class PrepareReport:
 
 
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
-    """Prepare every video of a folder that the store does not hold yet.
+    """Prepare every video of a folder, file or list that the store does not hold yet, or every part of them.
 
     Raises:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
-    settings = StoreSettings(config.short_side, config.flow, config.flow_bound, quality=config.quality)
+    sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
+    settings = StoreSettings(
+        config.short_side,
+        config.flow,
+        config.flow_bound,
+        quality=config.quality,
+        segment_seconds=config.segment_seconds,
+        shots=config.shots,
+    )
     if config.dry_run:
         return _plan(config, sources)
     if (config.store / "store.json").exists():
@@ -61,7 +72,16 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     with exclusive_folder(config.store, what="store"):
         writer = StoreWriter(config.store, settings)
         try:
-            todo = [source for source in sources if not writer.has(source.id, _stat(source.path))]
+            if official is not None:
+                add_to_split_table(config.store / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
+            sources = cut_sources(
+                sources,
+                segment_seconds=config.segment_seconds,
+                shots=config.shots,
+                memory=config.store / SEGMENTS_FILE,
+                workers=config.workers or os.cpu_count() or 1,
+            )
+            todo = [source for source in sources if not writer.has(source.id, _stat_or_none(source.path))]
             workers = min(config.workers or os.cpu_count() or 1, max(1, len(todo)))
             with progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance:
                 for source, result in _in_order(todo, settings, config.min_frames, workers):
@@ -98,10 +118,11 @@ def _report(store_path: Path, *, found: int, prepared: int) -> PrepareReport:
 
 def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
     exists = (config.store / "store.json").exists()
-    done = {video.id for video in Store(config.store).videos} if exists else set()
+    done = {name for video in Store(config.store).videos for name in (video.id, file_id(video.id))} if exists else set()
     todo = [source for source in sources if source.id not in done]
-    size = sum(source.path.stat().st_size for source in todo) / 1e6
-    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB) into {config.store}")
+    size = sum(_stat_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
+    cut = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
+    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){cut} into {config.store}")
     parent = next(folder for folder in (config.store, *config.store.absolute().parents) if folder.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
     labels = sorted({source.label for source in sources if source.label})
@@ -153,7 +174,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         stat = _stat(source.path)
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
-    reader = VideoReader(source.path, short_side=settings.short_side)
+    reader = VideoReader(source.path, short_side=settings.short_side, start=source.start, end=source.end)
     try:
         rgb, flow, (height, width) = _encode_streams(reader, settings)
     except (ViccError, OSError) as error:
@@ -169,7 +190,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         height=height,
         width=width,
         frames_per_second=reader.info.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path)),
+        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path, stat)),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -203,7 +224,15 @@ def _stat(path: Path) -> Source:
     return Source(stat.st_size, stat.st_mtime_ns)
 
 
-def _hash_file(path: Path) -> str:
+def _stat_or_none(path: Path) -> Source:
+    try:
+        return _stat(path)
+    except OSError:
+        return Source(0, 0)  # as of a file that was set aside because it was not there
+
+
+@lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other
+def _hash_file(path: Path, state: Source) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
