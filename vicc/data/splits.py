@@ -317,7 +317,7 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
         f"{lacking} of {len(sides)} videos of the split {name} are not here: it is used without them"
         if lacking
         else "",
-        f"{len(both)} groups have videos on both sides of the split {name} (first: {min(both)})"
+        f"{len(both)} group{'s' * (len(both) > 1)} of videos on both sides of the split {name}, such as {min(both)}"
         if both and name.partition(":")[0] != OFFICIAL
         else "",
     ]

@@ -56,7 +56,8 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
         if config.out is None:
             raise ViccError(f"{config.place} is not a store: give --out FILE.csv to say where the split file goes.")
         videos = list(discover_videos(config.place, groups=config.groups))
-    name = config.name or f"grouped-{config.folds}" + (f"-{config.seed}" if config.seed else "")
+    default = f"grouped-{config.folds}" + (f"-{config.seed}" if config.seed else "")
+    name = default if config.name is None else config.name
     require_split_name(name)
     path = config.out or config.place / SPLITS_FOLDER / f"{name}.csv"
     table = grouped_folds(videos, folds=config.folds, seed=config.seed)

@@ -166,7 +166,7 @@ def measure(source: VideoSource, shots: bool) -> Measured:
 
 
 def find_cuts(path: Path, *, start: float | None = None, end: float | None = None) -> tuple[tuple[float, ...], float]:
-    """Where shots begin, but for the first, and when the last frame is shown: seconds after the file's first frame.
+    """Where shots begin, but for the first, and where the last one ends: seconds after the file's first frame.
 
     A cut stands half-way between two frames, so rounding cannot put a frame on the wrong side of it.
 
@@ -189,8 +189,9 @@ def find_cuts(path: Path, *, start: float | None = None, end: float | None = Non
         times.append(reader.time)
         found += detector.process_frame(number, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     found += detector.post_process(len(times) - 1)
+    until = times[-1] + (times[-1] - times[-2] if len(times) > 1 else 1 / reader.frames_per_second)
     cuts = sorted({number for number in found if 0 < number < len(times)})
-    return tuple(round((times[number - 1] + times[number]) / 2, 3) for number in cuts), times[-1]
+    return tuple(round((times[number - 1] + times[number]) / 2, 3) for number in cuts), until
 
 
 def _key(source: VideoSource) -> str:
