@@ -66,8 +66,16 @@ class PrepareConfig:
     """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is more precise."""
     short_side: int = 128
     """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
-    quality: int = 90
-    """Quality of the stored frames, 1 to 100."""
+    flow_at: Literal["store", "native"] = "store"
+    """Frames that flow is computed from: the stored ones, or the file's own, as published and many times slower. Stored
+    at the stored frames' size either way."""
+    codec: Literal["h264", "jpeg"] = "h264"
+    """How frames are stored. h264 takes a seventh of jpeg's bytes and loads as fast."""
+    quality: int | None = None
+    """Of stored RGB frames. h264: 0 to 51, the smaller the better, default 20. jpeg: 1 to 100, the larger the better,
+    default 90."""
+    flow_quality: int | None = None
+    """Of stored flow, on the same scale. Default: h264 0, which loses nothing; jpeg 90."""
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between training and test.
     Default: VIDEOS/groups.csv where there is one, else names as UCF101, HMDB51 and Kinetics have them."""
@@ -87,7 +95,12 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         _require(8 <= self.short_side <= 2048, f"--short-side {self.short_side}: expected 8 to 2048 pixels.")
-        _require(1 <= self.quality <= 100, f"--quality {self.quality}: expected 1 to 100.")
+        best, worst = (0, 51) if self.codec == "h264" else (1, 100)
+        for flag, value in (("--quality", self.quality), ("--flow-quality", self.flow_quality)):
+            _require(
+                value is None or best <= value <= worst,
+                f"{flag} {value} with --codec {self.codec}: expected {best} to {worst}.",
+            )
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
         _require(
             self.segment_seconds is None or 0.1 <= self.segment_seconds <= 86400,

@@ -290,9 +290,10 @@ def test_a_hue_shift_leaves_grey_alone() -> None:
     np.testing.assert_array_equal(rgb(grey, hue=0.3), grey)
 
 
-def test_blur_is_opencvs_gaussian_with_the_sigma_drawn() -> None:
-    expected = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.5) for frame in clip()])
-    np.testing.assert_array_equal(rgb(clip(), blur_sigma=1.5), expected)
+@pytest.mark.parametrize("sigma", [0.1, 0.4, 0.7, 1.5, 2.0])
+def test_blur_is_opencvs_gaussian_with_the_sigma_drawn(sigma: float) -> None:
+    expected = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in clip()])
+    np.testing.assert_allclose(rgb(clip(), blur_sigma=sigma), expected.astype(int), atol=1)  # it rounds otherwise
 
 
 def test_draws_have_the_probabilities_and_strengths_asked_for() -> None:

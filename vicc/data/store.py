@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 import lmdb
@@ -30,6 +30,8 @@ from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_fram
 from vicc.data.sources import Split
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
+
+FlowAt = Literal["store", "native"]
 
 FORMAT = "vicc-store"
 FORMAT_VERSION = 1
@@ -82,13 +84,22 @@ Entry = TypeVar("Entry", Video, SetAside)
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How the videos of a store were prepared; the same for all of them, or their features could not be compared."""
+    """How the videos of a store were prepared; the same for all of them, or their features could not be compared.
+
+    Attributes:
+        short_side: of the stored frames, pixels.
+        flow, flow_bound: method of the optical flow, and the largest displacement kept, in pixels per stored frame.
+        flow_at: frames that flow is computed from: the stored ones, or those of the file ("native", published).
+        codec, quality, flow_quality: how frames are encoded, see `FrameEncoder`.
+    """
 
     short_side: int = 128
     flow: str = "dis"
     flow_bound: float = 20.0
-    codec: Codec = "jpeg"
-    quality: int = 90
+    flow_at: FlowAt = "store"
+    codec: Codec = "h264"
+    quality: int = 20
+    flow_quality: int = 0
     segment_seconds: float | None = None
     shots: bool = False
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -25,7 +25,7 @@ from vicc.files import exclusive_folder
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.workers import new_pool, require_workers, submit
 from vicc.progress import progress, say
-from vicc.video.decode import VideoReader
+from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow
 
 Packs = dict[StoredStream, bytes]
@@ -55,14 +55,7 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     """
     sources = discover_videos(config.videos, groups=config.groups)
     sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
-    settings = StoreSettings(
-        config.short_side,
-        config.flow,
-        config.flow_bound,
-        quality=config.quality,
-        segment_seconds=config.segment_seconds,
-        shots=config.shots,
-    )
+    settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
     if (config.store / "store.json").exists():
@@ -96,6 +89,22 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
         finally:
             writer.close()
     return _report(config.store, found=len(sources), prepared=len(todo))
+
+
+def store_settings(config: PrepareConfig) -> StoreSettings:
+    """What a store made with these flags says of itself."""
+    quality, flow_quality = (20, 0) if config.codec == "h264" else (90, 90)
+    return StoreSettings(
+        config.short_side,
+        config.flow,
+        config.flow_bound,
+        config.flow_at,
+        config.codec,
+        quality if config.quality is None else config.quality,
+        flow_quality if config.flow_quality is None else config.flow_quality,
+        segment_seconds=config.segment_seconds,
+        shots=config.shots,
+    )
 
 
 def _report(store_path: Path, *, found: int, prepared: int) -> PrepareReport:
@@ -174,7 +183,12 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         stat = _stat(source.path)
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
-    reader = VideoReader(source.path, short_side=settings.short_side, start=source.start, end=source.end)
+    reader = VideoReader(
+        source.path,
+        short_side=settings.short_side if settings.flow_at == "store" else None,
+        start=source.start,
+        end=source.end,
+    )
     try:
         rgb, flow, (height, width) = _encode_streams(reader, settings)
     except (ViccError, OSError) as error:
@@ -202,21 +216,39 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
 def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FrameEncoder, FrameEncoder, tuple[int, int]]:
     """Both streams and the size of their frames, (height, width)."""
     compute_flow = create_flow("tvl1" if settings.flow == "tvl1" else "dis")
-    new_encoder = partial(FrameEncoder, codec=settings.codec, quality=settings.quality)
-    rgb = new_encoder("rgb")
-    flow = new_encoder("flow", bound=settings.flow_bound, method=settings.flow)
+    rgb = FrameEncoder("rgb", codec=settings.codec, quality=settings.quality)
+    flow = FrameEncoder(
+        "flow",
+        codec=settings.codec,
+        quality=settings.flow_quality,
+        bound=settings.flow_bound,
+        method=settings.flow,
+        at=settings.flow_at,
+    )
+    native = settings.flow_at == "native"
     previous: np.ndarray | None = None
+    size = (0, 0)
     for frame in reader:
         if previous is not None and frame.shape[:2] != previous.shape:
             # Some files change their size on the way; clips need one size.
             frame = cv2.resize(frame, previous.shape[::-1], interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        rgb.add(frame)
+        stored = shrink(frame, settings.short_side) if native else frame
+        size = stored.shape[0], stored.shape[1]
+        rgb.add(stored)
         if previous is not None:
-            flow.add(quantize_flow(compute_flow(previous, grey), bound=settings.flow_bound))
+            flow.add(quantize_flow(_resize_flow(compute_flow(previous, grey), size), bound=settings.flow_bound))
         previous = grey
-    assert previous is not None  # a reader yields a frame or raises
-    return rgb, flow, (previous.shape[0], previous.shape[1])
+    return rgb, flow, size
+
+
+def _resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Flow (H, W, 2) at another size (height, width), its displacements in pixels of that size."""
+    height, width = flow.shape[:2]
+    if (height, width) == size:
+        return flow
+    scale = np.array((size[1] / width, size[0] / height), np.float32)
+    return cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) * scale
 
 
 def _stat(path: Path) -> Source:

@@ -240,15 +240,19 @@ def _apply_color(view: np.ndarray, draw: ViewDraw, *, stream: int) -> np.ndarray
         view = _shift_hue(view, draw.hue)
     if draw.color is not None:
         # Contrast scales around the clip's mean grey, the same for all frames or the clip would flicker.
-        mean = float(draw.contrast != 1 and (view.reshape(-1, 3).mean(0) @ draw.color.T) @ _GREY)
+        mean = 0.0
+        if draw.contrast != 1:
+            mean = float(np.array(cv2.mean(view.reshape(-1, size, 3))[:3]) @ draw.color.T @ _GREY)
         matrix = np.hstack((draw.contrast * draw.color, np.full((3, 1), (1 - draw.contrast) * mean)))
         view = cv2.transform(view.reshape(-1, size, 3), matrix).reshape(view.shape)
     if draw.grey_seed is not None:
         picks = np.random.default_rng([draw.grey_seed, stream]).integers(0, 3, len(view))
         view = np.repeat(view[np.arange(len(view)), :, :, picks][..., None], 3, axis=-1)
     if draw.blur_sigma:
+        # `GaussianBlur` of the same kernel rounds in fixed point and takes twice as long.
+        kernel = cv2.getGaussianKernel(2 * round(3 * draw.blur_sigma) + 1, draw.blur_sigma, cv2.CV_32F)
         for frame in view:
-            cv2.GaussianBlur(frame, (0, 0), draw.blur_sigma, dst=frame)
+            cv2.sepFilter2D(frame, -1, kernel, kernel, dst=frame)
     return view
 
 
@@ -276,7 +280,8 @@ def apply_to_flow(stored: np.ndarray, draw: ViewDraw, *, size: int, bound: float
 def _crop_resize_flip(frames: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:
     window = frames[:, draw.top : draw.top + draw.height, draw.left : draw.left + draw.width]
     view = _resize_cubic(window, size) if draw.resize == "cubic" else _resize_linear(window, size)
-    return np.ascontiguousarray(view[:, :, ::-1]) if draw.flip else view
+    # All frames as one tall image: NumPy's reversed view would be copied value by value.
+    return cv2.flip(view.reshape(-1, size, view.shape[-1]), 1).reshape(view.shape) if draw.flip else view
 
 
 def _resize_linear(window: np.ndarray, size: int) -> np.ndarray:

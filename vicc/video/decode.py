@@ -308,7 +308,7 @@ class VideoReader:
         ).to_ndarray()
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
-        return np.ascontiguousarray(_shrink(image, self.short_side))
+        return np.ascontiguousarray(shrink(image, self.short_side))
 
 
 def declared_seconds(path: Path) -> float:
@@ -367,7 +367,8 @@ def _declared(container: av.container.InputContainer, stream: av.VideoStream, st
     )
 
 
-def _shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
+def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
+    """An image (H, W, ...) scaled down to this shorter side, ratio kept; None and smaller images stay as they are."""
     height, width = image.shape[:2]
     if short_side is None or min(height, width) <= short_side:
         return image
