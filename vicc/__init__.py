@@ -10,7 +10,7 @@ from vicc.version import __version__
 
 if TYPE_CHECKING:
     from vicc.backbones import create_backbone, list_backbones, register_backbone
-    from vicc.configs import PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
+    from vicc.configs import CheckConfig, PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
     from vicc.data.store import Store
     from vicc.errors import ViccError
     from vicc.evaluation.features import extract_features
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
     from vicc.prepare.build import prepare_videos
+    from vicc.prepare.check import check_videos
     from vicc.recipes import create_recipe
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
+    "CheckConfig": "vicc.configs",
     "Encoder": "vicc.methods.encoder",
     "PrepareConfig": "vicc.configs",
     "PretrainConfig": "vicc.configs",
@@ -34,6 +36,7 @@ _PLACES = {
     "Stage": "vicc.training.stage",
     "Store": "vicc.data.store",
     "ViccError": "vicc.errors",
+    "check_videos": "vicc.prepare.check",
     "create_backbone": "vicc.backbones",
     "create_recipe": "vicc.recipes",
     "export_published": "vicc.training.published",
@@ -49,6 +52,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "CheckConfig",
     "Encoder",
     "PrepareConfig",
     "PretrainConfig",
@@ -59,6 +63,7 @@ __all__ = [
     "Store",
     "ViccError",
     "__version__",
+    "check_videos",
     "create_backbone",
     "create_recipe",
     "export_published",

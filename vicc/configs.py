@@ -76,6 +76,9 @@ class PrepareConfig:
     default 90."""
     flow_quality: int | None = None
     """Of stored flow, on the same scale. Default: h264 0, which loses nothing; jpeg 90."""
+    fps: float | None = None
+    """Sample every video at this rate by time, so that all have one rate; right for variable rates, too. Default: keep
+    every frame."""
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between training and test.
     Default: VIDEOS/groups.csv where there is one, else names as UCF101, HMDB51 and Kinetics have them."""
@@ -101,12 +104,42 @@ class PrepareConfig:
                 value is None or best <= value <= worst,
                 f"{flag} {value} with --codec {self.codec}: expected {best} to {worst}.",
             )
+        _require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: expected above 0, up to 1000.")
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
         _require(
             self.segment_seconds is None or 0.1 <= self.segment_seconds <= 86400,
             f"--segment-seconds {self.segment_seconds}: expected 0.1 to 86400.",
         )
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
+        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Decode all videos and say which are readable, and what is wrong with the others; exit status 1 if any is not.
+
+    Shows frames declared and decoded, size, rate, rotation, variable frame rates, and duplicates. Give files, folders
+    of videos, or a store, whose frames are then decoded.
+
+    Example:
+        vicc check videos
+        vicc check videos --fast --html check.html
+        vicc check store
+    """
+
+    paths: Annotated[list[Path], Positional]
+    """Videos, folders that are searched at every depth, stores."""
+    fast: bool = False
+    """Decode a second at the beginning, in the middle and at the end of every video only."""
+    html: Path | None = None
+    """Also write a contact sheet to this file: a few pictures of each video, problems first."""
+    all: bool = False
+    """Print a row for every video. Default: when there are many, only for those with something to say."""
+    workers: int | None = None
+    """Processes that decode. Default: one for each core."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
 
 

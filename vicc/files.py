@@ -1,5 +1,6 @@
 """Atomic writes and exclusive folders: what keeps a half-written file from being taken for a whole one."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -66,6 +67,12 @@ def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def hash_file(path: Path) -> str:
+    """BLAKE2b of a file's content, 128 bits in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _umask() -> int:

@@ -112,7 +112,7 @@ def test_a_second_run_measures_and_prepares_nothing_and_leaves_the_store_as_it_w
     write_video(tmp_path / "videos" / "a.mp4", num_frames=50)
     run(tmp_path / "videos", tmp_path / "store", segment_seconds=1)
     before = (tmp_path / "store" / SEGMENTS_FILE).read_bytes()
-    monkeypatch.setattr(segments, "_measure_all", lambda todo, *_: iter([(source, None) for source in todo]))
+    monkeypatch.setattr(segments, "in_order", lambda todo, *_, **__: iter([(source, None) for source in todo]))
     report = run(tmp_path / "videos", tmp_path / "store", segment_seconds=1)
     assert (report.found, report.prepared) == (2, 0)
     assert (tmp_path / "store" / SEGMENTS_FILE).read_bytes() == before
@@ -148,12 +148,12 @@ def test_a_list_that_gives_start_and_end_is_cut_within_them(tmp_path: Path, writ
 def test_a_file_that_a_list_names_and_that_is_not_there_is_set_aside(tmp_path: Path, write_video: Write) -> None:
     write_video(tmp_path / "here.mp4")
     place = tmp_path / "videos.csv"
-    place.write_text("path\nhere.mp4\ngone.mp4\n")
+    place.write_text("path,end\nhere.mp4,\ngone.mp4,60\n")
     for prepared in (2, 0):
         report = run(place, tmp_path / "store", segment_seconds=5)
         assert report.prepared == prepared
         assert [(entry.id, entry.reason) for entry in report.set_aside] == [
-            ("gone.mp4", "cannot be read (No such file or directory)")
+            ("gone.mp4#00000.000-00060.000", "cannot be read (No such file or directory)")
         ]
     write_video(tmp_path / "gone.mp4")
     assert run(place, tmp_path / "store", segment_seconds=5).set_aside == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import moving_frames, write_frames
-from vicc.video.decode import VIDEO_SUFFIXES, VideoError, VideoReader, _shrink
+from vicc.video.decode import VIDEO_SUFFIXES, VideoError, VideoReader, shrink
 
 QUARTERS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
 
@@ -105,7 +105,7 @@ def test_short_side_shrinks_keeps_the_ratio_and_never_enlarges(
 def test_shrinking_averages_areas() -> None:
     """A pixelwise checkerboard becomes grey; taking every second pixel would leave it black or white."""
     board = np.indices((32, 48)).sum(axis=0) % 2 * np.uint8(255)
-    small = _shrink(np.repeat(board[..., None], 3, axis=2).astype(np.uint8), 16)
+    small = shrink(np.repeat(board[..., None], 3, axis=2).astype(np.uint8), 16)
     assert small.shape == (16, 24, 3)
     assert np.abs(small.astype(int) - 127).max() <= 1
 

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 from vicc.errors import ViccError
@@ -33,6 +34,7 @@ COMMANDS = {
     "demo": Command("walk the whole road on drawn videos, in minutes", "DemoConfig", "demo"),
     "demo-videos": Command("write the demo's videos", "DemoVideosConfig", "demo_videos"),
     "prepare": Command("videos to a store: decode, optical flow", "PrepareConfig", "prepare"),
+    "check": Command("say which videos are readable, and what is wrong with the others", "CheckConfig", "check"),
     "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
@@ -71,6 +73,9 @@ _EVERYWHERE = "Also: --json prints one JSON document in place of tables, --debug
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard error), 130 stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))

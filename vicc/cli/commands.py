@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from vicc.configs import (
+    CheckConfig,
     DemoConfig,
     DemoVideosConfig,
     ExportConfig,
@@ -80,6 +81,39 @@ def prepare(config: PrepareConfig) -> Outcome:
         _reasons("partly readable", list(report.notes.items()))
 
     return Outcome(asdict(report), show)
+
+
+def check(config: CheckConfig) -> Outcome:
+    from vicc.prepare.check import check_videos, describe
+
+    report = check_videos(config)
+
+    def show() -> None:
+        videos = report.by_weight()
+        shown = (
+            videos if config.all or len(videos) <= 40 else [v for v in videos if v.verdict != "readable" or v.remarks]
+        )
+        table = Table(Column("video", overflow="fold"), "", "decoded", "what it is", "remarks")
+        for video in shown:
+            of = "in parts" if video.sampled else f"of {video.frames_declared or '?'}"
+            same = [f"the same as {video.same_as}"] if video.same_as else []
+            table.add_row(
+                escape(video.name),
+                video.verdict if not video.is_problem else f"[bold red]{video.verdict}[/]",
+                f"{video.frames_decoded} {of}" if video.frames_decoded else "",
+                escape(describe(video)),
+                escape("; ".join([*filter(None, [video.reason]), *video.remarks, *same])),
+            )
+        if shown:
+            Console().print(table)
+        if len(shown) < len(videos):
+            _print(f"{len(videos) - len(shown)} more are readable, without remarks; --all lists them")
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
+        _print(f"{len(videos)} videos: {counts}; {report.duplicates} duplicates" + (", sampled" if config.fast else ""))
+        if config.html is not None:
+            _print(f"contact sheet: {config.html.absolute()}")
+
+    return Outcome(report.to_json(), show, 0 if report.passed else 1)
 
 
 def splits(config: SplitsConfig) -> Outcome:

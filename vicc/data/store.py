@@ -91,6 +91,7 @@ class StoreSettings:
         flow, flow_bound: method of the optical flow, and the largest displacement kept, in pixels per stored frame.
         flow_at: frames that flow is computed from: the stored ones, or those of the file ("native", published).
         codec, quality, flow_quality: how frames are encoded, see `FrameEncoder`.
+        frames_per_second: rate that videos were sampled at by time; None: every frame was kept.
     """
 
     short_side: int = 128
@@ -100,6 +101,7 @@ class StoreSettings:
     codec: Codec = "h264"
     quality: int = 20
     flow_quality: int = 0
+    frames_per_second: float | None = None
     segment_seconds: float | None = None
     shots: bool = False
 

@@ -1,14 +1,10 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
-import hashlib
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -21,9 +17,9 @@ from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder
+from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
-from vicc.prepare.workers import new_pool, require_workers, submit
+from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow
@@ -102,6 +98,7 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
         config.codec,
         quality if config.quality is None else config.quality,
         flow_quality if config.flow_quality is None else config.flow_quality,
+        config.fps,
         segment_seconds=config.segment_seconds,
         shots=config.shots,
     )
@@ -141,40 +138,13 @@ def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
 def _in_order(
     sources: list[VideoSource], settings: StoreSettings, min_frames: int, workers: int
 ) -> Iterator[tuple[VideoSource, Result]]:
-    """Prepare videos in parallel and yield them in the order of the list, so that equal runs write equal stores.
-
-    A decoder that crashes takes its whole pool with it: the videos then under way are tried again, each in a process
-    of its own, and the one that crashes again is set aside.
-    """
-    waiting = deque(sources)
-    while waiting:
-        running: deque[tuple[VideoSource, Future[Result]]] = deque()
-        pool = new_pool(workers)
-        try:
-            while waiting or running:
-                while waiting and len(running) < 3 * workers:
-                    # Off the list only once handed over: a broken pool takes nothing.
-                    running.append((waiting[0], submit(pool, prepare_video, waiting[0], settings, min_frames)))
-                    waiting.popleft()
-                source, future = running[0]
-                result = future.result()
-                running.popleft()
-                yield source, result
-        except BrokenProcessPool:
-            for source, future in running:
-                finished = future.done() and future.exception() is None
-                yield source, future.result() if finished else _alone(source, settings, min_frames)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Prepare videos in parallel and yield them in the order of the list, so that equal runs write equal stores."""
+    prepare = partial(prepare_video, settings=settings, min_frames=min_frames)
+    return in_order(sources, prepare, _set_aside, workers=workers)
 
 
-def _alone(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
-    try:
-        with new_pool(1) as pool:
-            return submit(pool, prepare_video, source, settings, min_frames).result()
-    except BrokenProcessPool:
-        require_workers()  # before a file is blamed
-        return SetAside(source.id, "the decoder crashed on this file", _stat(source.path))
+def _set_aside(source: VideoSource, reason: str) -> Result:
+    return SetAside(source.id, reason, _stat(source.path))
 
 
 def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
@@ -188,6 +158,8 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         short_side=settings.short_side if settings.flow_at == "store" else None,
         start=source.start,
         end=source.end,
+        frames_per_second=settings.frames_per_second,
+        guard=decoder_guard,
     )
     try:
         rgb, flow, (height, width) = _encode_streams(reader, settings)
@@ -196,19 +168,18 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     num_frames = len(rgb)
     if num_frames < min_frames:
         reason = f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
-        return SetAside(source.id, f"{reason}; {reader.broken_after}" if reader.broken_after else reason, stat)
-    assert reader.info is not None
+        return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
     video = Video(
         id=source.id,
         num_frames=num_frames,
         height=height,
         width=width,
-        frames_per_second=reader.info.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_file(source.path, stat)),
+        frames_per_second=reader.frames_per_second,
+        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
         label=source.label,
         group=source.group,
         split=source.split,
-        note=reader.broken_after or "",
+        note=reader.note,
     )
     return video, {"rgb": rgb.to_bytes(), "flow": flow.to_bytes()}
 
@@ -264,9 +235,8 @@ def _stat_or_none(path: Path) -> Source:
 
 
 @lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other
-def _hash_file(path: Path, state: Source) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _hash_once(path: Path, state: Source) -> str:
+    return hash_file(path)
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -6,11 +6,9 @@ length, its cuts) is remembered in STORE/segments.json, so that a second start m
 
 import time
 from array import array
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import cv2
 from vicc.data.sources import VideoSource, part_of
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
-from vicc.prepare.workers import new_pool, require_workers, submit
+from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, declared_seconds
 
@@ -38,7 +36,7 @@ class Measured:
     """What is known of a video without storing it. Times are seconds after the file's first frame.
 
     Attributes:
-        seconds: when it ends; None where it cannot be told, and then it is not cut by seconds.
+        seconds: when it ends; None where it cannot be told, and then it is not cut.
         cuts: where shots begin, but for the first; empty if shots were not looked for.
     """
 
@@ -75,7 +73,9 @@ def cut_sources(
     description = "shots" if shots else "lengths"
     saved = time.monotonic()
     with progress(description, total=len(sources), start=len(sources) - len(todo), unit="videos") as advance:
-        for source, measured in _measure_all(todo, shots, max(1, min(workers, len(todo)))):
+        for source, measured in in_order(
+            todo, partial(measure, shots=shots), _not_measured, workers=max(1, min(workers, len(todo)))
+        ):
             known[keys[source.id]] = measured
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 _remember(memory, shots, known)
@@ -97,10 +97,12 @@ def cut_sources(
 
 
 def _parts(source: VideoSource, measured: Measured, segment_seconds: float | None) -> list[VideoSource]:
+    if measured.seconds is None:
+        return [source]
     begin = source.start or 0.0
-    end = measured.seconds if source.end is None else min(source.end, measured.seconds or source.end)
-    edges = [begin, *(cut for cut in measured.cuts if cut > begin and (end is None or cut < end))]
-    if segment_seconds is not None and end is not None and end > edges[-1]:
+    end = measured.seconds if source.end is None else min(source.end, measured.seconds)
+    edges = [begin, *(cut for cut in measured.cuts if begin < cut < end)]
+    if segment_seconds is not None and end > edges[-1]:
         if (end - begin) / segment_seconds > source.path.stat().st_size / _BYTES_OF_A_PART:
             say(f"note on {source.id}: it declares {end:.0f} seconds, more than so small a file has: it is not cut")
             return [source]
@@ -122,36 +124,9 @@ def _is_avi(path: Path) -> bool:
     return path.suffix.lower() == ".avi"
 
 
-def _measure_all(sources: Sequence[VideoSource], shots: bool, workers: int) -> Iterator[tuple[VideoSource, Measured]]:
-    """Measure in parallel, in the order given. A file on which the decoder crashes counts as not measurable."""
-    waiting = deque(sources)
-    while waiting:
-        running: deque[tuple[VideoSource, Future[Measured]]] = deque()
-        pool = new_pool(workers)
-        try:
-            while waiting or running:
-                while waiting and len(running) < 3 * workers:
-                    running.append((waiting[0], submit(pool, measure, waiting[0], shots)))
-                    waiting.popleft()
-                source, future = running[0]
-                measured = future.result()
-                running.popleft()
-                yield source, measured
-        except BrokenProcessPool:
-            for source, future in running:
-                finished = future.done() and future.exception() is None
-                yield source, future.result() if finished else _measured_alone(source, shots)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _measured_alone(source: VideoSource, shots: bool) -> Measured:
-    try:
-        with new_pool(1) as pool:
-            return submit(pool, measure, source, shots).result()
-    except BrokenProcessPool:
-        require_workers()  # before a file is blamed
-        return Measured(None)
+def _not_measured(source: VideoSource, reason: str) -> Measured:
+    """The decoder crashed or hung; it will again when the video is prepared, which then tells the reason."""
+    return Measured(None)
 
 
 def measure(source: VideoSource, shots: bool) -> Measured:
@@ -160,7 +135,8 @@ def measure(source: VideoSource, shots: bool) -> Measured:
         if shots:
             cuts, seconds = find_cuts(source.path, start=source.start, end=source.end)
             return Measured(seconds, cuts)
-        return Measured(declared_seconds(source.path))
+        with decoder_guard():
+            return Measured(declared_seconds(source.path))
     except (ViccError, OSError):
         return Measured(None)
 
@@ -175,7 +151,7 @@ def find_cuts(path: Path, *, start: float | None = None, end: float | None = Non
     """
     from scenedetect.detectors import AdaptiveDetector
 
-    reader = VideoReader(path, short_side=_DETECTOR_SHORT_SIDE, start=start, end=end)
+    reader = VideoReader(path, short_side=_DETECTOR_SHORT_SIDE, start=start, end=end, guard=decoder_guard)
     detector: Any = None
     times = array("d")
     found: list[int] = []
@@ -189,9 +165,8 @@ def find_cuts(path: Path, *, start: float | None = None, end: float | None = Non
         times.append(reader.time)
         found += detector.process_frame(number, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     found += detector.post_process(len(times) - 1)
-    until = times[-1] + (times[-1] - times[-2] if len(times) > 1 else 1 / reader.frames_per_second)
     cuts = sorted({number for number in found if 0 < number < len(times)})
-    return tuple(round((times[number - 1] + times[number]) / 2, 3) for number in cuts), until
+    return tuple(round((times[number - 1] + times[number]) / 2, 3) for number in cuts), reader.seconds
 
 
 def _key(source: VideoSource) -> str:

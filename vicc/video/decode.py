@@ -1,17 +1,19 @@
 """Video files to frames, one at a time, so that memory does not grow with the length of a video."""
 
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from math import ceil, floor, inf
+from math import atan2, ceil, floor, inf, pi
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
@@ -65,8 +67,8 @@ class VideoInfo:
 class VideoReader:
     """Iterates over the frames of a file as uint8 RGB arrays (H, W, 3), rotation applied.
 
-    A file that breaks in the middle yields what decodes; `broken_after` then holds the reason. The attributes below are
-    those of the latest iteration.
+    A file that breaks in the middle yields what decodes; `broken_after` then holds the reason. Damage that the decoder
+    covers up is counted, see `num_damaged` and `note`. The attributes below are those of the latest iteration.
 
     Args:
         path: the video file.
@@ -78,12 +80,16 @@ class VideoReader:
         frames_per_second: sample by time: at every k / frames_per_second seconds after the file's first frame, the
             frame then shown, whatever the file's own rate; right for variable rates. Cutting a file at any times
             gives the same frames as reading it whole. None: every frame, once.
+        guard: makes a context that is entered whenever the decoder is waited for, so that one that hangs can be ended.
 
     Attributes:
         info: what the container declares; None before the first frame.
         broken_after: why decoding stopped before the end; None if it did not.
         num_decoded: frames that came out of the decoder.
-        rotation: degrees, counterclockwise, by which frames were turned.
+        num_damaged: how many of them the decoder marked as damaged: it covers up what it could not read, and the error
+            lives on in the frames after it until the next key frame.
+        rotation: degrees, counterclockwise, by which frames were turned: 0, 90, 180 or 270.
+        mirrored: whether they were mirrored, left to right, before that.
         interval: the shortest and the longest time between two frames, in seconds; None before the second frame.
 
     Raises:
@@ -99,6 +105,7 @@ class VideoReader:
         start: float | None = None,
         end: float | None = None,
         frames_per_second: float | None = None,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if not 0 <= (start or 0) < (float("inf") if end is None else end):
             raise ViccError(f"start {start} and end {end}: expected seconds with 0 <= start < end.")
@@ -108,6 +115,7 @@ class VideoReader:
         self.short_side = short_side
         self.start = start
         self.end = end
+        self.guard = guard
         self._rate = None if frames_per_second is None else Fraction(frames_per_second).limit_denominator(100_000)
         self._start = Fraction(start or 0).limit_denominator(1_000_000)  # what was written, 0.1, and not its float
         self._end = None if end is None else Fraction(end).limit_denominator(1_000_000)
@@ -117,25 +125,82 @@ class VideoReader:
         self.info: VideoInfo | None = None
         self.broken_after: str | None = None
         self.num_decoded = 0
+        self.num_damaged = 0
+        self._first_damaged = 0
         self.rotation = 0
+        self.mirrored = False
         self.interval: tuple[float, float] | None = None
-        self._whole = False
+        self._whole = self._was_sought = False
         self._long_stills = 0
-        self._step = self._last = Fraction(0)
+        self._num_intervals = 0
+        self._span = self._step = self._last = Fraction(0)
         self._reformatter = VideoReformatter()
 
     @property
     def frames_per_second(self) -> float:
-        """Rate of the yielded frames: the one asked for, else the declared one, unless the times tell another."""
-        if self._rate is not None:
-            return float(self._rate)
+        """Rate of the yielded frames: the one asked for, else the file's own."""
+        return self.source_frames_per_second if self._rate is None else float(self._rate)
+
+    @property
+    def source_frames_per_second(self) -> float:
+        """The declared rate of the file, unless the times of the decoded frames tell another."""
         assert self.info is not None  # asked before the first frame
-        return self.info.frames_per_second
+        declared = self.info.frames_per_second
+        if not self._span or self.info.container in _WITHOUT_TIMES:
+            return declared
+        measured = float(self._num_intervals / self._span)
+        # Times in milliseconds cannot tell 29.97 from 30; a wrong declaration is far off.
+        return declared if abs(measured / declared - 1) < 0.02 else measured
+
+    @property
+    def uneven(self) -> bool:
+        """Whether frames do not follow each other at one rate; `frames_per_second` then samples them by time."""
+        return self.interval is not None and self.interval[1] > max(1.2 * self.interval[0], self.interval[0] + 0.002)
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the end of the last one that was decoded."""
+        return float(self._last + self._step)
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether `start` is reached without decoding what comes before; an AVI has no times to seek by."""
+        return self.info is not None and self.info.container not in _WITHOUT_TIMES
+
+    @property
+    def problem(self) -> str:
+        """What is missing or damaged in what was decoded by the latest iteration; empty: nothing."""
+        problems = [self.broken_after or self._shortfall()]
+        if self.num_damaged:
+            problems.append(
+                f"the decoder marked {self.num_damaged} of {self.num_decoded} frames as damaged, from frame "
+                f"{self._first_damaged} on"
+            )
+        return "; ".join(filter(None, problems))
 
     @property
     def note(self) -> str:
-        """What a user should know of the latest iteration, for instance that the end is missing; empty: nothing."""
-        return self.broken_after or ""
+        """What a user should know of the frames of the latest iteration: `problem`, and what else was changed."""
+        stills = f"{self._long_stills} frames shown for more than {_LONGEST_STILL} s were cut to that"
+        return "; ".join(filter(None, (self.problem, stills if self._long_stills else "")))
+
+    def _shortfall(self) -> str:
+        """Frames or seconds that are declared and not there, though nothing raised an error."""
+        if not self._whole or self.info is None:
+            return ""
+        missing = self.info.num_frames - self.num_decoded
+        # An mp4 counts also the frames that its edit list cuts off.
+        if self.info.num_frames and "mp4" not in self.info.container:
+            return (
+                f"{self.num_decoded} of {self.info.num_frames} declared frames decode"
+                if missing > _FEWER_WITHOUT_NOTE
+                else ""
+            )
+        seconds, there = self.info.seconds or 0.0, self.seconds
+        # Sound may go on a little after the last frame.
+        if seconds - there > max(1.0, 0.1 * seconds):
+            return f"{there:.1f} of {seconds:.1f} declared seconds decode"
+        return ""
 
     @property
     def time(self) -> float:
@@ -159,12 +224,13 @@ class VideoReader:
             reason = _reason(error)
             if self.num_decoded == 0:
                 raise VideoError(f"cannot be decoded ({reason})") from error
-            self.broken_after = f"decoding stopped after {self.num_decoded} frames ({reason})"
+            where = f"at {self.seconds:.2f} s" if self._was_sought else f"after {self.num_decoded} frames"
+            self.broken_after = f"decoding stopped {where} ({reason})"
         if self.num_decoded == 0:
             raise VideoError("no frame could be decoded")
         if num_yielded == 0:
             raise VideoError(
-                f"no frame is shown from {self.start or 0} s on: the last one begins at {self._last:.3f} s"
+                f"no frame is shown from {self.start or 0} s on: the last one begins at {float(self._last):.3f} s"
             )
 
     def _frames(self) -> Iterator[av.VideoFrame]:
@@ -212,17 +278,19 @@ class VideoReader:
             first = next(frames, None)
             if first is None:
                 return
-            if self._start == 0 or container.format.name in _WITHOUT_TIMES or first[1].pts is None:
+            if self._start == 0 or not self.can_seek or first[1].pts is None:
                 yield first
                 yield from frames
+                self._whole = True
                 return
             landed = self._sought(container, stream, first[1].pts)
             if landed is not None:
                 yield from landed
                 return
         with self._opened() as (container, stream):
-            self.num_decoded = 0
+            self.num_decoded = self.num_damaged = 0
             yield from self._clocked(container, stream)
+            self._whole = True
 
     def _sought(
         self, container: av.container.InputContainer, stream: av.VideoStream, origin: int
@@ -230,14 +298,15 @@ class VideoReader:
         """Frames from a key frame not after `start`; None if the file cannot be sought there."""
         assert stream.time_base is not None
         try:
-            container.seek(origin + floor((self._start - _ROUNDING) / stream.time_base), stream=stream)
+            with self.guard():
+                container.seek(origin + floor((self._start - _ROUNDING) / stream.time_base), stream=stream)
             frames = self._clocked(container, stream, origin=origin)
             landed = next(frames, None)
         except av.FFmpegError:
             return None
         if landed is None or not 0 <= landed[0] <= self._start:
             return None
-        self._whole = False
+        self._was_sought = True
         return chain((landed,), frames)
 
     def _clocked(
@@ -252,8 +321,16 @@ class VideoReader:
         assert self.info is not None
         nominal = 1 / Fraction(self.info.frames_per_second).limit_denominator(100_000)
         shift, last = Fraction(0), None
-        for frame in container.decode(stream):
+        frames = container.decode(stream)
+        while True:
+            with self.guard():
+                frame = next(frames, None)
+            if frame is None:
+                return
             self.num_decoded += 1
+            if frame.is_corrupt:
+                self._first_damaged = self._first_damaged if self.num_damaged else self.num_decoded - 1
+                self.num_damaged += 1
             if origin is None:
                 origin = frame.pts
             unit = frame.time_base
@@ -267,18 +344,21 @@ class VideoReader:
                     shift += last + nominal - time
                     time = last + nominal
             if last is not None:
+                self._num_intervals += 1
+                self._span += time - last
                 low, high = self.interval or (inf, 0.0)
                 self.interval = min(low, float(time - last)), max(high, float(time - last))
             self._last = last = time
             yield time, frame
-        self._whole = True
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         # Only the file itself may be opened: a playlist in disguise must not reach the network or other files. The
         # path is absolute, for a colon in a relative one reads as a protocol.
         path, options = str(self.path.absolute()), {"protocol_whitelist": "file"}
-        with av.open(path, metadata_errors="ignore", options=options) as container:
+        with self.guard():
+            container = av.open(path, metadata_errors="ignore", options=options)
+        with container:
             if container.format.name in _PLAYLISTS:
                 raise VideoError(f"the file is a playlist ({container.format.name}), not a video")
             stream, count = _video_stream(container)
@@ -287,11 +367,14 @@ class VideoReader:
                 raise VideoError(
                     f"frames of {self.info.width} x {self.info.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
                 )
+            stream.codec_context.options = {
+                "max_pixels": str(MAX_PIXELS)
+            }  # the frames need not be of the declared size
             stream.codec_context.thread_count = 1  # processes run one a core; two threads in each would be slower
             yield container, stream
 
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
-        self.rotation = round(frame.rotation / 90) % 4 * 90
+        self.rotation, self.mirrored = _orientation(frame)
         # Halving in the decoder's own format first: 4K to 128 takes 14 ms a frame, from full-size RGB 44. Whole
         # averages of 2 x 2, so nothing aliases; swscale's area filter at other ratios differs by up to 190 of 255.
         half = 1
@@ -306,6 +389,8 @@ class VideoReader:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         ).to_ndarray()
+        if self.mirrored:
+            image = image[:, ::-1]
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
         return np.ascontiguousarray(shrink(image, self.short_side))
@@ -336,6 +421,18 @@ def declared_seconds(path: Path) -> float:
     if first is None or last is None or last <= first:
         raise VideoError("nothing in the file tells how long it is")
     return float(last - first)
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Degrees counterclockwise by which a frame is to be turned, and whether it is to be mirrored before that."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return 0, False
+    # Row vectors: (x, y) goes to (a x + c y, b x + d y). A negative determinant mirrors, as front cameras do.
+    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
+    mirrored = a * d - b * c < 0
+    angle = -atan2(-b, -a) if mirrored else -atan2(b, a)
+    return round(angle / (pi / 2)) % 4 * 90, mirrored
 
 
 def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStream, int]:
