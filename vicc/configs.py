@@ -72,7 +72,7 @@ class PrepareConfig:
     codec: Literal["h264", "jpeg"] = "h264"
     """How frames are stored. h264 takes a seventh of jpeg's bytes and loads as fast."""
     quality: int | None = None
-    """Of stored RGB frames. h264: 0 to 51, the smaller the better, default 20. jpeg: 1 to 100, the larger the better,
+    """Of stored RGB frames. h264: 0 to 51, the smaller the better, default 23. jpeg: 1 to 100, the larger the better,
     default 90."""
     flow_quality: int | None = None
     """Of stored flow, on the same scale. Default: h264 0, which loses nothing; jpeg 90."""

@@ -99,7 +99,7 @@ class StoreSettings:
     flow_bound: float = 20.0
     flow_at: FlowAt = "store"
     codec: Codec = "h264"
-    quality: int = 20
+    quality: int = 23
     flow_quality: int = 0
     frames_per_second: float | None = None
     segment_seconds: float | None = None

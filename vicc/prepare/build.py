@@ -89,7 +89,7 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
 
 def store_settings(config: PrepareConfig) -> StoreSettings:
     """What a store made with these flags says of itself."""
-    quality, flow_quality = (20, 0) if config.codec == "h264" else (90, 90)
+    quality, flow_quality = (23, 0) if config.codec == "h264" else (90, 90)
     return StoreSettings(
         config.short_side,
         config.flow,
