@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from vicc.configs import PrepareConfig
-from vicc.data.splits import discover_videos
+from vicc.data.sources import discover_videos
 from vicc.data.store import SetAside, Store, StoreSettings
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vicc.configs import PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
@@ -221,3 +222,76 @@ def test_the_estimate_is_near_what_preparing_then_makes(video_folder: Path, tmp_
 def test_files_that_cannot_be_read_give_no_estimate(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     assert estimate_prepare(PrepareConfig(tmp_path, tmp_path / "store", dry_run=True)) is None
+
+
+# --- splits and parts -------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_files_and_splits_are_those_of_a_store(
+    tiny_recipe: Recipe, video_folder: Path, tmp_path: Path
+) -> None:
+    """From a list with starts and ends, and a split file: same videos, same frames before coding, same division."""
+    names = sorted(path.relative_to(video_folder).as_posix() for path in (video_folder / "train").rglob("*.mp4"))
+    rows = [
+        f"{video_folder / name},{name.split('/')[1]},{start},{end}"
+        for name in names
+        for start, end in ((0, 0.4), (0.4, 0.9))
+    ]
+    place = tmp_path / "list.csv"
+    place.write_text("path,label,start,end\n" + "\n".join(rows))
+    store = tmp_path / "store"
+    prepare_videos(PrepareConfig(place, store, codec="jpeg", quality=100, workers=1))
+    folder, stored = scan_module.scan_videos(place, workers=1), Store(store)
+    facts = ("id", "num_frames", "height", "width", "source", "label", "group", "split")
+    assert [[getattr(video, fact) for fact in facts] for video in folder.videos] == [
+        [getattr(video, fact) for fact in facts] for video in stored.videos
+    ]
+    assert [video.num_frames for video in folder.videos[:2]] == [10, 13]
+    for video in folder.videos[:4]:
+        numbers = range(video.num_frames)
+        ours, theirs = (source.frames(video.id, "rgb", numbers).astype(int) for source in (folder, stored))
+        nearest = [int(np.argmin([abs(frame - other).mean() for other in theirs])) for frame in ours]
+        assert nearest == list(numbers)
+    split = tmp_path / "split.csv"
+    split.write_text(
+        "id,1\n" + "\n".join(f"{video.id},{'test' if n % 4 == 0 else 'train'}" for n, video in enumerate(folder.videos))
+    )
+    one = replace(tiny_recipe, stages=tiny_recipe.stages[:1])
+    config = PretrainConfig(videos=place, run=tmp_path / "run", split=f"{split}:1", workers=0)
+    assert pretrain(one, config)[0].videos == pretrain(one, replace(config, dry_run=True))[0].videos == 18
+    result = retrieve(RetrieveConfig(run=config.run, videos=place, baselines=False))
+    assert (result.protocol["queries"], result.protocol["gallery"]) == (6, 18)
+
+
+def test_official_splits_found_beside_the_videos_are_kept_in_the_run(
+    tiny_recipe: Recipe, video_folder: Path, tmp_path: Path
+) -> None:
+    """A folder with the layout of UCF101; the published training list says which videos train."""
+    for number, path in enumerate(sorted((video_folder / "train" / "left").iterdir())):
+        for label in ("Left", "Right"):
+            target = tmp_path / "videos" / label / f"v_{label}_g{number + 1:02d}_c01.avi"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = path if label == "Left" else video_folder / "train" / "right" / path.name
+            shutil.copy(source, target)
+    lists = tmp_path / "videos" / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Left\n2 Right\n")
+    for fold in (1, 2, 3):
+        train = [f"{label}/v_{label}_g{g:02d}_c01.avi" for label in ("Left", "Right") for g in range(1, 5) if g != fold]
+        test = [f"{label}/v_{label}_g{fold:02d}_c01.avi" for label in ("Left", "Right")]
+        labels = {"Left": 1, "Right": 2}
+        (lists / f"trainlist{fold:02d}.txt").write_text(
+            "".join(f"{name} {labels[name.split('/')[0]]}\n" for name in train)
+        )
+        (lists / f"testlist{fold:02d}.txt").write_text("".join(f"{name}\n" for name in test))
+    one = replace(tiny_recipe, stages=tiny_recipe.stages[:1])
+    config = PretrainConfig(videos=tmp_path / "videos", run=tmp_path / "run", workers=0)
+    assert pretrain(one, replace(config, dry_run=True))[0].videos == 6
+    assert not config.run.exists()
+    assert pretrain(one, config)[0].videos == 6
+    assert (config.run / "splits" / "official.csv").exists()
+    assert json.loads((config.run / "recipe.json").read_text())["split"] == "official:1"
+    result = retrieve(RetrieveConfig(run=config.run, videos=tmp_path / "videos", baselines=False))
+    assert {entry.query for entry in result.neighbours["RGB-1"]} == {
+        f"{label}/v_{label}_g01_c01.avi" for label in ("Left", "Right")
+    }

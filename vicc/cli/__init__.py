@@ -35,6 +35,7 @@ COMMANDS = {
     "demo-videos": Command("write the demo's videos", "DemoVideosConfig", "demo_videos"),
     "prepare": Command("videos to a store: decode, optical flow", "PrepareConfig", "prepare"),
     "check": Command("say which videos are readable, and what is wrong with the others", "CheckConfig", "check"),
+    "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
     "report": Command("a run to one HTML page", "ReportConfig", "report"),

@@ -27,7 +27,7 @@ import lmdb
 import numpy as np
 
 from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_header
-from vicc.data.splits import Split
+from vicc.data.sources import Split
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 
@@ -102,6 +102,8 @@ class StoreSettings:
     quality: int = 23
     flow_quality: int = 0
     frames_per_second: float | None = None
+    segment_seconds: float | None = None
+    shots: bool = False
 
 
 class Store:

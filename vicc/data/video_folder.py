@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import StoredStream, check_numbers
+from vicc.data.sources import VideoSource
 from vicc.data.store import SetAside, StoreSettings, Video
 from vicc.errors import ViccError
 from vicc.video.decode import VideoError
@@ -25,10 +26,10 @@ _READ_THROUGH = 24  # frames; a smaller gap is decoded, a larger one is a seek
 
 @dataclass(frozen=True)
 class IndexedVideo:
-    """A video, its file, and the way to its frames."""
+    """A video, its file or part of one, and the way to its frames."""
 
     video: Video
-    path: Path
+    file: VideoSource
     index: FrameIndex
 
 
@@ -78,9 +79,9 @@ class VideoFolder:
         """Let go of the frames kept in memory."""
         self._forget()
 
-    def file(self, video_id: str) -> Path:
-        """The file of a video."""
-        return self._entries[video_id].path
+    def file(self, video_id: str) -> VideoSource:
+        """The file of a video, or its part of one."""
+        return self._entries[video_id].file
 
     def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
         """Some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
@@ -125,12 +126,13 @@ class VideoFolder:
         return found
 
     def _decode(self, entry: IndexedVideo, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        stat = entry.path.stat()
+        stat = entry.file.path.stat()
         source = entry.video.source
         if (stat.st_size, stat.st_mtime_ns) != (source.bytes, source.modified_ns):
             raise VideoError("the file has changed since it was scanned; give the same command again, in a new --run")
         size = entry.index.width, entry.index.height
-        reader = IndexedReader(entry.path, short_side=self.settings.short_side)
+        file = entry.file
+        reader = IndexedReader(file.path, short_side=self.settings.short_side, start=file.start, end=file.end)
         # One frame more: the flow of the last one is likely to be asked for next.
         ahead = min(numbers[-1] + 1, entry.index.num_frames - 1)
         for part in _parts(sorted({*numbers, ahead})):

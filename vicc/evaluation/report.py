@@ -346,7 +346,7 @@ def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
 
 def _commands(config: ReportConfig, store: FrameSource, runs: Sequence[dict[str, Any]]) -> list[str]:
     """The road to this report; the training as it was really started, each different command once."""
-    settings = [f"--{name.replace('_', '-')}={value}" for name, value in _settings(store).items()]
+    settings = [_as_flag(name, value) for name, value in _settings(store).items() if value not in (None, False)]
     run = ["--run", str(config.run)]
     place = ["--store", str(config.store)] if config.videos is None else ["--videos", str(config.videos)]
     return [
@@ -360,11 +360,14 @@ def _commands(config: ReportConfig, store: FrameSource, runs: Sequence[dict[str,
 def _settings(store: FrameSource) -> dict[str, Any]:
     """How frames were made; files that are decoded on the fly have no codec of ours."""
     settings = asdict(store.settings)
-    return (
-        settings
-        if isinstance(store, Store)
-        else {name: settings[name] for name in ("short_side", "flow", "flow_bound")}
-    )
+    if isinstance(store, Store):
+        return settings
+    return {name: settings[name] for name in ("short_side", "flow", "flow_bound")}
+
+
+def _as_flag(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag}={value}"
 
 
 def _read_runs(path: Path) -> list[dict[str, Any]]:

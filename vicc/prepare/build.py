@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -12,10 +12,13 @@ import numpy as np
 
 from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
-from vicc.data.splits import VideoSource, discover_videos
+from vicc.data.official_splits import with_official_splits
+from vicc.data.sources import VideoSource, discover_videos, file_id
+from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
+from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
@@ -41,12 +44,13 @@ class PrepareReport:
 
 
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
-    """Prepare every video of a folder that the store does not hold yet.
+    """Prepare every video of a folder, file or list that the store does not hold yet, or every part of them.
 
     Raises:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
+    sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
     settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
@@ -57,7 +61,16 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     with exclusive_folder(config.store, what="store"):
         writer = StoreWriter(config.store, settings)
         try:
-            todo = [source for source in sources if not writer.has(source.id, _stat(source.path))]
+            if official is not None:
+                add_to_split_table(config.store / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
+            sources = cut_sources(
+                sources,
+                segment_seconds=config.segment_seconds,
+                shots=config.shots,
+                memory=config.store / SEGMENTS_FILE,
+                workers=config.workers or os.cpu_count() or 1,
+            )
+            todo = [source for source in sources if not writer.has(source.id, _stat_or_none(source.path))]
             workers = min(config.workers or os.cpu_count() or 1, max(1, len(todo)))
             with progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance:
                 for source, result in _in_order(todo, settings, config.min_frames, workers):
@@ -86,6 +99,8 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
         quality if config.quality is None else config.quality,
         flow_quality if config.flow_quality is None else config.flow_quality,
         config.fps,
+        segment_seconds=config.segment_seconds,
+        shots=config.shots,
     )
 
 
@@ -109,10 +124,11 @@ def _report(store_path: Path, *, found: int, prepared: int) -> PrepareReport:
 
 def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
     exists = (config.store / "store.json").exists()
-    done = {video.id for video in Store(config.store).videos} if exists else set()
+    done = {name for video in Store(config.store).videos for name in (video.id, file_id(video.id))} if exists else set()
     todo = [source for source in sources if source.id not in done]
-    size = sum(source.path.stat().st_size for source in todo) / 1e6
-    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB) into {config.store}")
+    size = sum(_stat_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
+    cut = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
+    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){cut} into {config.store}")
     parent = next(folder for folder in (config.store, *config.store.absolute().parents) if folder.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
     labels = sorted({source.label for source in sources if source.label})
@@ -140,6 +156,8 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     reader = VideoReader(
         source.path,
         short_side=settings.short_side if settings.flow_at == "store" else None,
+        start=source.start,
+        end=source.end,
         frames_per_second=settings.frames_per_second,
         guard=decoder_guard,
     )
@@ -157,7 +175,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         height=height,
         width=width,
         frames_per_second=reader.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, hash_file(source.path)),
+        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -210,6 +228,18 @@ def _resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _stat(path: Path) -> Source:
     stat = path.stat()
     return Source(stat.st_size, stat.st_mtime_ns)
+
+
+def _stat_or_none(path: Path) -> Source:
+    try:
+        return _stat(path)
+    except OSError:
+        return Source(0, 0)  # as of a file that was set aside because it was not there
+
+
+@lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other
+def _hash_once(path: Path, state: Source) -> str:
+    return hash_file(path)
 
 
 def _visible(folder: Path) -> Iterator[Path]:

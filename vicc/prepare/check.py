@@ -19,7 +19,7 @@ import numpy as np
 
 from vicc.configs import CheckConfig
 from vicc.data.frame_pack import StoredStream
-from vicc.data.splits import discover_videos
+from vicc.data.sources import discover_videos, file_id
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
@@ -184,7 +184,8 @@ def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedV
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             for source in discover_videos(path):
-                items[str(root / source.id)] = _File(str(root / source.id), source.path)
+                name = str(root / file_id(source.id))  # the parts of a file that a list names are one file
+                items[name] = _File(name, source.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
@@ -194,11 +195,15 @@ def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedV
 
 def _hash_where_sizes_agree(items: list[_File | _Entry]) -> list[_File | _Entry]:
     """Files of different size differ; only the others need to be read whole."""
-    sizes = Counter(item.path.stat().st_size for item in items if isinstance(item, _File))
-    return [
-        replace(item, with_hash=sizes[item.path.stat().st_size] > 1) if isinstance(item, _File) else item
-        for item in items
-    ]
+    sizes = Counter(_size(item.path) for item in items if isinstance(item, _File))
+    return [replace(item, with_hash=sizes[_size(item.path)] > 1) if isinstance(item, _File) else item for item in items]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # a list may name a file that is not there; its check says so
 
 
 def _check(item: _File | _Entry, *, fast: bool, with_pictures: bool) -> CheckedVideo:

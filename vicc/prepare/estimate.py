@@ -14,7 +14,7 @@ import cv2
 from vicc.configs import PrepareConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
-from vicc.data.splits import VideoSource, discover_videos
+from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.store import Store, StoreSettings, StoreWriter, Video
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
@@ -74,8 +74,9 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
     """
     settings = store_settings(config)
     exists = (config.store / "store.json").exists()
-    done = {video.id for video in Store(config.store).videos} if exists else set()
-    sources = [source for source in discover_videos(config.videos, groups=config.groups) if source.id not in done]
+    done = {name for video in Store(config.store).videos for name in (video.id, file_id(video.id))} if exists else set()
+    found = discover_videos(config.videos, groups=config.groups)
+    sources = [source for source in found if source.id not in done and source.path.exists()]
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(sources)))
     with progress("measure", total=_VIDEOS + 1, unit="videos") as advance, _one_thread(), _new_folder() as folder:
         samples = []
@@ -106,8 +107,7 @@ def measure_loading(folder: VideoFolder, videos: Sequence[Video], make: MakeData
     with progress("measure", total=len(usual) + 1, unit="videos") as advance, _one_thread(), _new_folder() as place:
         entries = []
         for video in usual:
-            source = VideoSource(video.id, folder.file(video.id), video.label, video.group, video.split)
-            sample = _prepare_beginning(source, folder.settings, place)
+            sample = _prepare_beginning(folder.file(video.id), folder.settings, place)
             if sample is not None:
                 entries.append(sample.entry)
             advance(1, video.id)
@@ -130,11 +130,14 @@ class _Sample:
 
 def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Path) -> _Sample | None:
     """Prepare the first seconds of a file into a store; None where that cannot be done: the real run says why."""
+    end = (source.start or 0) + _SECONDS
+    file = replace(source, end=end if source.end is None else min(end, source.end))
     began = time.monotonic()
     reader = VideoReader(
-        source.path,
+        file.path,
         short_side=settings.short_side if settings.flow_at == "store" else None,
-        end=_SECONDS,
+        start=file.start,
+        end=file.end,
         frames_per_second=settings.frames_per_second,
     )
     try:
@@ -143,7 +146,8 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
         if settings.flow != "none":
             packs["flow"] = flow.to_bytes()
         spent = time.monotonic() - began
-        index = IndexedReader(source.path, short_side=settings.short_side, end=_SECONDS).index()
+        indexer = IndexedReader(file.path, short_side=settings.short_side, start=file.start, end=file.end)
+        index = indexer.index()
         stat = _stat(source.path)
     except (ViccError, OSError):
         return None
@@ -158,7 +162,7 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
     writer.close()
     size = sum(map(len, packs.values()))
     in_file = replace(video, num_frames=index.num_frames, height=index.height, width=index.width)
-    return _Sample(IndexedVideo(in_file, source.path, index), spent, share * stat.bytes, size)
+    return _Sample(IndexedVideo(in_file, file, index), spent, share * stat.bytes, size)
 
 
 def _rates(folder: VideoFolder, store: Store, make: MakeDataset) -> LoadingRates:

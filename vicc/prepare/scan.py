@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from vicc.data.frame_source import FrameSource
-from vicc.data.splits import VideoSource, discover_videos
+from vicc.data.official_splits import with_official_splits
+from vicc.data.sources import VideoSource, discover_videos
+from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, Video
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
-from vicc.files import hash_file, read_json, write_json
-from vicc.prepare.build import _stat
+from vicc.files import read_json, write_json
+from vicc.prepare.build import _hash_once, _stat
 from vicc.prepare.workers import decoder_guard, in_order
 from vicc.progress import progress, say
 from vicc.video.frame_index import FrameIndex, IndexedReader
@@ -43,10 +45,22 @@ def open_source(store: Path | None, videos: Path | None, *, scan: Path | None = 
     return scan_videos(videos, remembered=scan, cache_bytes=cache_mb << 20)
 
 
+def list_videos(place: Path) -> tuple[list[VideoSource], SplitTable | None]:
+    """The videos that a place holds, as `prepare` would list them, and their official splits where there are any."""
+    return with_official_splits(place, discover_videos(place))
+
+
+def splits_folder(source: FrameSource, run: Path | None) -> Path:
+    """Where the split files of a source are: in a store, or in the run that has scanned the files."""
+    if isinstance(source, VideoFolder) and run is not None:
+        return run / SPLITS_FOLDER
+    return Path(source.path) / SPLITS_FOLDER
+
+
 def scan_videos(
     place: Path, *, remembered: Path | None = None, workers: int | None = None, cache_bytes: int = 0
 ) -> VideoFolder:
-    """Decode every video of a folder once and open it for reading.
+    """Decode every video of a folder, file or list once and open them for reading.
 
     Args:
         remembered: a file that keeps the result; files of the same size and time of change are not read again. One that
@@ -56,11 +70,13 @@ def scan_videos(
     Raises:
         ViccError: no videos, or none that can be used.
     """
-    sources = discover_videos(place)
+    sources, official = list_videos(place)
     settings = StoreSettings()
     known = {} if remembered is None else _remembered(remembered, place, settings)
     if known is None:
         remembered, known = None, {}
+    if remembered is not None and official is not None:
+        write_split_table(remembered.parent / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
     found = {
         source.id: _with_labels(known[source.id], source)
         for source in sources
@@ -108,7 +124,10 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
     try:
-        index = IndexedReader(source.path, short_side=settings.short_side, guard=decoder_guard).index()
+        reader = IndexedReader(
+            source.path, short_side=settings.short_side, start=source.start, end=source.end, guard=decoder_guard
+        )
+        index = reader.index()
     except (ViccError, OSError) as error:
         return SetAside(source.id, str(error), stat)
     if index.num_frames < _MIN_FRAMES:
@@ -120,13 +139,13 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
         height=index.height,
         width=index.width,
         frames_per_second=index.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, hash_file(source.path)),
+        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
         label=source.label,
         group=source.group,
         split=source.split,
         note=index.note,
     )
-    return IndexedVideo(video, source.path, index)
+    return IndexedVideo(video, source, index)
 
 
 def _with_labels(entry: Scanned, source: VideoSource) -> Scanned:
@@ -134,7 +153,7 @@ def _with_labels(entry: Scanned, source: VideoSource) -> Scanned:
     if isinstance(entry, SetAside):
         return entry
     video = replace(entry.video, label=source.label, group=source.group, split=source.split)
-    return IndexedVideo(video, source.path, entry.index)
+    return IndexedVideo(video, source, entry.index)
 
 
 def _is_unchanged(entry: Scanned, path: Path) -> bool:
@@ -184,6 +203,6 @@ def _entry(fields: dict[str, Any]) -> Scanned:
     index = fields["index"]
     return IndexedVideo(
         Video(**{**fields["video"], "source": Source(**fields["video"]["source"])}),
-        Path(),  # where the file is, the folder says
+        VideoSource("", Path(), None, None, None),  # where the file is, the folder says
         FrameIndex(**{**index, "keys": tuple((number, time) for number, time in index["keys"])}),
     )

@@ -1,7 +1,8 @@
 """A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
 
-RUN/recipe.json          the recipe with all values, seed, and what the videos were
-RUN/scan.json            with --videos: what the files were found to hold
+RUN/recipe.json          the recipe with all values, seed, the split, and what the videos were
+RUN/split.csv            which videos it trains on, and which of the store's videos are for testing it
+RUN/scan.json, splits/   with --videos: what the files were found to hold, and their official splits
 RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
 RUN/STAGE/log.jsonl      one line a step
 RUN/STAGE/checkpoint.pt  everything a resume needs
@@ -26,7 +27,18 @@ from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
 from vicc.data.frame_source import FrameSource
-from vicc.data.splits import Member, discover_videos, train_and_test
+from vicc.data.sources import VideoSource
+from vicc.data.splits import (
+    OFFICIAL,
+    SPLITS_FOLDER,
+    Division,
+    Member,
+    divide_by_table,
+    divide_videos,
+    division_table,
+    read_split_table,
+    write_split_table,
+)
 from vicc.data.store import Store, Video
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
@@ -36,7 +48,7 @@ from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
-from vicc.prepare.scan import SCAN_FILE, open_source
+from vicc.prepare.scan import SCAN_FILE, list_videos, open_source, splits_folder
 from vicc.progress import progress, say
 from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER, build_dataset, build_optimizer, build_task
 from vicc.training.checkpoint import load_checkpoint, save_checkpoint, save_encoder
@@ -46,7 +58,7 @@ from vicc.training.schedule import StageLength, stage_learning_rate, stage_lengt
 from vicc.training.stage import Recipe, Stage
 from vicc.version import __version__
 
-RECIPE_FILE, RUNS_FILE = "recipe.json", "runs.jsonl"
+RECIPE_FILE, RUNS_FILE, SPLIT_FILE = "recipe.json", "runs.jsonl", "split.csv"
 
 
 @dataclass(frozen=True)
@@ -84,10 +96,11 @@ def pretrain(
     if config.store is not None:
         store = Store(config.store, cache_bytes=config.cache_mb << 20)
         _require_flow(recipe, store)
-        num_videos = len(_training_videos(store.videos, config))
+        division = _divide(store, config)
+        num_videos = len(division.train)
     else:
         assert config.videos is not None  # the config refuses neither
-        num_videos = len(_training_videos(discover_videos(config.videos), config))
+        num_videos = len(_planned(config, config.videos).train)
     if config.dry_run:
         return [_summary(config, stage, num_videos) for stage in recipe.stages]
     device = choose_device(config.device)
@@ -96,8 +109,9 @@ def pretrain(
         _require_run_folder(config.run)
         if store is None:
             store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
-        videos = _training_videos(store.videos, config)
-        _claim_run(recipe, config, store, videos)
+            division = _divide(store, config)
+        videos = division.train
+        _claim_run(recipe, config, store, division)
         _note_start(config, precision)
         if isinstance(store, VideoFolder) and not all(_is_finished(config.run, stage) for stage in recipe.stages):
             _say_speed(recipe, store, videos)
@@ -107,14 +121,6 @@ def pretrain(
                 continue
             _train_stage(stage, number, config, store, videos, precision, partial(should_stop, stage.name))
     return [_summary(config, stage, len(videos)) for stage in recipe.stages]
-
-
-def _training_videos(videos: Sequence[Member], config: PretrainConfig) -> list[Member]:
-    training, _ = train_and_test(videos)
-    if len(training) < 2:
-        place = f"folder {config.videos}" if config.store is None else f"store {config.store}"
-        raise ViccError(f"The {place} has {len(training)} training videos; expected at least 2.")
-    return training
 
 
 def _require_flow(recipe: Recipe, store: FrameSource) -> None:
@@ -280,24 +286,76 @@ def _restore(
 def _require_run_folder(run: Path) -> None:
     """A new folder, a run, or one that a scan of the videos was begun in; anything else may be somebody's work."""
     if not (run / RECIPE_FILE).exists() and any(
-        not entry.name.startswith(".") and entry.name != SCAN_FILE for entry in run.iterdir()
+        not entry.name.startswith(".") and entry.name not in (SCAN_FILE, SPLITS_FOLDER) for entry in run.iterdir()
     ):
         raise ViccError(f"{run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder.")
 
 
-def _claim_run(recipe: Recipe, config: PretrainConfig, store: FrameSource, videos: list[Video]) -> None:
+def _divide(store: FrameSource, config: PretrainConfig) -> Division[Video]:
+    """The split asked for; of a run that is resumed without asking for one, its own."""
+    division = run_division(config.run, store.videos) if config.split is None else None
+    if division is None:
+        division = divide_videos(store.videos, config.split, splits_folder=splits_folder(store, config.run))
+    for note in division.notes:
+        say(note)
+    return _enough(division, config)
+
+
+def _planned(config: PretrainConfig, place: Path) -> Division[VideoSource]:
+    """How the files of a folder would be divided, were all of them readable."""
+    files, official = list_videos(place)
+    if official is not None and config.split is None:
+        return _enough(divide_by_table(files, official, 1, name=f"{OFFICIAL}:1"), config)
+    return _enough(divide_videos(files, config.split, splits_folder=config.run / SPLITS_FOLDER), config)
+
+
+def _enough(division: Division[Member], config: PretrainConfig) -> Division[Member]:
+    if len(division.train) < 2:
+        place = f"folder {config.videos}" if config.store is None else f"store {config.store}"
+        raise ViccError(
+            f"The {place} has {len(division.train)} training videos in the split {division.name}; expected at least 2. "
+            "Give more videos, or another --split."
+        )
+    return division
+
+
+def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
+    """These videos as the run divides them; None if it is no run yet, or knows fewer than half of them: they are of
+    another store.
+
+    Raises:
+        ViccError: the run's files are damaged.
+    """
+    if not (run / SPLIT_FILE).exists() or not (run / RECIPE_FILE).exists():
+        return None
+    table = read_split_table(run / SPLIT_FILE)
+    if 2 * sum(video.id in table.cells for video in videos) < len(videos):
+        return None
+    name = read_json(run / RECIPE_FILE, what="run description").get("split", "of the run")
+    return divide_by_table(videos, table, 1, name=name)
+
+
+def _claim_run(recipe: Recipe, config: PretrainConfig, store: FrameSource, division: Division[Video]) -> None:
     """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos."""
-    ours = {"recipe": recipe.to_json(), "seed": config.seed, "videos": len(videos), "content": _content(store, videos)}
+    videos = division.train
+    ours = {
+        "recipe": recipe.to_json(),
+        "seed": config.seed,
+        "split": division.name,
+        "videos": len(videos),
+        "content": _content(store, videos),
+    }
     path = config.run / RECIPE_FILE
     if not path.exists():
         write_json(path, ours)
-        return
     theirs = read_json(path, what="run description")
     if theirs != ours:
         raise ViccError(
             f"The run {config.run} was started with other settings: {_first_difference(theirs, ours)}. "
-            "Give the same recipe, --seed and --store or --videos, or another --run folder."
+            "Give the same recipe, --seed, --store or --videos, and --split, or another --run folder."
         )
+    if not (config.run / SPLIT_FILE).exists():
+        write_split_table(config.run / SPLIT_FILE, division_table(division))
 
 
 def _content(store: FrameSource, videos: list[Video]) -> str:
