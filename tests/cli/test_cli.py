@@ -182,6 +182,19 @@ def test_splits_prints_its_folds_and_refuses_names_that_are_paths(
     )
 
 
+def test_check_reads_the_files_of_a_list_once_each_and_names_the_missing_one(
+    video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = video_folder / "train" / "left" / "0.mp4"
+    (tmp_path / "videos.csv").write_text(f"path,start,end\n{video},0,0.5\n{video},0.5,\ngone.mp4,,\n")
+    assert main(["check", str(tmp_path / "videos.csv"), "--workers", "1", "--json"]) == 1
+    videos = json.loads(capsys.readouterr().out)["videos"]
+    assert {entry["name"]: (entry["verdict"], entry["frames_decoded"]) for entry in videos} == {
+        str(video)[1:]: ("readable", 24),
+        "gone.mp4": ("unreadable", 0),
+    }
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
