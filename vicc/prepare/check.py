@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +24,8 @@ from vicc.data.sources import discover_videos, file_id
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader
@@ -154,8 +156,9 @@ def check_videos(config: CheckConfig) -> CheckReport:
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
     pictured = 0
-    with progress("check", total=len(items), unit="videos") as advance:
-        for item, video in in_order(items, check, _died, workers=workers):
+    running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
+    with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:
+        for item, video in results:
             # Pictures of the first ones are kept, and of all problems: memory must not grow with the data set.
             if pictured >= MAX_ON_SHEET and not (video.is_problem and pictured < 2 * MAX_ON_SHEET):
                 video = replace(video, pictures=())
@@ -195,11 +198,14 @@ def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedV
 
 def _hash_where_sizes_agree(items: list[_File | _Entry]) -> list[_File | _Entry]:
     """Files of different size differ; only the others need to be read whole."""
-    sizes = Counter(_size(item.path) for item in items if isinstance(item, _File))
-    return [replace(item, with_hash=sizes[_size(item.path)] > 1) if isinstance(item, _File) else item for item in items]
+    sizes = Counter(_file_bytes(item.path) for item in items if isinstance(item, _File))
+    return [
+        replace(item, with_hash=sizes[_file_bytes(item.path)] > 1) if isinstance(item, _File) else item
+        for item in items
+    ]
 
 
-def _size(path: Path) -> int | None:
+def _file_bytes(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
@@ -210,6 +216,10 @@ def _check(item: _File | _Entry, *, fast: bool, with_pictures: bool) -> CheckedV
     if isinstance(item, _File):
         return _check_file(item, fast, with_pictures)
     return _check_entry(item, fast, with_pictures)
+
+
+def _size(video: CheckedVideo) -> int:
+    return sum(map(len, video.pictures))
 
 
 def _died(item: _File | _Entry, reason: str) -> CheckedVideo:
