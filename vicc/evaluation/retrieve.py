@@ -11,7 +11,8 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import RetrieveConfig
-from vicc.data.splits import SPLITS_FOLDER, TEST_SHARE, Division, divide_videos
+from vicc.data.remote import splits_folder
+from vicc.data.splits import TEST_SHARE, Division, divide_videos
 from vicc.data.store import Store, Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.errors import ViccError
@@ -219,7 +220,7 @@ def _divide(store: Store, config: RetrieveConfig) -> Division[Video]:
         division = divide_videos(
             store.videos,
             split,
-            splits_folder=store.path / SPLITS_FOLDER,
+            splits_folder=splits_folder(store.path),
             test_share=TEST_SHARE if config.test_share is None else config.test_share,
             seed=config.split_seed or 0,
         )

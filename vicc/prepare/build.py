@@ -14,10 +14,12 @@ import numpy as np
 
 from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
+from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.official_splits import with_official_splits
+from vicc.data.remote import cache_folder, is_url
 from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
-from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
+from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.engines import Engine, run_locally
@@ -57,7 +59,7 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     if config.shard is None:
         return _prepare(config, sources, official)
     number, parts = map(int, config.shard.split("/"))
-    part = Path(f"{config.store}.part-{number:0{len(str(parts))}d}-of-{parts}")
+    part = f"{str(config.store).rstrip('/')}.part-{number:0{len(str(parts))}d}-of-{parts}"
     # There may be no videos for it, if there are fewer than parts.
     report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official)
     if not config.dry_run:
@@ -72,16 +74,19 @@ def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitT
     settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
-    if (config.store / "store.json").exists():
-        Store(config.store).close()  # a newer format or another kind of folder is refused before anything is touched
-    elif config.store.exists() and (not config.store.is_dir() or any(_visible(config.store))):
-        raise ViccError(f"{config.store} exists and is not a store. Give a new folder, or an existing store to add to.")
-    with exclusive_folder(config.store, what="store"):
-        writer = StoreWriter(config.store, settings)
+    if isinstance(config.store, str) and is_url(config.store):
+        return _prepare_remote(config, config.store, sources, official)
+    folder = Path(config.store)
+    if store_exists(folder):
+        Store(folder).close()  # a newer format or another kind of folder is refused before anything is touched
+    elif folder.exists() and (not folder.is_dir() or any(_visible(folder))):
+        raise ViccError(f"{folder} exists and is not a store. Give a new folder, or an existing store to add to.")
+    with exclusive_folder(folder, what="store"):
+        writer = StoreWriter(folder, settings, shard_bytes=config.shard_mb << 20)
         try:
             if official is not None:
                 # Of all videos, whatever the shard: the parts of a store then agree.
-                add_to_split_table(config.store / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
+                add_to_split_table(folder / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
             if config.engine == "ray":
                 # Workers of other nodes start in folders of their own.
                 sources = [replace(source, path=source.path.absolute()) for source in sources]
@@ -89,7 +94,7 @@ def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitT
                 sources,
                 segment_seconds=config.segment_seconds,
                 shots=config.shots,
-                memory=config.store / SEGMENTS_FILE,
+                memory=folder / SEGMENTS_FILE,
                 engine=_engine(config, len(sources)),
             )
             todo = [source for source in sources if not writer.has(source.id, _stat_or_none(source.path))]
@@ -111,7 +116,18 @@ def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitT
                     advance(1, source.id)
         finally:
             writer.close()
-    return _report(config, found=len(sources), prepared=len(todo))
+    return _report(config, folder, found=len(sources), prepared=len(todo))
+
+
+def _prepare_remote(
+    config: PrepareConfig, url: str, sources: list[VideoSource], official: SplitTable | None
+) -> PrepareReport:
+    """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
+    folder = stage_store(url)
+    say(f"preparing in {folder}; copied to {url} at the end")
+    report = _prepare(replace(config, store=folder), sources, official)
+    publish_store(folder, url)
+    return replace(report, store=url)
 
 
 def store_settings(config: PrepareConfig) -> StoreSettings:
@@ -131,32 +147,34 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
     )
 
 
-def _report(config: PrepareConfig, *, found: int, prepared: int) -> PrepareReport:
-    store = Store(config.store)
+def _report(config: PrepareConfig, folder: Path, *, found: int, prepared: int) -> PrepareReport:
+    store = Store(folder)
     if not store.videos and config.shard is None:
         reasons = "; ".join(f"{entry.id}: {entry.reason}" for entry in store.set_aside[:3])
         raise ViccError(f"None of the {found} files could be prepared ({reasons}). Check that they are videos.")
     return PrepareReport(
-        store=str(config.store),
+        store=str(folder),
         found=found,
         prepared=prepared,
         already_there=found - prepared,
         set_aside=store.set_aside,
         notes={video.id: video.note for video in store.videos if video.note},
         frames=sum(video.num_frames for video in store.videos),
-        store_bytes=sum(file.stat().st_blocks * 512 for file in config.store.glob("shard-*.lmdb")),
+        store_bytes=sum(file.stat().st_blocks * 512 for file in folder.glob("shard-*.lmdb")),
         labels=sorted({video.label for video in store.videos if video.label}),
     )
 
 
 def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
-    exists = (config.store / "store.json").exists()
-    done = {name for video in Store(config.store).videos for name in (video.id, file_id(video.id))} if exists else set()
+    known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
+    done = known | {file_id(name) for name in known}
     todo = [source for source in sources if source.id not in done]
     size = sum(_stat_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
     cut = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
     say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){cut} into {config.store}")
-    parent = next(folder for folder in (config.store, *config.store.absolute().parents) if folder.exists())
+    remote = isinstance(config.store, str) and is_url(config.store)
+    folder = (cache_folder() if remote else Path(config.store)).absolute()
+    parent = next(place for place in (folder, *folder.parents) if place.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
     labels = sorted({source.label for source in sources if source.label})
     return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels)

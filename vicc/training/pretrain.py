@@ -25,8 +25,8 @@ import torch
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import EpochBatches, clip_loader
+from vicc.data.remote import splits_folder
 from vicc.data.splits import (
-    SPLITS_FOLDER,
     Division,
     divide_by_table,
     divide_videos,
@@ -231,7 +231,7 @@ def _divide(store: Store, config: PretrainConfig) -> Division[Video]:
     """The split asked for; of a run that is resumed without asking for one, its own."""
     division = run_division(config.run, store.videos) if config.split is None else None
     if division is None:
-        division = divide_videos(store.videos, config.split, splits_folder=store.path / SPLITS_FOLDER)
+        division = divide_videos(store.videos, config.split, splits_folder=splits_folder(store.path))
     for note in division.notes:
         say(note)
     return division
