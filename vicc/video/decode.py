@@ -30,6 +30,8 @@ _WITHOUT_TIMES = frozenset(("avi",))
 MAX_PIXELS = 8192 * 8192
 """Frames of more pixels are refused: one would take 200 MB, and so large a size is most often a damaged header."""
 
+_ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError)  # what PyAV raises for a damaged file
+
 _ROUNDING = Fraction(1, 1000)  # Matroska, FLV and ASF round times to milliseconds
 _LONGEST_STILL = 10  # seconds that one frame is repeated for, at most; a clock that jumps must not fill a disk
 _DEFAULT_RATE = Fraction(25)
@@ -215,7 +217,7 @@ class VideoReader:
             for frame in frames:
                 num_yielded += 1
                 yield self._to_array(frame)
-        except (av.FFmpegError, ValueError, RuntimeError, ArithmeticError) as error:
+        except _ERRORS as error:
             reason = _reason(error)
             if self.num_decoded == 0:
                 raise VideoError(f"cannot be decoded ({reason})") from error
@@ -257,12 +259,17 @@ class VideoReader:
                 yield shown[1]
                 tick += 1
 
-        for time, frame in self._timed():
+        try:
+            for time, frame in self._timed():
+                if shown is not None:
+                    yield from until(time - _ROUNDING)
+                shown = time, frame
+                if self._end is not None and tick / rate >= self._end:
+                    return
+        except _ERRORS:
             if shown is not None:
-                yield from until(time - _ROUNDING)
-            shown = time, frame
-            if self._end is not None and tick / rate >= self._end:
-                return
+                yield from until(shown[0] + self._step - _ROUNDING)
+            raise
         if shown is not None:
             yield from until(shown[0] + self._step - _ROUNDING)
 
@@ -315,6 +322,7 @@ class VideoReader:
         counted = container.format.name in _WITHOUT_TIMES
         assert self.info is not None
         nominal = 1 / Fraction(self.info.frames_per_second).limit_denominator(100_000)
+        stream_end = stream.duration * stream.time_base if stream.duration and stream.time_base else None
         shift, last = Fraction(0), None
         frames = container.decode(stream)
         while True:
@@ -329,7 +337,7 @@ class VideoReader:
             if origin is None:
                 origin = frame.pts
             unit = frame.time_base
-            self._step = frame.duration * unit if frame.duration and unit and not counted else nominal
+            step = frame.duration * unit if frame.duration and unit and not counted else nominal
             if counted or frame.pts is None or origin is None or not unit:
                 time = Fraction(0) if last is None else last + nominal
             else:
@@ -344,6 +352,8 @@ class VideoReader:
                 low, high = self.interval or (inf, 0.0)
                 self.interval = min(low, float(time - last)), max(high, float(time - last))
             self._last = last = time
+            # An mp4 lists durations in the order of decoding: with B-frames the last one shown may have another's.
+            self._step = min(step, stream_end - time) if stream_end is not None and time < stream_end else step
             yield time, frame
 
     @contextmanager
@@ -409,7 +419,10 @@ def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStrea
     if not streams:
         raise VideoError("the file has no video stream")
     best = container.streams.best("video")
-    return (best if best in streams else streams[0]), len(streams)
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise VideoError("the codec of its video stream is not known; the file may be damaged")
+    return stream, len(streams)
 
 
 def _declared(container: av.container.InputContainer, stream: av.VideoStream, streams: int) -> VideoInfo:
@@ -425,7 +438,7 @@ def _declared(container: av.container.InputContainer, stream: av.VideoStream, st
         height=stream.height,
         num_frames=stream.frames,
         seconds=seconds,
-        codec=stream.codec_context.name,
+        codec=stream.codec.canonical_name,  # av1, whichever library decodes it
         pixel_format=stream.codec_context.pix_fmt or "",
         container=container.format.name,
         streams=streams,
