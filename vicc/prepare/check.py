@@ -30,7 +30,7 @@ from vicc.video.decode import VideoError, VideoInfo, VideoReader
 
 Verdict = Literal["unreadable", "partly readable", "readable", "set aside"]
 MAX_ON_SHEET = 500
-"""Videos on a contact sheet, at most: about 8 MB. Those with a problem come first."""
+"""Videos on a contact sheet, at most: about 10 MB. Those with a problem come first."""
 
 _LISTS = frozenset((".csv", ".parquet"))
 _PICTURES, _PICTURE_SIDE = 4, 90  # a video; pixels of the shorter side
