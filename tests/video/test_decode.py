@@ -5,6 +5,7 @@ import resource
 import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import av
@@ -212,11 +213,18 @@ def test_a_reader_can_be_read_twice(tmp_path: Path, write_video: Callable[..., P
     np.testing.assert_array_equal(list(reader), list(reader))
 
 
+def open_files() -> list[str]:
+    """Names of this process's open files, where the system tells."""
+    folder = Path("/proc/self/fd")
+    return [os.readlink(entry) for entry in folder.iterdir() if entry.is_symlink()] if folder.is_dir() else []
+
+
 def test_reading_stops_early_without_harm(tmp_path: Path, write_video: Callable[..., Path]) -> None:
     reader = VideoReader(write_video(tmp_path / "a.mp4", num_frames=6))
     frames = iter(reader)
     next(frames)
     frames.close()  # type: ignore[attr-defined]
+    assert not [name for name in open_files() if name.endswith("a.mp4")]
     assert len(list(reader)) == 6
     assert reader.broken_after is None
 
@@ -270,6 +278,16 @@ def test_exactly_the_frames_between_two_times_are_read(
     first, last = Fraction(str(start or 0)), Fraction(str(end or 99))
     wanted = [number for number, time in enumerate(REGULAR) if first <= time < last]
     assert numbers_of(VideoReader(path, start=start, end=end)) == wanted
+
+
+@pytest.mark.parametrize("start", [0.5, 1.8, 2.0, 2.2, 2.5, 3.9])
+def test_a_clock_that_starts_anew_in_the_middle_is_no_trap_for_seeking(tmp_path: Path, start: float) -> None:
+    """Two broadcasts in one file, both from 0 s: times go on where the first ends."""
+    part = write_at(tmp_path / "part.ts", REGULAR).read_bytes()
+    (tmp_path / "both.ts").write_bytes(part + part)
+    whole = numbers_of(VideoReader(tmp_path / "both.ts"))
+    assert len(whole) == 100
+    assert numbers_of(VideoReader(tmp_path / "both.ts", start=start)) == whole[ceil(Fraction(str(start)) * 25) :]
 
 
 def test_a_part_near_the_end_is_sought_and_not_decoded_from_the_beginning(tmp_path: Path) -> None:

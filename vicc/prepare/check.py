@@ -172,6 +172,7 @@ def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedV
     """What is to be decoded, and what stores have set aside already. With several paths, names begin with theirs."""
     items: dict[str, _File | _Entry] = {}  # by name: a path given twice is no duplicate
     aside: list[CheckedVideo] = []
+    seen: set[Path] = set()
     for path in paths:
         root = path if len(paths) > 1 else Path()
         if (path / "store.json").is_file():
@@ -184,7 +185,9 @@ def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedV
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             for source in discover_videos(path):
-                items[str(root / source.id)] = _File(str(root / source.id), source.path)
+                if source.path not in seen:  # a list may name parts of one file
+                    items[str(root / source.id)] = _File(str(root / source.id), source.path)
+                    seen.add(source.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:

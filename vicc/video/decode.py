@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.format import Flags
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -299,9 +300,12 @@ class VideoReader:
     ) -> Iterator[tuple[Fraction, av.VideoFrame]] | None:
         """Frames from a key frame not after `start`; None if the file cannot be sought there."""
         assert stream.time_base is not None
+        target = origin + floor((self._start - _ROUNDING) / stream.time_base)
         try:
             with self.guard():
-                container.seek(origin + floor((self._start - _ROUNDING) / stream.time_base), stream=stream)
+                if Flags.ts_discont in Flags(container.format.flags) and not _runs_on(container, stream, target):
+                    return None
+                container.seek(target, stream=stream)
             frames = self._clocked(container, stream, origin=origin)
             landed = next(frames, None)
         except av.FFmpegError:
@@ -399,6 +403,23 @@ class VideoReader:
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
         return np.ascontiguousarray(shrink(image, self.short_side))
+
+
+def _runs_on(container: av.container.InputContainer, stream: av.VideoStream, target: int) -> bool:
+    """Whether times increase up to `target`: formats made for broadcast may start anew, and a seek would be lost there.
+
+    Packets are only listed, not decoded.
+    """
+    last: int | None = None
+    for packet in container.demux(stream):
+        if packet.dts is None:
+            continue
+        if last is not None and packet.dts < last:
+            return False
+        if packet.dts > target:
+            return True
+        last = packet.dts
+    return False
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
