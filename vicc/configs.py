@@ -157,7 +157,7 @@ class CheckConfig:
     paths: Annotated[list[StorePlace], Positional]
     """Videos, folders that are searched at every depth, stores."""
     fast: bool = False
-    """Decode a second at the beginning, in the middle and at the end of every video only."""
+    """Of videos longer than 15 s, decode only a second at the beginning, in the middle and at the end."""
     html: Path | None = None
     """Also write a contact sheet to this file: a few pictures of each video, problems first."""
     all: bool = False

@@ -282,7 +282,7 @@ def test_only_videos_of_one_and_two_frames(tmp_path: Path, write_video: Write) -
     ("flags", "named"),
     [
         (["--short-side", "4"], "--short-side 4"),
-        (["--quality", "0"], "--quality 0"),
+        (["--quality", "52"], "--quality 52"),
         (["--flow-bound", "0"], "--flow-bound 0"),
         (["--flow-bound", "nan"], "--flow-bound nan"),
         (["--min-frames", "1"], "--min-frames 1"),

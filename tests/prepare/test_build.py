@@ -1,5 +1,6 @@
 """Preparing: parallel, resumable, nothing half-written, and no file lost without a reason."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from tests.conftest import moving_frames, write_frames
 from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
 from vicc.data.sources import discover_videos
@@ -183,6 +185,38 @@ def test_other_settings_are_refused_and_the_store_stays_as_it_was(
     with pytest.raises(ViccError, match=f"prepared with {next(iter(change))}"):
         run(four_videos, tmp_path / "store", **change)
     assert content(tmp_path / "store") == before
+
+
+def test_fps_samples_every_video_at_one_rate_and_the_store_knows_it(tmp_path: Path) -> None:
+    for rate in (10, 30):
+        write_frames(tmp_path / "videos" / f"{rate}.mp4", moving_frames(2 * rate, (40, 48), seed=rate), rate=rate)
+    run(tmp_path / "videos", tmp_path / "store", fps=15.0)
+    store = Store(tmp_path / "store")
+    assert store.settings.frames_per_second == 15
+    assert [(video.num_frames, video.frames_per_second) for video in store.videos] == [(30, 15), (30, 15)]
+    with pytest.raises(ViccError, match="prepared with frames_per_second 15"):
+        run(tmp_path / "videos", tmp_path / "store")
+
+
+def test_a_store_from_before_there_was_fps_is_read_and_continued(four_videos: Path, tmp_path: Path) -> None:
+    run(four_videos, tmp_path / "store")
+    description = json.loads((tmp_path / "store" / "store.json").read_text())
+    del description["settings"]["frames_per_second"]
+    (tmp_path / "store" / "store.json").write_text(json.dumps(description))
+    assert Store(tmp_path / "store").settings.frames_per_second is None
+    assert run(four_videos, tmp_path / "store").prepared == 0
+
+
+def test_a_file_without_its_end_keeps_what_decodes_and_says_so(tmp_path: Path) -> None:
+    """Nothing raises: an AVI just ends."""
+    whole = write_frames(tmp_path / "a.avi", moving_frames(40, (96, 128), seed=3), codec="mpeg4").read_bytes()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.avi").write_bytes(whole[: len(whole) * 3 // 4])
+    report = run(tmp_path / "videos", tmp_path / "store")
+    (video,) = Store(tmp_path / "store").videos
+    assert f"{video.num_frames} of 40 declared frames decode" in video.note == report.notes["a.avi"]
+    with pytest.raises(ViccError, match=r"fewer than 50 \(--min-frames\); .* of 40 declared frames decode"):
+        run(tmp_path / "videos", tmp_path / "third", min_frames=50)
 
 
 def test_a_store_in_use_is_refused_at_once(four_videos: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import moving_frames, write_frames
 from vicc.configs import PrepareConfig
+from vicc.data.maintenance import merge_stores
 from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import SPLITS_FOLDER, divide_videos, grouped_folds
 from vicc.data.store import Store
@@ -231,6 +232,9 @@ def test_jobs_of_an_array_cut_and_divide_as_one_job_does(tmp_path: Path, write_v
     assert len(ids) == 6
     official = [(store / SPLITS_FOLDER / "official.csv").read_bytes() for store in (tmp_path / "all", *parts)]
     assert official == official[:1] * 3
+    merged = merge_stores([str(part) for part in parts], tmp_path / "merged")
+    assert merged.splits == ["splits/official.csv"]
+    assert (tmp_path / "merged" / "splits" / "official.csv").read_bytes() == official[0]
 
 
 def test_a_damaged_memory_is_named(tmp_path: Path, write_video: Write) -> None:

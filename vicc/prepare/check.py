@@ -33,7 +33,7 @@ from vicc.video.decode import VideoError, VideoInfo, VideoReader
 
 Verdict = Literal["unreadable", "partly readable", "readable", "set aside"]
 MAX_ON_SHEET = 500
-"""Videos on a contact sheet, at most: about 8 MB. Those with a problem come first."""
+"""Videos on a contact sheet, at most: about 10 MB. Those with a problem come first."""
 
 _LISTS = frozenset((".csv", ".parquet"))
 _PICTURES, _PICTURE_SIDE = 4, 90  # a video; pixels of the shorter side
@@ -176,6 +176,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
     """What is to be decoded, and what stores have set aside already. With several paths, names begin with theirs."""
     items: dict[str, _File | _Entry] = {}  # by name: a path given twice is no duplicate
     aside: list[CheckedVideo] = []
+    seen: set[Path] = set()
     for place in paths:
         path = Path(place)
         root = path if len(paths) > 1 else Path()
@@ -189,8 +190,10 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             for source in discover_videos(path):
-                name = str(root / file_id(source.id))  # the parts of a file that a list names are one file
-                items[name] = _File(name, source.path)
+                if source.path not in seen:  # the parts of a file that a list names are one file
+                    name = str(root / file_id(source.id))
+                    items[name] = _File(name, source.path)
+                    seen.add(source.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
