@@ -193,8 +193,8 @@ def change_description(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, r"format version 2; this vicc reads version 1\. Update vicc"),
-        ({"version": 0}, r"format version 0.*Prepare the videos again"),
+        ({"version": 3}, r"format version 3; this vicc reads version 2\. Update vicc"),
+        ({"version": 1}, r"format version 1.*Prepare the videos again"),
         ({"format": "other"}, r"does not describe a vicc store"),
         ({"settings": {"short_side": 40, "colour": "green"}}, r"settings .* cannot be understood: .*colour"),
         ({"settings": None}, r"settings .* cannot be understood"),
@@ -253,9 +253,9 @@ def test_a_shard_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "ViccError: The shard" in result.stderr
 
 
-def test_a_shard_whose_writer_was_killed_as_it_began_does_not_make_the_store_unreadable(tmp_path: Path) -> None:
+def test_a_journal_whose_writer_was_killed_as_it_began_does_not_make_the_store_unreadable(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store", {"a.mp4": 1}, shard_bytes=1)
-    (path / "shard-00001.lmdb").touch()
+    (path / "journal.lmdb").touch()
     assert len(Store(path).videos) == 1
     write_store(path, {"b.mp4": 2}, shard_bytes=1)
     assert len(Store(path).videos) == 2
@@ -461,7 +461,7 @@ def test_after_any_additions_and_replacements_the_store_holds_the_last_of_each(
     found.update({entry.id: entry.reason for entry in store.set_aside})
     assert found == expected
     for entry in store.videos:
-        with store._shard(store._place[entry.id]).begin() as transaction:
+        with store._file_of(entry.id).begin() as transaction:
             keys = [key for key, _ in transaction.cursor()]
         assert len(keys) == len(set(keys))
     store.close()

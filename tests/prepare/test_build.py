@@ -327,9 +327,9 @@ def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[str]", s
 
 
 def has_begun(store: Path) -> bool:
-    """Some videos are in the store. A shard grows before its transaction is committed, so it is several videos long."""
-    shards = list(store.glob("shard-*.lmdb"))
-    return bool(shards) and shards[0].stat().st_size > 300_000
+    """Some videos are in the store. A file grows before its transaction is committed, so it is several videos long."""
+    journal = store / "journal.lmdb"
+    return journal.exists() and journal.stat().st_size > 300_000
 
 
 def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_content(
