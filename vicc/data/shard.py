@@ -58,7 +58,7 @@ class OpenFiles:
         if self._process != os.getpid():
             for holder in _HOLDERS:
                 holder._open, holder._process = {}, os.getpid()
-        if path not in self._open:
+        if path not in self._open or (write and self._open[path].flags()["readonly"]):
             self._open[path] = _shared(path, write=write, lock=lock)
         return self._open[path]
 
