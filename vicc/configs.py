@@ -13,6 +13,8 @@ import tyro
 from vicc.errors import ViccError
 
 Positional = tyro.conf.Positional
+# A folder or a URL. A Path would turn s3:// into s3:/.
+StorePlace = Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|URL")]
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class PrepareConfig:
 
     videos: Annotated[Path, Positional]
     """Folder of videos; searched at every depth."""
-    store: Path
-    """Folder of the store; made if it does not exist."""
+    store: StorePlace
+    """Folder of the store; made if it does not exist. A URL such as s3://bucket/store: prepared in a folder in VICC_CACHE
+    (default: ~/.cache/vicc), then copied there."""
     flow: Literal["dis", "tvl1"] = "dis"
     """Optical flow: Dense Inverse Search, or the published and slower TV-L1."""
     flow_bound: float = 20.0
@@ -126,7 +129,104 @@ class CheckConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
+
+
+class StoreInfoConfig:
+    """Say what a store holds: videos, labels, frames, bytes of each stream, settings.
+
+    Example:
+        vicc store info store
+        vicc store info s3://bucket/store --json
+    """
+
+    store: Annotated[StorePlace, Positional]
+    """Store to look at."""
+    videos: bool = False
+    """List every video, and every file set aside, as well."""
+
+
+@dataclass(frozen=True)
+class StoreVerifyConfig:
+    """Read all of a store and compare it with its checksums. Exit status 1 if something is damaged, with its name.
+
+    Example:
+        vicc store verify store
+        vicc store verify store --decode
+    """
+
+    store: Annotated[StorePlace, Positional]
+    """Store to read."""
+    decode: bool = False
+    """Decode every frame too, which takes longer."""
+    workers: int | None = None
+    """Processes that read. Default: one for each core."""
+
+    def __post_init__(self) -> None:
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class StoreMergeConfig:
+    """Write a new store of all videos of several stores that were prepared with equal settings.
+
+    Its files are the same, byte for byte, as those of a store prepared at once. A video that several stores have in the
+    same form is taken once; one that they have in different forms is refused by name.
+
+    Example:
+        vicc store merge store.part-01-of-02 store.part-02-of-02 --store store
+    """
+
+    stores: Annotated[list[str], Positional]
+    """Stores to merge, folders or URLs."""
+    store: Path
+    """Folder of the new store."""
+    shard_mb: int = 512
+    """MiB at which a new shard is begun."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.stores) > 0, "vicc store merge: expected stores to merge.")
+        _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class StoreDropConfig:
+    """Take videos out of a store and give their space back. All that are named are taken out, or none.
+
+    `vicc prepare` on a folder that still has their files would add them again.
+
+    Example:
+        vicc store drop store fight/clip-7.mp4 fight/clip-9.mp4
+        vicc store drop store --label noFight --dry-run
+    """
+
+    store: Annotated[Path, Positional]
+    """Folder of the store."""
+    ids: Annotated[list[str], Positional] = field(default_factory=list)
+    """Videos to drop; `vicc store info --videos` lists them."""
+    label: list[str] = field(default_factory=list)
+    """Drop all videos of these labels as well."""
+    dry_run: bool = False
+    """Say what would be dropped, and do nothing."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.ids or self.label), "vicc store drop: expected ids of videos, or --label.")
+
+
+@dataclass(frozen=True)
+class StoreCopyConfig:
+    """Copy a store to a URL, from one, or to another folder. Given again, it sends only what is missing.
+
+    Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; another server than Amazon's from
+    AWS_ENDPOINT_URL. The manifest is copied last, so that half a copy is not taken for a store.
+
+    Example:
+        vicc store copy store s3://bucket/store
+    """
+
+    source: Annotated[StorePlace, Positional]
+    """Store to copy."""
+    target: Annotated[StorePlace, Positional]
+    """Where to: a folder, new or of an earlier copy, or a URL."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +240,8 @@ class PretrainConfig:
         vicc pretrain --recipe default --store store --run run --set rgb-1.epochs=50 --dry-run
     """
 
-    store: Path
-    """Store made by `vicc prepare`."""
+    store: StorePlace
+    """Store made by `vicc prepare`. One behind a URL is copied to VICC_CACHE (default: ~/.cache/vicc), once."""
     run: Path
     """Folder of the run: checkpoints, logs, encoders."""
     recipe: str = "default"
@@ -179,7 +279,7 @@ class RetrieveConfig:
         vicc retrieve --encoder imported-rgb imported-flow --store store
     """
 
-    store: Path
+    store: StorePlace
     """Store with the videos to search; may be another than the run was trained on."""
     run: Path | None = None
     """Run made by `vicc pretrain`. Give this, or --encoder."""
@@ -265,7 +365,7 @@ class ReportConfig:
 
     run: Path
     """Run that `vicc retrieve` has measured."""
-    store: Path
+    store: StorePlace
     """The store it was measured on."""
     out: Path | None = None
     """File to write. Default: RUN/report.html."""

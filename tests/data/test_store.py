@@ -461,7 +461,7 @@ def test_after_any_additions_and_replacements_the_store_holds_the_last_of_each(
     found.update({entry.id: entry.reason for entry in store.set_aside})
     assert found == expected
     for entry in store.videos:
-        with store._file_of(entry.id).begin() as transaction:
+        with store.file_of(entry.id).begin() as transaction:
             keys = [key for key, _ in transaction.cursor()]
         assert len(keys) == len(set(keys))
     store.close()

@@ -26,6 +26,10 @@ _STORE_FILE = "store.json"
 _CHUNK_BYTES = 8 << 20
 
 
+class DamagedShardError(ViccError):
+    """A remote shard is not what its manifest says."""
+
+
 def is_url(place: Path | str) -> bool:
     """Whether a store's place is a URL, and not a folder."""
     return isinstance(place, str) and "://" in place
@@ -87,7 +91,7 @@ def _download(url: str, shard: ShardFile, path: Path) -> None:
             target.flush()
             os.fsync(target.fileno())
         if digest.hexdigest() != shard.blake2b:
-            raise ViccError(
+            raise DamagedShardError(
                 f"The shard {shard.name} of {url} is not what its manifest says: it was damaged, or the store has "
                 "been changed since this command began. Give the command again, or copy the store there again."
             )

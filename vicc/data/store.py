@@ -194,11 +194,11 @@ class Store:
         self.records: dict[str, Record] = {}
         self.place: dict[str, str] = {}
         """The shard, or the journal, in which each file's record stands."""
-        self._remote: dict[str, ShardFile] = {}
+        self.remote_shards: dict[str, ShardFile] = {}
         if isinstance(self.path, str):
             manifest = _require_manifest(self.path)
             self.settings = _parse_description(manifest.description, self.path)
-            self._remote = {shard.name: shard for shard in manifest.shards}
+            self.remote_shards = {shard.name: shard for shard in manifest.shards}
             found = _records_of_manifest(manifest, self.path)
         else:
             self.settings = read_settings(self.path)
@@ -219,7 +219,7 @@ class Store:
         if video_id not in self.place:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
         key = key_of(stream, video_id)
-        with self._file_of(video_id).begin(buffers=True) as transaction:
+        with self.file_of(video_id).begin(buffers=True) as transaction:
             data = transaction.get(key)
             if data is None:
                 raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
@@ -242,7 +242,7 @@ class Store:
 
     def shard_file(self, name: str) -> Path:
         """A shard as a local file; one of a remote store is copied to the cache first."""
-        return fetch_shard(self.path, self._remote[name]) if isinstance(self.path, str) else self.path / name
+        return fetch_shard(self.path, self.remote_shards[name]) if isinstance(self.path, str) else self.path / name
 
     def close(self) -> None:
         """Release the files; a later read opens them again."""
@@ -251,7 +251,7 @@ class Store:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
 
-    def _file_of(self, video_id: str) -> lmdb.Environment:
+    def file_of(self, video_id: str) -> lmdb.Environment:
         """The open file in which a video stands. One that a writer elsewhere has moved is looked for again, once."""
         try:
             environment = self._open(self.place[video_id])
@@ -506,6 +506,11 @@ def new_record(entry: Video | SetAside, packs: Mapping[StoredStream, bytes]) -> 
     return _record("aside" if isinstance(entry, SetAside) else "video", content, value), value
 
 
+def parse_record(kind: str, value: bytes) -> Record:
+    """A record from its value. Raises ValueError, TypeError, KeyError or AttributeError for a damaged one."""
+    return _record(kind, unprotect(value), value)
+
+
 def _record(kind: str, content: dict[str, Any], value: bytes) -> Record:
     stored = content["entry"]
     entry = (SetAside if kind == "aside" else Video)(**{**stored, "source": Source(**stored["source"])})
@@ -527,11 +532,11 @@ def describe(settings: StoreSettings) -> dict[str, Any]:
     return {"format": FORMAT, "version": FORMAT_VERSION, "settings": asdict(settings)}
 
 
-def settings_difference(first: StoreSettings, second: StoreSettings) -> str:
+def settings_difference(first: StoreSettings, second: StoreSettings, about_second: str = "asked for") -> str:
     """Where two settings differ, in words: what the first has, and the second in brackets."""
     other = asdict(second)
     return ", ".join(
-        f"{name} {value!r} (asked for: {other[name]!r})"
+        f"{name} {value!r} ({about_second}: {other[name]!r})"
         for name, value in asdict(first).items()
         if value != other[name]
     )
@@ -627,7 +632,7 @@ def _parsed(environment: lmdb.Environment, path: Path) -> Iterator[tuple[str, Re
         with environment.begin() as transaction:
             for kind in ("video", "aside"):
                 for _, value in items(transaction, f"{kind}:".encode()):
-                    record = _record(kind, unprotect(value), value)
+                    record = parse_record(kind, value)
                     yield record.entry.id, record
             for _, value in items(transaction, b"gone:"):
                 yield unprotect(value)["id"], None

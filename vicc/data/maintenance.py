@@ -1,0 +1,561 @@
+"""What is done with whole stores: look at one, verify it, merge some, drop videos, copy one to or from a URL."""
+
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from vicc.data.frame_pack import StoredStream, decode_frames, read_header
+from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
+from vicc.data.remote import (
+    DamagedShardError,
+    download_store,
+    is_url,
+    other_files,
+    remote_manifest,
+    staging_folder,
+    upload_store,
+)
+from vicc.data.shard import (
+    JOURNAL,
+    OpenFiles,
+    blake2b,
+    file_blake2b,
+    has_journal,
+    items,
+    key_of,
+    next_shard_name,
+    shard_names,
+    write_shard,
+)
+from vicc.data.store import (
+    SHARD_BYTES,
+    Record,
+    Store,
+    StoreWriter,
+    Video,
+    describe,
+    make_manifest,
+    parse_record,
+    read_settings,
+    settings_difference,
+)
+from vicc.errors import ViccError
+from vicc.files import exclusive_folder, write_json
+from vicc.progress import progress, say
+
+_VIDEOS_A_TASK = 32
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds. `bytes` are those of each stream; `problems` are what is seen without reading it all."""
+
+    store: str
+    settings: dict[str, Any]
+    videos: int
+    set_aside: int
+    frames: int
+    hours: float
+    bytes: dict[str, int]
+    shards: dict[str, int]
+    labels: dict[str, int]
+    splits: list[str]
+    problems: list[str]
+
+
+def store_info(place: Path | str) -> StoreInfo:
+    """What a store holds, from its records alone.
+
+    Raises:
+        ViccError: no store, a damaged one, no access to a URL.
+    """
+    store = Store(place)
+    streams: Counter[str] = Counter()
+    for record in store.records.values():
+        streams.update({stream: pack.bytes for stream, pack in record.packs.items()})
+    problems: list[str] = []
+    if isinstance(store.path, Path):
+        if has_journal(store.path):
+            problems.append("a run is under way or was killed: give the same `vicc prepare` again")
+        else:
+            problems += _local_manifest(store.path)[1]
+        shards = {name: (store.path / name).stat().st_size for name in shard_names(store.path)}
+        splits = other_files(store.path)
+    else:
+        shards = {name: shard.bytes for name, shard in store.remote_shards.items()}
+        splits = []
+    return StoreInfo(
+        store=str(store.path),
+        settings=asdict(store.settings),
+        videos=len(store.videos),
+        set_aside=len(store.set_aside),
+        frames=sum(video.num_frames for video in store.videos),
+        hours=round(sum(video.num_frames / max(video.frames_per_second, 1e-3) for video in store.videos) / 3600, 4),
+        bytes=dict(sorted(streams.items())),
+        shards=shards,
+        labels=dict(sorted(Counter(video.label for video in store.videos if video.label is not None).items())),
+        splits=splits,
+        problems=problems,
+    )
+
+
+def list_store(place: Path | str) -> list[dict[str, Any]]:
+    """Every video of a store and every file set aside, by id: what there is to know of it in one row each."""
+    rows = [
+        {"id": v.id, "label": v.label, "group": v.group, "frames": v.num_frames, "width": v.width, "height": v.height,
+         "note": v.note}
+        for v in (store := Store(place)).videos
+    ]  # fmt: skip
+    aside = [
+        {"id": entry.id, "label": None, "group": None, "frames": None, "width": None, "height": None,
+         "note": f"set aside: {entry.reason}"}
+        for entry in store.set_aside
+    ]  # fmt: skip
+    return sorted(rows + aside, key=lambda row: str(row["id"]))
+
+
+def _local_manifest(folder: Path) -> tuple[Manifest | None, list[str]]:
+    """The manifest of a store's folder, and what is wrong with it as far as sizes tell."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None, [f"{MANIFEST} is missing: give the same `vicc prepare` again"]
+    try:
+        manifest = read_manifest(path.read_bytes(), where=str(path))
+    except ViccError as error:
+        return None, [str(error)]
+    return manifest, [f"{MANIFEST} is stale: {difference}" for difference in stale_shards(manifest, folder)]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something of a store that is not as it should be; `video` is empty where it is not known whose."""
+
+    shard: str
+    video: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify_store` read, and what is wrong."""
+
+    store: str
+    videos: int
+    bytes: int
+    decoded_frames: int
+    damage: list[Damage]
+
+
+def verify_store(place: Path | str, *, decode: bool = False, workers: int | None = None) -> Verification:
+    """Read all of a store and compare it with its checksums; with `decode`, decode every frame as well.
+
+    Each shard is read in another process, since a damaged one can crash its reader.
+
+    Raises:
+        ViccError: no store, no access to a URL. Damage is no error here: it is what this function finds.
+    """
+    damage: list[Damage] = []
+    files: dict[str, Path] = {}
+    if isinstance(place, str) and is_url(place):
+        store = Store(place)
+        where = place
+        for name in store.remote_shards:
+            try:
+                files[name] = store.shard_file(name)
+            except DamagedShardError as error:
+                damage.append(Damage(name, "", str(error)))
+        sums = {name: shard.blake2b for name, shard in store.remote_shards.items()}
+        expected = {name: {i for i, shard in store.place.items() if shard == name} for name in files}
+    else:
+        folder = Path(place)
+        read_settings(folder)
+        where, files = str(folder), {name: folder / name for name in shard_names(folder)}
+        manifest, problems = (None, []) if has_journal(folder) else _local_manifest(folder)
+        damage = [Damage("", "", problem) for problem in problems]
+        sums = {shard.name: shard.blake2b for shard in manifest.shards} if manifest else {}
+        expected = {
+            name: {document["entry"]["id"] for document in documents}
+            for name, documents in (manifest.records.items() if manifest else ())
+        }
+        if has_journal(folder):
+            files[JOURNAL] = folder / JOURNAL
+    total = sum(path.stat().st_size for path in files.values())
+    done = _verify_files(files, sums, expected, decode, workers or os.cpu_count() or 1)
+    found = [part for parts in done.values() for part in parts]
+    return Verification(
+        store=where,
+        videos=sum(part.videos for part in found),
+        bytes=total,
+        decoded_frames=sum(part.frames for part in found),
+        damage=damage + [entry for name in sorted(done) for part in done[name] for entry in part.damage],
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    videos: int
+    frames: int
+    damage: list[Damage]
+
+
+def _verify_files(
+    files: dict[str, Path], sums: dict[str, str], expected: dict[str, set[str]], decode: bool, workers: int
+) -> dict[str, list[_Part]]:
+    """Verify files in processes of their own; a process that crashes says that its file is damaged."""
+    done: dict[str, list[_Part]] = {name: [] for name in files}
+    megabytes = {name: round(path.stat().st_size / 1e6) for name, path in files.items()}
+    with progress("verify", total=sum(megabytes.values()), unit="MB") as advance:
+        # Tasks of all files at once first; those of a pool that broke are done again, each in a pool of its own.
+        waiting = list(files)
+        workers = max(1, min(workers, len(waiting)))
+        for alone in (False, True):
+            groups, waiting = ([[name] for name in waiting] if alone else [waiting]), []
+            for group in groups:
+                context = multiprocessing.get_context("spawn")
+                with ProcessPoolExecutor(1 if alone else workers, mp_context=context) as pool:
+                    futures = {
+                        pool.submit(_verify_file, name, files[name], sums.get(name), expected.get(name), decode): name
+                        for name in group
+                    }
+                    for future in as_completed(futures):
+                        name = futures[future]
+                        try:
+                            done[name].append(future.result())
+                        except BrokenProcessPool:
+                            if not alone:
+                                waiting.append(name)
+                                continue
+                            done[name].append(_Part(0, 0, [Damage(name, "", "reading it crashes: restore this file")]))
+                        advance(megabytes[name], name)
+    return done
+
+
+def _verify_file(name: str, path: Path, blake2b_of_file: str | None, expected: set[str] | None, decode: bool) -> _Part:
+    """Everything in one shard, or in the journal."""
+    damage: list[Damage] = []
+    if blake2b_of_file is not None and file_blake2b(path) != blake2b_of_file:
+        damage.append(Damage(name, "", f"the file is not what {MANIFEST} says"))
+    videos = frames = 0
+    try:
+        files = OpenFiles()
+        environment = files.journal(path) if name == JOURNAL else files.shard(path)
+        with environment.begin(buffers=True) as transaction:
+            known: set[bytes] = set()
+            ids: set[str] = set()
+            for kind in ("video", "aside"):
+                for key, value in items(transaction, f"{kind}:".encode()):
+                    known.add(key)
+                    try:
+                        record = parse_record(kind, value)
+                        if key_of(kind, record.entry.id) != key:
+                            raise ValueError("it stands under another video's key")
+                    except (ValueError, TypeError, KeyError, AttributeError) as error:
+                        damage.append(
+                            Damage(name, "", f"the record {key.decode(errors='replace')} is damaged ({error})")
+                        )
+                        known |= {key.replace(kind.encode(), stream.encode(), 1) for stream in get_args(StoredStream)}
+                        continue
+                    videos += isinstance(record.entry, Video)
+                    ids.add(record.entry.id)
+                    known.update(record.lmdb_keys())
+                    for stream in record.packs:
+                        data = transaction.get(key_of(stream, record.entry.id))
+                        what, count = _verify_pack(data, record, stream, decode)
+                        frames += count
+                        if what:
+                            damage.append(Damage(name, record.entry.id, f"stream {stream}: {what}"))
+            for stray, _ in transaction.cursor():
+                if bytes(stray) not in known and not bytes(stray).startswith(b"gone:"):
+                    damage.append(Damage(name, "", f"{bytes(stray).decode(errors='replace')} belongs to no record"))
+        missing = sorted((expected or set()) - ids)
+        damage += [Damage(name, video_id, f"{MANIFEST} has it, the shard has not") for video_id in missing]
+    except (ViccError, OSError) as error:
+        damage.append(Damage(name, "", str(error)))
+    except Exception as error:
+        if type(error).__module__ != "lmdb":
+            raise
+        damage.append(Damage(name, "", f"its structure is damaged ({error})"))
+    return _Part(videos, frames, damage)
+
+
+def _verify_pack(data: Any, record: Record, stream: str, decode: bool) -> tuple[str, int]:
+    """What is wrong with a pack, in words, or nothing; and how many of its frames were decoded."""
+    if data is None:
+        return "missing", 0
+    pack = record.packs[stream]
+    if len(data) != pack.bytes:
+        return f"{len(data)} bytes of {pack.bytes}", 0
+    if blake2b(data) != pack.blake2b:
+        return "its checksum does not fit", 0
+    if not decode:
+        return "", 0
+    try:
+        num = read_header(data).num
+        for start in range(0, num, _VIDEOS_A_TASK):
+            decode_frames(data, range(start, min(start + _VIDEOS_A_TASK, num)))
+    except ViccError as error:
+        return str(error), 0
+    if isinstance(record.entry, Video) and stream == "rgb" and num != record.entry.num_frames:
+        return f"{num} frames of {record.entry.num_frames}", num
+    return "", num
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What `merge_stores` wrote."""
+
+    store: str
+    stores: list[str]
+    videos: int
+    set_aside: int
+    twice: int
+    shards: int
+    splits: list[str]
+
+
+def merge_stores(places: Sequence[Path | str], out: Path, *, shard_bytes: int = SHARD_BYTES) -> Merged:
+    """Write a new store of all videos of some stores that were prepared with equal settings.
+
+    Its files are those of a store that was prepared at once, in order of the ids, with the same size of shards. The
+    folder gets its name when all is written. A file that several stores have in the same form is taken once.
+
+    Raises:
+        ViccError: other settings, other content of the same id, a store whose run has not ended, a folder that exists.
+    """
+    if len({str(place) for place in places}) < len(places) or not places:
+        raise ViccError(f"{len(places)} stores to merge, some of them twice: expected different ones.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ViccError(f"{out} exists. Give a new folder for the merged store.")
+    stores = [Store(place) for place in places]
+    for store in stores:
+        if isinstance(store.path, Path) and has_journal(store.path):
+            raise ViccError(
+                f"The store {store.path} is being written, or its `vicc prepare` was killed: give that command again, "
+                "to its end, before merging."
+            )
+        if store.settings != stores[0].settings:
+            raise ViccError(
+                f"The stores {stores[0].path} and {store.path} were prepared with different settings: "
+                f"{settings_difference(stores[0].settings, store.settings, 'there')}."
+            )
+    owners = _owners(stores)
+    slices = list(_slices(owners, shard_bytes))
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        sums: dict[str, str] = {}
+        shards: dict[str, dict[str, Record]] = {}
+        with progress("merge", total=len(owners), unit="files") as advance:
+            for ids in slices:
+                name = next_shard_name(sorted(shards))
+                shards[name] = {video_id: owners[video_id].records[video_id] for video_id in ids}
+                values = {
+                    key: owners[video_id].file_of(video_id)
+                    for video_id, record in shards[name].items()
+                    for key in record.lmdb_keys()
+                }
+                sums[name] = write_shard(temporary / name, values)
+                advance(len(ids), name)
+        write_json(temporary / "store.json", describe(stores[0].settings))
+        splits = _carry_splits(stores, set(owners), temporary)
+        make_manifest(temporary, describe(stores[0].settings), shards, known=sums).write(temporary)
+        with suppress(FileNotFoundError):
+            out.rmdir()  # empty, or it would have been refused
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    videos = sum(isinstance(owners[i].records[i].entry, Video) for i in owners)
+    twice = sum(len(store.records) for store in stores) - len(owners)
+    names = [str(store.path) for store in stores]
+    return Merged(str(out), names, videos, len(owners) - videos, twice, len(shards), splits)
+
+
+def _owners(stores: Sequence[Store]) -> dict[str, Store]:
+    """The store that each id is taken from, sorted by id."""
+    owners: dict[str, Store] = {}
+    for store in stores:
+        for video_id, record in store.records.items():
+            first = owners.setdefault(video_id, store)
+            if first is not store and _identity(first.records[video_id]) != _identity(record):
+                raise ViccError(
+                    f"{video_id!r} stands in {first.path} and in {store.path} with different content. Drop one of the "
+                    "two with: vicc store drop STORE ID"
+                )
+    return dict(sorted(owners.items()))
+
+
+def _identity(record: Record) -> tuple[Any, ...]:
+    """What makes two records the same: everything but the time of the file they were made from."""
+    entry = asdict(record.entry)
+    entry["source"].pop("modified_ns")
+    return record.kind, entry, record.packs
+
+
+def _slices(owners: dict[str, Store], shard_bytes: int) -> Iterator[list[str]]:
+    """Ids of one shard after the other, cut as `StoreWriter` cuts."""
+    ids: list[str] = []
+    size = 0
+    for video_id, store in owners.items():
+        ids.append(video_id)
+        size += store.records[video_id].payload
+        if size >= shard_bytes:
+            yield ids
+            ids, size = [], 0
+    if ids:
+        yield ids
+
+
+def _carry_splits(stores: Sequence[Store], ids: set[str], out: Path) -> list[str]:
+    """Take over split files of stores that hold all videos of the new one; the others divide only a part of it."""
+    carried: dict[str, bytes] = {}
+    for store in stores:
+        for name in other_files(store.path) if isinstance(store.path, Path) else []:
+            data = (Path(store.path) / name).read_bytes()
+            if set(store.records) != ids:
+                say(f"left out {name} of {store.path}: it divides only some of the videos")
+            elif carried.setdefault(name, data) != data:
+                raise ViccError(f"The stores have different split files {name}. Rename or delete one of them.")
+    for name, data in carried.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(data)
+    return sorted(carried)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What `drop_videos` took out, or would; `bytes` are given back to the disk."""
+
+    store: str
+    ids: list[str]
+    bytes: int
+
+
+def drop_videos(place: Path, ids: Iterable[str] = (), *, labels: Iterable[str] = (), dry_run: bool = False) -> Dropped:
+    """Take videos out of a store, by id or by label: all of them or none. Their shards are written anew.
+
+    Raises:
+        ViccError: an id or a label that the store does not have, a store in use.
+    """
+    store = Store(place)
+    chosen = set(ids)
+    for label in labels:
+        here = {video.id for video in store.videos if video.label == label}
+        if not here:
+            known = sorted({video.label for video in store.videos if video.label is not None})
+            raise ViccError(f"The store {place} has no label {label!r}. Labels: {', '.join(known[:20]) or 'none'}.")
+        chosen |= here
+    if not chosen:
+        raise ViccError("Nothing to drop: expected ids of videos, or --label.")
+    size = sum(record.payload for video_id, record in store.records.items() if video_id in chosen)
+    store.close()
+    if not dry_run:
+        with exclusive_folder(place, what="store"):
+            writer = StoreWriter(place, store.settings)
+            try:
+                writer.drop(chosen)
+            finally:
+                writer.close()
+    else:
+        unknown = sorted(chosen - store.records.keys())
+        if unknown:
+            raise ViccError(f"The store {place} has no {', '.join(map(repr, unknown[:5]))}.")
+    return Dropped(str(place), sorted(chosen), size)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What `copy_store` did; what stood at the target already is not counted as sent."""
+
+    source: str
+    target: str
+    videos: int
+    bytes: int
+    sent_bytes: int
+
+
+def copy_store(source: Path | str, target: Path | str) -> Copied:
+    """Copy a store: to a URL, from one, or between folders. Given again, it goes on where it was.
+
+    The manifest is copied last: a copy that has not ended is no store at a URL.
+
+    Raises:
+        ViccError: no store, no access, a store whose run has not ended, a target that is something else.
+    """
+    if isinstance(target, str) and is_url(target):
+        if isinstance(source, str) and is_url(source):
+            folder = staging_folder(source)
+            copy_store(source, folder)
+            copied = copy_store(folder, target)
+            return Copied(source, target, copied.videos, copied.bytes, copied.sent_bytes)
+        folder = Path(source)
+        store, manifest = _whole(folder)
+        sent = upload_store(folder, manifest, target)
+    else:
+        store = Store(source)
+        folder = Path(target)
+        if folder.exists() and any(folder.iterdir()) and not _is_ours(folder):
+            raise ViccError(f"{folder} exists and is not a store. Give a new folder.")
+        if isinstance(store.path, Path):
+            _, manifest = _whole(store.path)
+            sent = _copy_folder(store.path, manifest, folder)
+        else:
+            found = remote_manifest(store.path)
+            assert found is not None  # `Store` has just read it
+            manifest = found
+            sent = _receive(folder, manifest, lambda: download_store(str(store.path), manifest, folder))
+    total = sum(shard.bytes for shard in manifest.shards)
+    return Copied(str(source), str(target), len(store.videos), total, sent)
+
+
+def _whole(folder: Path) -> tuple[Store, Manifest]:
+    """A store's folder whose run has ended, and its manifest."""
+    store = Store(folder)
+    manifest, problems = _local_manifest(folder)
+    if has_journal(folder) or manifest is None or problems:
+        why = "a run is under way or was killed" if has_journal(folder) else "; ".join(problems)
+        raise ViccError(f"The store {folder} cannot be copied as it is ({why}): give the same `vicc prepare` again.")
+    return store, manifest
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / "store.json").exists() or any(folder.glob("shard-*.lmdb")) or (folder / ".lock").exists()
+
+
+def _copy_folder(source: Path, manifest: Manifest, folder: Path) -> int:
+    def copy() -> int:
+        sent = 0
+        with progress("copy", total=len(manifest.shards), unit="shards") as advance:
+            for shard in manifest.shards:
+                path = folder / shard.name
+                if not (path.exists() and file_blake2b(path) == shard.blake2b):
+                    partial = folder / f".{shard.name}.partial"
+                    shutil.copyfile(source / shard.name, partial)
+                    os.replace(partial, path)
+                    sent += shard.bytes
+                advance(1, shard.name)
+        for name in other_files(source):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+        return sent
+
+    return _receive(folder, manifest, copy)
+
+
+def _receive(folder: Path, manifest: Manifest, copy: Callable[[], int]) -> int:
+    """Let a copy come into a folder: until it has ended there is no store.json, so it is no store."""
+    with exclusive_folder(folder, what="store"):
+        (folder / "store.json").unlink(missing_ok=True)
+        sent = copy()
+        manifest.write(folder)
+        write_json(folder / "store.json", manifest.description)
+    return sent
