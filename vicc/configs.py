@@ -58,8 +58,8 @@ class PrepareConfig:
     videos: Annotated[Path, Positional]
     """Folder of videos; searched at every depth."""
     store: StorePlace
-    """Folder of the store; made if it does not exist. A URL such as s3://bucket/store: prepared in a folder in VICC_CACHE
-    (default: ~/.cache/vicc), then copied there."""
+    """Folder of the store; made if it does not exist. A URL such as s3://bucket/store is prepared in a folder in
+    VICC_CACHE (default: ~/.cache/vicc), then copied there."""
     flow: Literal["dis", "tvl1"] = "dis"
     """Optical flow: Dense Inverse Search, or the published and slower TV-L1."""
     flow_bound: float = 20.0
@@ -86,6 +86,8 @@ class PrepareConfig:
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
     """Processes that decode. Default: one for each core."""
+    shard_mb: int = 512
+    """MiB at which a new file of the store is begun. A remote store is fetched in such pieces."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
 
@@ -99,6 +101,7 @@ class PrepareConfig:
             )
         _require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: expected above 0, up to 1000.")
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
+        _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
 
@@ -216,8 +219,8 @@ class StoreDropConfig:
 class StoreCopyConfig:
     """Copy a store to a URL, from one, or to another folder. Given again, it sends only what is missing.
 
-    Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; another server than Amazon's from
-    AWS_ENDPOINT_URL. The manifest is copied last, so that half a copy is not taken for a store.
+    Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the address of another server
+    than Amazon's from AWS_ENDPOINT_URL. The manifest is copied last, so that half a copy is not taken for a store.
 
     Example:
         vicc store copy store s3://bucket/store

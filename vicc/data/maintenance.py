@@ -38,6 +38,7 @@ from vicc.data.shard import (
 from vicc.data.store import (
     SHARD_BYTES,
     Record,
+    SetAside,
     Store,
     StoreWriter,
     Video,
@@ -48,7 +49,7 @@ from vicc.data.store import (
     settings_difference,
 )
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder, write_json
+from vicc.files import atomic_write, exclusive_folder, write_json
 from vicc.progress import progress, say
 
 _VIDEOS_A_TASK = 32
@@ -109,17 +110,23 @@ def store_info(place: Path | str) -> StoreInfo:
 
 def list_store(place: Path | str) -> list[dict[str, Any]]:
     """Every video of a store and every file set aside, by id: what there is to know of it in one row each."""
-    rows = [
-        {"id": v.id, "label": v.label, "group": v.group, "frames": v.num_frames, "width": v.width, "height": v.height,
-         "note": v.note}
-        for v in (store := Store(place)).videos
-    ]  # fmt: skip
-    aside = [
-        {"id": entry.id, "label": None, "group": None, "frames": None, "width": None, "height": None,
-         "note": f"set aside: {entry.reason}"}
-        for entry in store.set_aside
-    ]  # fmt: skip
-    return sorted(rows + aside, key=lambda row: str(row["id"]))
+    rows: list[dict[str, Any]] = []
+    for record in Store(place).records.values():
+        entry = record.entry
+        if isinstance(entry, SetAside):
+            row: dict[str, Any] = {
+                "id": entry.id,
+                "label": None,
+                "group": None,
+                "frames": None,
+                "width": None,
+                "height": None,
+            }
+            rows.append({**row, "note": f"set aside: {entry.reason}"})
+        else:
+            row = {name: getattr(entry, name) for name in ("id", "label", "group", "width", "height", "note")}
+            rows.append({**row, "frames": entry.num_frames})
+    return sorted(rows, key=lambda row: str(row["id"]))
 
 
 def _local_manifest(folder: Path) -> tuple[Manifest | None, list[str]]:
@@ -515,6 +522,44 @@ def copy_store(source: Path | str, target: Path | str) -> Copied:
             sent = _receive(folder, manifest, lambda: download_store(str(store.path), manifest, folder))
     total = sum(shard.bytes for shard in manifest.shards)
     return Copied(str(source), str(target), len(store.videos), total, sent)
+
+
+def stage_store(url: str) -> Path:
+    """The local folder in which the store of a URL is prepared, with what is there already.
+
+    Raises:
+        ViccError: no access to the URL.
+    """
+    folder = staging_folder(url)
+    manifest = remote_manifest(url)
+    if manifest is not None and _published(folder) != manifest.blake2b:
+        # Another machine has changed it, or this one never saw it.
+        shutil.rmtree(folder, ignore_errors=True)
+        copy_store(url, folder)
+        _set_published(folder, manifest)
+    return folder
+
+
+def publish_store(folder: Path, url: str) -> None:
+    """Copy what was prepared in the folder of `stage_store` to its URL.
+
+    Raises:
+        ViccError: no access, no network; given again, it goes on where it was.
+    """
+    _, manifest = _whole(folder)
+    upload_store(folder, manifest, url)
+    _set_published(folder, manifest)
+
+
+def _published(folder: Path) -> str:
+    """blake2b of the manifest that folder and URL had in common last."""
+    path = folder.with_suffix(".published")
+    return path.read_text() if path.exists() else ""
+
+
+def _set_published(folder: Path, manifest: Manifest) -> None:
+    with atomic_write(folder.with_suffix(".published")) as file:
+        file.write(manifest.blake2b)
 
 
 def _whole(folder: Path) -> tuple[Store, Manifest]:

@@ -64,6 +64,11 @@ class Manifest:
         text = json.dumps(body)
         return f'{{"blake2b": "{blake2b(text.encode())}", "manifest": {text}}}\n'.encode()
 
+    @property
+    def blake2b(self) -> str:
+        """Of the manifest as written."""
+        return blake2b(self.to_bytes())
+
     def write(self, folder: Path) -> None:
         """Write it into a store's folder, atomically."""
         with atomic_write(folder / MANIFEST, "wb") as file:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
+from vicc.data.maintenance import publish_store, stage_store
+from vicc.data.remote import cache_folder, is_url
 from vicc.data.splits import VideoSource, discover_videos
-from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
+from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.workers import decoder_guard, in_order
@@ -50,12 +52,15 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
-    if (config.store / "store.json").exists():
-        Store(config.store).close()  # a newer format or another kind of folder is refused before anything is touched
-    elif config.store.exists() and (not config.store.is_dir() or any(_visible(config.store))):
-        raise ViccError(f"{config.store} exists and is not a store. Give a new folder, or an existing store to add to.")
-    with exclusive_folder(config.store, what="store"):
-        writer = StoreWriter(config.store, settings)
+    if isinstance(config.store, str) and is_url(config.store):
+        return _prepare_remote(config, config.store)
+    folder = Path(config.store)
+    if store_exists(folder):
+        Store(folder).close()  # a newer format or another kind of folder is refused before anything is touched
+    elif folder.exists() and (not folder.is_dir() or any(_visible(folder))):
+        raise ViccError(f"{folder} exists and is not a store. Give a new folder, or an existing store to add to.")
+    with exclusive_folder(folder, what="store"):
+        writer = StoreWriter(folder, settings, shard_bytes=config.shard_mb << 20)
         try:
             todo = [source for source in sources if not writer.has(source.id, _stat(source.path))]
             workers = min(config.workers or os.cpu_count() or 1, max(1, len(todo)))
@@ -71,7 +76,16 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
                     advance(1, source.id)
         finally:
             writer.close()
-    return _report(config.store, found=len(sources), prepared=len(todo))
+    return _report(folder, found=len(sources), prepared=len(todo))
+
+
+def _prepare_remote(config: PrepareConfig, url: str) -> PrepareReport:
+    """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
+    folder = stage_store(url)
+    say(f"preparing in {folder}; copied to {url} at the end")
+    report = prepare_videos(replace(config, store=folder))
+    publish_store(folder, url)
+    return replace(report, store=url)
 
 
 def store_settings(config: PrepareConfig) -> StoreSettings:
@@ -108,12 +122,13 @@ def _report(store_path: Path, *, found: int, prepared: int) -> PrepareReport:
 
 
 def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
-    exists = (config.store / "store.json").exists()
-    done = {video.id for video in Store(config.store).videos} if exists else set()
+    done = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
     todo = [source for source in sources if source.id not in done]
     size = sum(source.path.stat().st_size for source in todo) / 1e6
     say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB) into {config.store}")
-    parent = next(folder for folder in (config.store, *config.store.absolute().parents) if folder.exists())
+    remote = isinstance(config.store, str) and is_url(config.store)
+    folder = (cache_folder() if remote else Path(config.store)).absolute()
+    parent = next(place for place in (folder, *folder.parents) if place.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
     labels = sorted({source.label for source in sources if source.label})
     return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels)
