@@ -28,7 +28,7 @@ NAMES = {f"{number}.mp4": number for number in range(6)}
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six videos in three shards. Read it only."""
-    return write_store(tmp_path_factory.mktemp("whole") / "store", NAMES, shard_bytes=40_000)
+    return write_store(tmp_path_factory.mktemp("whole") / "store", NAMES, shard_bytes=30_000)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import moving_frames, write_frames
+from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
 from vicc.data.splits import discover_videos
 from vicc.data.store import SetAside, Store, StoreSettings
@@ -296,10 +297,10 @@ def many_videos(tmp_path_factory: pytest.TempPathFactory, write_video: Write) ->
 
 
 @pytest.fixture(scope="module")
-def undisturbed(many_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, bytes]:
+def undisturbed(many_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     run(many_videos, store, short_side=96)
-    return content(store)
+    return files_of(store)
 
 
 def start(videos: Path, store: Path) -> "subprocess.Popen[str]":
@@ -332,8 +333,8 @@ def has_begun(store: Path) -> bool:
     return journal.exists() and journal.stat().st_size > 300_000
 
 
-def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_content(
-    many_videos: Path, tmp_path: Path, undisturbed: dict[bytes, bytes]
+def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_files(
+    many_videos: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     store = tmp_path / "store"
     with start(many_videos, store) as process:
@@ -343,12 +344,12 @@ def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_content(
     assert 0 < done < 16
     report = run(many_videos, store, short_side=96)
     assert report.prepared == 16 - done
-    assert content(store) == undisturbed
+    assert files_of(store) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_says_so_in_a_sentence_and_goes_on_when_given_again(
-    many_videos: Path, tmp_path: Path, undisturbed: dict[bytes, bytes], number: signal.Signals
+    many_videos: Path, tmp_path: Path, undisturbed: dict[str, bytes], number: signal.Signals
 ) -> None:
     """Ctrl-C reaches the workers too, for the whole group gets it."""
     store = tmp_path / "store"
@@ -363,7 +364,7 @@ def test_a_run_that_is_stopped_says_so_in_a_sentence_and_goes_on_when_given_agai
     assert "the same command continues" in said
     assert "Traceback" not in said
     assert run(many_videos, store, short_side=96).prepared > 0
-    assert content(store) == undisturbed
+    assert files_of(store) == undisturbed
 
 
 def test_ctrl_c_while_the_workers_start_prints_no_traceback(many_videos: Path, tmp_path: Path) -> None:

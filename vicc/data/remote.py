@@ -115,8 +115,9 @@ def upload_store(folder: Path, manifest: Manifest, url: str) -> int:
     """
     with _errors(url):
         files, root = _filesystem(url)
-        files.makedirs(root, exist_ok=True)
-        there = {entry["name"].rpartition("/")[2]: entry["size"] for entry in files.ls(root, detail=True)}
+        _make_folder(files, root)
+        found = files.find(root, maxdepth=1, detail=True)
+        there = {path.rpartition("/")[2]: entry["size"] for path, entry in found.items()}
         missing = [shard for shard in manifest.shards if not _is_there(files, root, shard, there)]
         others = [_STORE_FILE, *other_files(folder)]
         with _megabytes("copy", sum(shard.bytes for shard in missing)) as advance:
@@ -125,7 +126,7 @@ def upload_store(folder: Path, manifest: Manifest, url: str) -> int:
                 _send(folder / shard.name, files, f"{root}/{shard.name}", advance)
                 files.pipe_file(f"{root}/{shard.name}.blake2b", shard.blake2b.encode())
         for name in others:
-            _make_parent(files, f"{root}/{name}")
+            _make_folder(files, f"{root}/{name}".rpartition("/")[0])
             files.pipe_file(f"{root}/{name}", (folder / name).read_bytes())
         files.pipe_file(f"{root}/{MANIFEST}", manifest.to_bytes())
         kept = {shard.name for shard in manifest.shards}
@@ -148,8 +149,11 @@ def _send(path: Path, files: Any, target: str, advance: Callable[[int], None]) -
             advance(len(chunk))
 
 
-def _make_parent(files: Any, path: str) -> None:
-    files.makedirs(path.rpartition("/")[0], exist_ok=True)
+def _make_folder(files: Any, path: str) -> None:
+    # Object stores have no folders, and for some of them this would make a bucket.
+    protocols = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
+    if not protocols & {"s3", "s3a", "gs", "gcs", "abfs", "az"}:
+        files.makedirs(path, exist_ok=True)
 
 
 def download_store(url: str, manifest: Manifest, folder: Path) -> int:
