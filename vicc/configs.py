@@ -134,6 +134,7 @@ class CheckConfig:
         _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
 
 
+@dataclass(frozen=True)
 class StoreInfoConfig:
     """Say what a store holds: videos, labels, frames, bytes of each stream, settings.
 

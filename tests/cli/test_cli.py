@@ -116,7 +116,9 @@ def imported_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in (*COMMANDS, *EVERY_COMMAND))], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], *([*name.split(), "--help"] for name in (*COMMANDS, *EVERY_COMMAND))],
+    ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     loaded = imported_by(f"from vicc.cli import main; main({arguments!r})")
@@ -554,7 +556,11 @@ def test_a_store_is_looked_at_thinned_out_copied_merged_and_verified(
     ],
 )
 def test_commands_on_stores_that_are_not_there(
-    arguments: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert named in refuse(capsys, "store", *arguments)
