@@ -119,7 +119,7 @@ class CheckConfig:
         vicc check store
     """
 
-    paths: Annotated[list[Path], Positional]
+    paths: Annotated[list[StorePlace], Positional]
     """Videos, folders that are searched at every depth, stores."""
     fast: bool = False
     """Of videos longer than 15 s, decode only a second at the beginning, in the middle and at the end."""

@@ -26,7 +26,6 @@ from vicc.data.remote import (
 from vicc.data.shard import (
     JOURNAL,
     OpenFiles,
-    blake2b,
     file_blake2b,
     has_journal,
     items,
@@ -295,15 +294,9 @@ def _verify_file(name: str, path: Path, blake2b_of_file: str | None, expected: s
 
 def _verify_pack(data: Any, record: Record, stream: str, decode: bool) -> tuple[str, int]:
     """What is wrong with a pack, in words, or nothing; and how many of its frames were decoded."""
-    if data is None:
-        return "missing", 0
-    pack = record.packs[stream]
-    if len(data) != pack.bytes:
-        return f"{len(data)} bytes of {pack.bytes}", 0
-    if blake2b(data) != pack.blake2b:
-        return "its checksum does not fit", 0
-    if not decode:
-        return "", 0
+    what = record.damage(stream, data)
+    if what or not decode:
+        return what, 0
     try:
         num = read_header(data).num
         for start in range(0, num, _VIDEOS_A_TASK):

@@ -163,6 +163,14 @@ class Record:
     def kind(self) -> str:
         return "aside" if isinstance(self.entry, SetAside) else "video"
 
+    def damage(self, stream: str, data: memoryview | None) -> str:
+        """What is wrong with a pack of this record, in a few words; empty if nothing is."""
+        if data is None:
+            return "missing"
+        if len(data) != self.packs[stream].bytes:
+            return f"{len(data)} bytes of {self.packs[stream].bytes}"
+        return "" if blake2b(data) == self.packs[stream].blake2b else "its checksum does not fit"
+
     def lmdb_keys(self) -> list[bytes]:
         """Everything of this file, as keys of a shard."""
         return [key_of(name, self.entry.id) for name in (self.kind, *self.packs)]
@@ -239,6 +247,19 @@ class Store:
         frames = self._cache[key]
         check_numbers(numbers, stream=key.partition(b":")[0].decode(), num=len(frames))
         return frames[np.asarray(numbers, dtype=int)]  # a copy: what a transform does in place stays its own
+
+    def check_pack(self, video_id: str, stream: StoredStream) -> None:
+        """Compare a video's stream with the checksum in its record, which `frames` leaves out.
+
+        Raises:
+            ViccError: no such video or stream, or damaged data; the message names the video.
+        """
+        if video_id not in self.records or stream not in self.records[video_id].packs:
+            raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
+        with self.file_of(video_id).begin(buffers=True) as transaction:
+            damage = self.records[video_id].damage(stream, transaction.get(key_of(stream, video_id)))
+        if damage:
+            raise ViccError(f"Stream {stream} of {video_id!r} in {self.path} is damaged: {damage}.")
 
     def shard_file(self, name: str) -> Path:
         """A shard as a local file; one of a remote store is copied to the cache first."""

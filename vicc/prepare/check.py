@@ -19,6 +19,7 @@ import numpy as np
 
 from vicc.configs import CheckConfig
 from vicc.data.frame_pack import StoredStream
+from vicc.data.remote import is_url
 from vicc.data.splits import discover_videos
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
@@ -138,7 +139,7 @@ class _Entry:
     """A video of a store."""
 
     name: str
-    store: Path
+    store: Path | str
     video: Video
 
 
@@ -168,20 +169,21 @@ def check_videos(config: CheckConfig) -> CheckReport:
     return report
 
 
-def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedVideo]]:
+def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[CheckedVideo]]:
     """What is to be decoded, and what stores have set aside already. With several paths, names begin with theirs."""
     items: dict[str, _File | _Entry] = {}  # by name: a path given twice is no duplicate
     aside: list[CheckedVideo] = []
     seen: set[Path] = set()
-    for path in paths:
+    for place in paths:
+        path = Path(place)
         root = path if len(paths) > 1 else Path()
-        if (path / "store.json").is_file():
-            store = Store(path)
+        if is_url(place) or (path / "store.json").is_file():
+            prefix = f"{place}/" if len(paths) > 1 else ""
+            store = Store(place)
             for video in store.videos:
-                items[str(root / video.id)] = _Entry(str(root / video.id), path, video)
+                items[prefix + video.id] = _Entry(prefix + video.id, place, video)
             for entry in store.set_aside:
-                name = str(root / entry.id)
-                aside.append(CheckedVideo(name, "set aside", entry.reason, file_bytes=entry.source.bytes))
+                aside.append(CheckedVideo(prefix + entry.id, "set aside", entry.reason, file_bytes=entry.source.bytes))
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             for source in discover_videos(path):
@@ -356,6 +358,7 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
     streams: tuple[tuple[StoredStream, int], ...] = (("rgb", video.num_frames), ("flow", video.num_frames - 1))
     try:
         for stream, num_frames in streams:
+            store.check_pack(video.id, stream)
             for numbers in _batches(num_frames, fast):
                 frames = store.frames(video.id, stream, numbers)
                 if frames.shape[1:3] != (video.height, video.width):
@@ -374,7 +377,7 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
 
 
 @lru_cache(maxsize=2)
-def _open_store(path: Path) -> Store:
+def _open_store(path: Path | str) -> Store:
     """Once in each process, not once a video."""
     return Store(path)
 
