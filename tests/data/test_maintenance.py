@@ -11,16 +11,15 @@ import pytest
 
 from tests.data.test_store import SETTINGS, files_of, packed, video, write_store
 from vicc.data.maintenance import (
-    Verification,
     copy_store,
     drop_videos,
     list_store,
     merge_stores,
     store_info,
-    verify_store,
 )
 from vicc.data.store import SetAside, Source, Store, StoreWriter
 from vicc.errors import ViccError
+from vicc.prepare.verify import Verification, verify_store
 
 NAMES = {f"{number}.mp4": number for number in range(6)}
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ import pytest
 from tests.data.test_store import files_of, write_store
 from vicc.cli import main
 from vicc.configs import PrepareConfig
-from vicc.data.maintenance import copy_store, drop_videos, merge_stores, store_info, verify_store
+from vicc.data.maintenance import copy_store, drop_videos, merge_stores, store_info
 from vicc.data.remote import cache_folder
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.prepare.build import prepare_videos
+from vicc.prepare.verify import verify_store
 
 pytest.importorskip("s3fs", reason="needs the extra remote")
 moto_server = pytest.importorskip("moto.server", reason="needs moto[server,s3]")
@@ -237,6 +239,12 @@ def test_a_place_that_cannot_be_read_is_one_sentence_without_secrets(
     assert "\n" not in str(caught.value)
 
 
+def test_without_the_extra_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ViccError, match=r"pip install 'vicc\[remote\]'"):
+        Store(URL)
+
+
 def test_a_copy_into_a_bucket_that_is_not_there_is_refused(whole: Path, server: str) -> None:
     with pytest.raises(ViccError, match="s3://no-such-bucket/store"):
         copy_store(whole, "s3://no-such-bucket/store")
@@ -260,6 +268,7 @@ def test_no_secret_is_written_anywhere(whole: Path, s3: Any, capsys: pytest.Capt
     assert "very-secret" not in written
 
 
+@pytest.mark.slow
 def test_training_and_retrieval_read_a_store_behind_a_url(store_path: Path, tmp_path: Path, s3: Any) -> None:
     from tests.conftest import TINY_CHANGES
 

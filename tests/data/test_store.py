@@ -332,9 +332,11 @@ for line in sys.stdin:
 """
 
 
-def test_a_reader_of_another_process_works_while_a_writer_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_bytes", [30_000, 1 << 30])
+def test_a_reader_of_another_process_works_while_a_writer_writes(tmp_path: Path, shard_bytes: int) -> None:
+    """And folds its journal into shards meanwhile, of which there come to be four in the first case."""
     path = write_store(tmp_path / "store", {"a.mp4": 1})
-    writer = StoreWriter(path, SETTINGS)
+    writer = StoreWriter(path, SETTINGS, shard_bytes=shard_bytes)
     with subprocess.Popen(
         [sys.executable, "-c", READ, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as reader:

@@ -131,7 +131,7 @@ def store_info(config: StoreInfoConfig) -> Outcome:
         table = Table("store", escape(info.store))
         per_frame = {stream: f"{count / max(info.frames, 1):,.0f} a frame" for stream, count in info.bytes.items()}
         rows = {
-            "videos": f"{info.videos:,}" + f", {info.set_aside} files set aside" * bool(info.set_aside),
+            "videos": f"{info.videos:,}" + f", {info.set_aside} set aside" * bool(info.set_aside),
             "frames": f"{info.frames:,} ({info.hours:,.2f} hours)",
             **{f"{stream} bytes": f"{count:,} ({per_frame[stream]})" for stream, count in info.bytes.items()},
             "shards": f"{len(info.shards)}, {sum(info.shards.values()) / 1e6:,.1f} MB",
@@ -156,7 +156,7 @@ def store_info(config: StoreInfoConfig) -> Outcome:
 
 
 def store_verify(config: StoreVerifyConfig) -> Outcome:
-    from vicc.data.maintenance import verify_store
+    from vicc.prepare.verify import verify_store
 
     found = verify_store(config.store, decode=config.decode, workers=config.workers)
 

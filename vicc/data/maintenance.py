@@ -1,21 +1,16 @@
-"""What is done with whole stores: look at one, verify it, merge some, drop videos, copy one to or from a URL."""
+"""What is done with whole stores: look at one, merge some, drop videos, copy one to or from a URL."""
 
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from vicc.data.frame_pack import StoredStream, decode_frames, read_header
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
 from vicc.data.remote import (
-    DamagedShardError,
     download_store,
     is_url,
     other_files,
@@ -24,12 +19,8 @@ from vicc.data.remote import (
     upload_store,
 )
 from vicc.data.shard import (
-    JOURNAL,
-    OpenFiles,
     file_blake2b,
     has_journal,
-    items,
-    key_of,
     next_shard_name,
     shard_names,
     write_shard,
@@ -43,8 +34,6 @@ from vicc.data.store import (
     Video,
     describe,
     make_manifest,
-    parse_record,
-    read_settings,
     settings_difference,
 )
 from vicc.errors import ViccError
@@ -86,7 +75,7 @@ def store_info(place: Path | str) -> StoreInfo:
         if has_journal(store.path):
             problems.append("a run is under way or was killed: give the same `vicc prepare` again")
         else:
-            problems += _local_manifest(store.path)[1]
+            problems += local_manifest(store.path)[1]
         shards = {name: (store.path / name).stat().st_size for name in shard_names(store.path)}
         splits = other_files(store.path)
     else:
@@ -128,7 +117,7 @@ def list_store(place: Path | str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
-def _local_manifest(folder: Path) -> tuple[Manifest | None, list[str]]:
+def local_manifest(folder: Path) -> tuple[Manifest | None, list[str]]:
     """The manifest of a store's folder, and what is wrong with it as far as sizes tell."""
     path = folder / MANIFEST
     if not path.exists():
@@ -138,174 +127,6 @@ def _local_manifest(folder: Path) -> tuple[Manifest | None, list[str]]:
     except ViccError as error:
         return None, [str(error)]
     return manifest, [f"{MANIFEST} is stale: {difference}" for difference in stale_shards(manifest, folder)]
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something of a store that is not as it should be; `video` is empty where it is not known whose."""
-
-    shard: str
-    video: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify_store` read, and what is wrong."""
-
-    store: str
-    videos: int
-    bytes: int
-    decoded_frames: int
-    damage: list[Damage]
-
-
-def verify_store(place: Path | str, *, decode: bool = False, workers: int | None = None) -> Verification:
-    """Read all of a store and compare it with its checksums; with `decode`, decode every frame as well.
-
-    Each shard is read in another process, since a damaged one can crash its reader.
-
-    Raises:
-        ViccError: no store, no access to a URL. Damage is no error here: it is what this function finds.
-    """
-    damage: list[Damage] = []
-    files: dict[str, Path] = {}
-    if isinstance(place, str) and is_url(place):
-        store = Store(place)
-        where = place
-        for name in store.remote_shards:
-            try:
-                files[name] = store.shard_file(name)
-            except DamagedShardError as error:
-                damage.append(Damage(name, "", str(error)))
-        sums = {name: shard.blake2b for name, shard in store.remote_shards.items()}
-        expected = {name: {i for i, shard in store.place.items() if shard == name} for name in files}
-    else:
-        folder = Path(place)
-        read_settings(folder)
-        where, files = str(folder), {name: folder / name for name in shard_names(folder)}
-        manifest, problems = (None, []) if has_journal(folder) else _local_manifest(folder)
-        damage = [Damage("", "", problem) for problem in problems]
-        sums = {shard.name: shard.blake2b for shard in manifest.shards} if manifest else {}
-        expected = {
-            name: {document["entry"]["id"] for document in documents}
-            for name, documents in (manifest.records.items() if manifest else ())
-        }
-        if has_journal(folder):
-            files[JOURNAL] = folder / JOURNAL
-    total = sum(path.stat().st_size for path in files.values())
-    done = _verify_files(files, sums, expected, decode, workers or os.cpu_count() or 1)
-    found = [part for parts in done.values() for part in parts]
-    return Verification(
-        store=where,
-        videos=sum(part.videos for part in found),
-        bytes=total,
-        decoded_frames=sum(part.frames for part in found),
-        damage=damage + [entry for name in sorted(done) for part in done[name] for entry in part.damage],
-    )
-
-
-@dataclass(frozen=True)
-class _Part:
-    videos: int
-    frames: int
-    damage: list[Damage]
-
-
-def _verify_files(
-    files: dict[str, Path], sums: dict[str, str], expected: dict[str, set[str]], decode: bool, workers: int
-) -> dict[str, list[_Part]]:
-    """Verify files in processes of their own; a process that crashes says that its file is damaged."""
-    done: dict[str, list[_Part]] = {name: [] for name in files}
-    megabytes = {name: round(path.stat().st_size / 1e6) for name, path in files.items()}
-    with progress("verify", total=sum(megabytes.values()), unit="MB") as advance:
-        # Tasks of all files at once first; those of a pool that broke are done again, each in a pool of its own.
-        waiting = list(files)
-        workers = max(1, min(workers, len(waiting)))
-        for alone in (False, True):
-            groups, waiting = ([[name] for name in waiting] if alone else [waiting]), []
-            for group in groups:
-                context = multiprocessing.get_context("spawn")
-                with ProcessPoolExecutor(1 if alone else workers, mp_context=context) as pool:
-                    futures = {
-                        pool.submit(_verify_file, name, files[name], sums.get(name), expected.get(name), decode): name
-                        for name in group
-                    }
-                    for future in as_completed(futures):
-                        name = futures[future]
-                        try:
-                            done[name].append(future.result())
-                        except BrokenProcessPool:
-                            if not alone:
-                                waiting.append(name)
-                                continue
-                            done[name].append(_Part(0, 0, [Damage(name, "", "reading it crashes: restore this file")]))
-                        advance(megabytes[name], name)
-    return done
-
-
-def _verify_file(name: str, path: Path, blake2b_of_file: str | None, expected: set[str] | None, decode: bool) -> _Part:
-    """Everything in one shard, or in the journal."""
-    damage: list[Damage] = []
-    if blake2b_of_file is not None and file_blake2b(path) != blake2b_of_file:
-        damage.append(Damage(name, "", f"the file is not what {MANIFEST} says"))
-    videos = frames = 0
-    try:
-        files = OpenFiles()
-        environment = files.journal(path) if name == JOURNAL else files.shard(path)
-        with environment.begin(buffers=True) as transaction:
-            known: set[bytes] = set()
-            ids: set[str] = set()
-            for kind in ("video", "aside"):
-                for key, value in items(transaction, f"{kind}:".encode()):
-                    known.add(key)
-                    try:
-                        record = parse_record(kind, value)
-                        if key_of(kind, record.entry.id) != key:
-                            raise ValueError("it stands under another video's key")
-                    except (ValueError, TypeError, KeyError, AttributeError) as error:
-                        damage.append(
-                            Damage(name, "", f"the record {key.decode(errors='replace')} is damaged ({error})")
-                        )
-                        known |= {key.replace(kind.encode(), stream.encode(), 1) for stream in get_args(StoredStream)}
-                        continue
-                    videos += isinstance(record.entry, Video)
-                    ids.add(record.entry.id)
-                    known.update(record.lmdb_keys())
-                    for stream in record.packs:
-                        data = transaction.get(key_of(stream, record.entry.id))
-                        what, count = _verify_pack(data, record, stream, decode)
-                        frames += count
-                        if what:
-                            damage.append(Damage(name, record.entry.id, f"stream {stream}: {what}"))
-            for stray, _ in transaction.cursor():
-                if bytes(stray) not in known and not bytes(stray).startswith(b"gone:"):
-                    damage.append(Damage(name, "", f"{bytes(stray).decode(errors='replace')} belongs to no record"))
-        missing = sorted((expected or set()) - ids)
-        damage += [Damage(name, video_id, f"{MANIFEST} has it, the shard has not") for video_id in missing]
-    except (ViccError, OSError) as error:
-        damage.append(Damage(name, "", str(error)))
-    except Exception as error:
-        if type(error).__module__ != "lmdb":
-            raise
-        damage.append(Damage(name, "", f"its structure is damaged ({error})"))
-    return _Part(videos, frames, damage)
-
-
-def _verify_pack(data: Any, record: Record, stream: str, decode: bool) -> tuple[str, int]:
-    """What is wrong with a pack, in words, or nothing; and how many of its frames were decoded."""
-    what = record.damage(stream, data)
-    if what or not decode:
-        return what, 0
-    try:
-        num = read_header(data).num
-        for start in range(0, num, _VIDEOS_A_TASK):
-            decode_frames(data, range(start, min(start + _VIDEOS_A_TASK, num)))
-    except ViccError as error:
-        return str(error), 0
-    if isinstance(record.entry, Video) and stream == "rgb" and num != record.entry.num_frames:
-        return f"{num} frames of {record.entry.num_frames}", num
-    return "", num
 
 
 @dataclass(frozen=True)
@@ -558,7 +379,7 @@ def _set_published(folder: Path, manifest: Manifest) -> None:
 def _whole(folder: Path) -> tuple[Store, Manifest]:
     """A store's folder whose run has ended, and its manifest."""
     store = Store(folder)
-    manifest, problems = _local_manifest(folder)
+    manifest, problems = local_manifest(folder)
     if has_journal(folder) or manifest is None or problems:
         why = "a run is under way or was killed" if has_journal(folder) else "; ".join(problems)
         raise ViccError(f"The store {folder} cannot be copied as it is ({why}): give the same `vicc prepare` again.")

@@ -206,7 +206,7 @@ def key_of(kind: str, video_id: str) -> bytes:
     return f"{kind}:{blake2b(video_id.encode('utf-8', 'surrogateescape'))}".encode()
 
 
-def items(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+def items_of(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys that begin with `prefix`, and their values."""
     cursor = transaction.cursor()
     if cursor.set_range(prefix):

@@ -39,7 +39,7 @@ from vicc.data.shard import (
     blake2b,
     file_blake2b,
     has_journal,
-    items,
+    items_of,
     key_of,
     next_shard_name,
     protect,
@@ -652,10 +652,10 @@ def _parsed(environment: lmdb.Environment, path: Path) -> Iterator[tuple[str, Re
     try:
         with environment.begin() as transaction:
             for kind in ("video", "aside"):
-                for _, value in items(transaction, f"{kind}:".encode()):
+                for _, value in items_of(transaction, f"{kind}:".encode()):
                     record = parse_record(kind, value)
                     yield record.entry.id, record
-            for _, value in items(transaction, b"gone:"):
+            for _, value in items_of(transaction, b"gone:"):
                 yield unprotect(value)["id"], None
     except (lmdb.Error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ViccError(
