@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def _read_all(store: Store, results: "multiprocessing.Queue[Any]") -> None:
     results.put({name: int(store.frames(name, "rgb", range(5)).sum()) for name in sorted(NAMES)})
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_several_workers_share_one_download(whole: Path, s3: Any, method: str) -> None:
     copy_store(whole, URL)
     store = Store(URL)
@@ -239,10 +240,11 @@ def test_a_place_that_cannot_be_read_is_one_sentence_without_secrets(
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_extra_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(ViccError, match=r"pip install 'vicc\[remote\]'"):
-        Store(URL)
+def test_without_the_extra_one_is_told_what_to_install() -> None:
+    code = f"import sys; sys.modules['s3fs'] = None; from vicc.cli import main; main(['store', 'info', {URL!r}])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+    assert said.startswith("vicc: ")
+    assert "pip install 'vicc[remote]'" in said
 
 
 def test_a_copy_into_a_bucket_that_is_not_there_is_refused(whole: Path, server: str) -> None:

@@ -40,8 +40,6 @@ from vicc.errors import ViccError
 from vicc.files import atomic_write, exclusive_folder, write_json
 from vicc.progress import progress, say
 
-_VIDEOS_A_TASK = 32
-
 
 @dataclass(frozen=True)
 class StoreInfo:
