@@ -178,7 +178,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
         path = Path(place)
         root = path if len(paths) > 1 else Path()
         if is_url(place) or (path / "store.json").is_file():
-            prefix = f"{place}/" if len(paths) > 1 else ""
+            prefix = f"{str(place).rstrip('/')}/" if len(paths) > 1 else ""
             store = Store(place)
             for video in store.videos:
                 items[prefix + video.id] = _Entry(prefix + video.id, place, video)
