@@ -4,6 +4,7 @@ A leaf, free of heavy imports, so that `vicc COMMAND --help` answers at once. Co
 words of the flags.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,6 +52,8 @@ class PrepareConfig:
 
     Example:
         vicc prepare videos --store store
+        vicc prepare videos --store store --shard 3/16
+        vicc prepare videos --store store --engine ray --ray-address head:6379
     """
 
     videos: Annotated[Path, Positional]
@@ -82,7 +85,15 @@ class PrepareConfig:
     min_frames: int = 3
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
-    """Processes that decode. Default: one for each core."""
+    """Processes that decode. Default: one for each core, of the whole cluster with --engine ray."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes see the videos at the
+    same path; the store is written by this machine."""
+    ray_address: str | None = None
+    """host:port of the Ray cluster. Default: the variable RAY_ADDRESS, else a Ray of this machine's own."""
+    shard: str | None = None
+    """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that run independently;
+    `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard $SLURM_ARRAY_TASK_ID/16."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
 
@@ -98,6 +109,15 @@ class PrepareConfig:
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require(
+            self.ray_address is None or self.engine == "ray",
+            f"--ray-address {self.ray_address} without --engine ray: expected both, or neither.",
+        )
+        _require(
+            self.shard is None or _is_shard(self.shard),
+            f"--shard {self.shard!r}: expected i/n with i from 1 to n, for instance 3/16 (a Slurm array counts from 1 "
+            "with --array=1-16).",
+        )
 
 
 @dataclass(frozen=True)
@@ -369,6 +389,11 @@ class DemoConfig:
             self.videos >= 30 and self.videos % 10 == 0,
             f"--videos {self.videos}: expected a multiple of 10, as there are ten actions, and at least 30.",
         )
+
+
+def _is_shard(text: str) -> bool:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,9 +1,11 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from vicc.data.splits import VideoSource, discover_videos
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import Engine, run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow
@@ -47,6 +50,9 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
+    whole = config.store
+    if config.shard is not None:
+        config, sources = _part(config, sources, config.shard)
     settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
@@ -58,9 +64,17 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
         writer = StoreWriter(config.store, settings)
         try:
             todo = [source for source in sources if not writer.has(source.id, _stat(source.path))]
-            workers = min(config.workers or os.cpu_count() or 1, max(1, len(todo)))
-            with progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance:
-                for source, result in _in_order(todo, settings, config.min_frames, workers):
+            work = partial(prepare_video, settings=settings, min_frames=config.min_frames)
+            if config.engine == "ray":
+                # Workers of other nodes start in folders of their own.
+                todo = [replace(source, path=source.path.absolute()) for source in todo]
+                work = partial(_prepare_on_node, settings=settings, min_frames=config.min_frames)
+            running = _engine(config, len(todo))(work, todo, died=_set_aside, size_of=_size)
+            with (
+                progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance,
+                closing(running) as results,  # stopped here, its processes end at once
+            ):
+                for source, result in results:
                     if isinstance(result, SetAside):
                         writer.put_aside(result)
                         say(f"set aside {result.id}: {result.reason}")
@@ -71,7 +85,20 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
                     advance(1, source.id)
         finally:
             writer.close()
-    return _report(config.store, found=len(sources), prepared=len(todo))
+    if config.shard is not None:
+        number, parts = map(int, config.shard.split("/"))
+        say(
+            f"part {number} of {parts} is in {config.store}; once all are there: "
+            f"vicc store merge {whole}.part-*-of-{parts} --store {whole}"
+        )
+    return _report(config, found=len(sources), prepared=len(todo))
+
+
+def _part(config: PrepareConfig, sources: list[VideoSource], shard: str) -> tuple[PrepareConfig, list[VideoSource]]:
+    """The videos of --shard i/n and the store of their own; there may be none, if there are fewer videos than parts."""
+    number, parts = map(int, shard.split("/"))
+    store = Path(f"{config.store}.part-{number:0{len(str(parts))}d}-of-{parts}")
+    return replace(config, store=store), sources[number - 1 :: parts]
 
 
 def store_settings(config: PrepareConfig) -> StoreSettings:
@@ -89,20 +116,20 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
     )
 
 
-def _report(store_path: Path, *, found: int, prepared: int) -> PrepareReport:
-    store = Store(store_path)
-    if not store.videos:
+def _report(config: PrepareConfig, *, found: int, prepared: int) -> PrepareReport:
+    store = Store(config.store)
+    if not store.videos and config.shard is None:
         reasons = "; ".join(f"{entry.id}: {entry.reason}" for entry in store.set_aside[:3])
         raise ViccError(f"None of the {found} files could be prepared ({reasons}). Check that they are videos.")
     return PrepareReport(
-        store=str(store_path),
+        store=str(config.store),
         found=found,
         prepared=prepared,
         already_there=found - prepared,
         set_aside=store.set_aside,
         notes={video.id: video.note for video in store.videos if video.note},
         frames=sum(video.num_frames for video in store.videos),
-        store_bytes=sum(file.stat().st_blocks * 512 for file in store_path.glob("shard-*.lmdb")),
+        store_bytes=sum(file.stat().st_blocks * 512 for file in config.store.glob("shard-*.lmdb")),
         labels=sorted({video.label for video in store.videos if video.label}),
     )
 
@@ -119,16 +146,29 @@ def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
     return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels)
 
 
-def _in_order(
-    sources: list[VideoSource], settings: StoreSettings, min_frames: int, workers: int
-) -> Iterator[tuple[VideoSource, Result]]:
-    """Prepare videos in parallel and yield them in the order of the list, so that equal runs write equal stores."""
-    prepare = partial(prepare_video, settings=settings, min_frames=min_frames)
-    return in_order(sources, prepare, _set_aside, workers=workers)
+def _engine(config: PrepareConfig, num_todo: int) -> Engine:
+    if config.engine == "ray":
+        from vicc.prepare.ray_engine import run_on_ray  # Ray is an extra
+
+        return partial(run_on_ray, address=config.ray_address, workers=config.workers)
+    return partial(run_locally, workers=min(config.workers or os.cpu_count() or 1, max(1, num_todo)))
 
 
 def _set_aside(source: VideoSource, reason: str) -> Result:
     return SetAside(source.id, reason, _stat(source.path))
+
+
+def _size(result: Result) -> int:
+    return 0 if isinstance(result, SetAside) else sum(map(len, result[1].values()))
+
+
+def _prepare_on_node(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
+    """`prepare_video` on a machine that may lack the file that the main process has seen."""
+    if not source.path.exists():
+        # The source is none, so that the next run tries again.
+        reason = f"the node {platform.node()} has no file {source.path}: all nodes must see the videos at this path"
+        return SetAside(source.id, reason, Source(0, 0))
+    return prepare_video(source, settings, min_frames)
 
 
 def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:

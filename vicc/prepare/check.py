@@ -23,7 +23,8 @@ from vicc.data.splits import discover_videos
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader
@@ -155,7 +156,7 @@ def check_videos(config: CheckConfig) -> CheckReport:
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
     pictured = 0
     with progress("check", total=len(items), unit="videos") as advance:
-        for item, video in in_order(items, check, _died, workers=workers):
+        for item, video in run_locally(check, items, died=_died, size_of=_size, workers=workers):
             # Pictures of the first ones are kept, and of all problems: memory must not grow with the data set.
             if pictured >= MAX_ON_SHEET and not (video.is_problem and pictured < 2 * MAX_ON_SHEET):
                 video = replace(video, pictures=())
@@ -208,6 +209,10 @@ def _check(item: _File | _Entry, *, fast: bool, with_pictures: bool) -> CheckedV
     if isinstance(item, _File):
         return _check_file(item, fast, with_pictures)
     return _check_entry(item, fast, with_pictures)
+
+
+def _size(video: CheckedVideo) -> int:
+    return sum(map(len, video.pictures))
 
 
 def _died(item: _File | _Entry, reason: str) -> CheckedVideo:
