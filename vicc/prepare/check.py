@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -155,8 +156,9 @@ def check_videos(config: CheckConfig) -> CheckReport:
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
     pictured = 0
-    with progress("check", total=len(items), unit="videos") as advance:
-        for item, video in run_locally(check, items, died=_died, size_of=_size, workers=workers):
+    running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
+    with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:
+        for item, video in results:
             # Pictures of the first ones are kept, and of all problems: memory must not grow with the data set.
             if pictured >= MAX_ON_SHEET and not (video.is_problem and pictured < 2 * MAX_ON_SHEET):
                 video = replace(video, pictures=())
