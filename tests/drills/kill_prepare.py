@@ -124,9 +124,9 @@ def write_videos(folder: Path, number: int) -> None:
 
 
 def start(folder: Path, store: str = "store") -> "subprocess.Popen[str]":
-    words = f"prepare {folder}/videos --store {folder}/{store} --short-side 96 --workers 2".split()
+    words = f"prepare {folder}/videos --store {folder}/{store} --short-side 96 --workers 2 --shard-mb 1".split()
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.drills.small_shards", *words],
+        [sys.executable, "-m", "vicc", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

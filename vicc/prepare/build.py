@@ -50,9 +50,21 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
-    whole = config.store
-    if config.shard is not None:
-        config, sources = _part(config, sources, config.shard)
+    if config.shard is None:
+        return _prepare(config, sources)
+    number, parts = map(int, config.shard.split("/"))
+    part = Path(f"{config.store}.part-{number:0{len(str(parts))}d}-of-{parts}")
+    # There may be no videos for it, if there are fewer than parts.
+    report = _prepare(replace(config, store=part), sources[number - 1 :: parts])
+    if not config.dry_run:
+        say(
+            f"part {number} of {parts} is in {part}; once all are there: "
+            f"vicc store merge {config.store}.part-*-of-{parts} --store {config.store}"
+        )
+    return report
+
+
+def _prepare(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
@@ -85,20 +97,7 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
                     advance(1, source.id)
         finally:
             writer.close()
-    if config.shard is not None:
-        number, parts = map(int, config.shard.split("/"))
-        say(
-            f"part {number} of {parts} is in {config.store}; once all are there: "
-            f"vicc store merge {whole}.part-*-of-{parts} --store {whole}"
-        )
     return _report(config, found=len(sources), prepared=len(todo))
-
-
-def _part(config: PrepareConfig, sources: list[VideoSource], shard: str) -> tuple[PrepareConfig, list[VideoSource]]:
-    """The videos of --shard i/n and the store of their own; there may be none, if there are fewer videos than parts."""
-    number, parts = map(int, shard.split("/"))
-    store = Path(f"{config.store}.part-{number:0{len(str(parts))}d}-of-{parts}")
-    return replace(config, store=store), sources[number - 1 :: parts]
 
 
 def store_settings(config: PrepareConfig) -> StoreSettings:
