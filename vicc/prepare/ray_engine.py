@@ -134,6 +134,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     if address:
         _require_listener(address)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else a warning a second while it tries
     # A Ray of this machine's own is given its size and no dashboard; a cluster has both already.
     own: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
     if not address:
@@ -144,7 +145,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         raise ViccError(
             f"No connection to the Ray cluster at {address or 'this machine'} ({_first_line(error)}). Check that it "
-            "runs there (ray status), with the same versions of Ray and Python as here."
+            "runs there (ray status), with the same Ray, Python, RAY_AUTH_MODE and token as here."
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
