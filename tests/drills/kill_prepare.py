@@ -126,7 +126,7 @@ def write_videos(folder: Path, number: int) -> None:
 def start(folder: Path, store: str = "store") -> "subprocess.Popen[str]":
     # JPEG and the smallest shards, so that a few small videos fill several.
     words = f"prepare {folder}/videos --store {folder}/{store} --workers 2".split()
-    words += "--short-side 96 --codec jpeg --shard-mb 1".split()
+    words += ["--short-side", "96", "--codec", "jpeg", "--shard-mb", "1"]
     return subprocess.Popen(
         [sys.executable, "-m", "vicc", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
