@@ -4,6 +4,7 @@ A leaf, free of heavy imports, so that `vicc COMMAND --help` answers at once. Co
 words of the flags.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,8 @@ import tyro
 from vicc.errors import ViccError
 
 Positional = tyro.conf.Positional
+# A folder or a URL. A Path would turn s3:// into s3:/.
+StorePlace = Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|URL")]
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,15 @@ class PrepareConfig:
         vicc prepare videos --store store
         vicc prepare UCF-101 --store ucf101 --official-splits ucfTrainTestlist
         vicc prepare footage.csv --store store --segment-seconds 10
+        vicc prepare videos --store store --shard 3/16
+        vicc prepare videos --store store --engine ray --ray-address head:6379
     """
 
     videos: Annotated[Path, Positional]
     """Folder of videos, searched at every depth; or a video file; or a list of videos, .csv or .parquet."""
-    store: Path
-    """Folder of the store; made if it does not exist."""
+    store: StorePlace
+    """Folder of the store; made if it does not exist. A URL such as s3://bucket/store is prepared in a folder in
+    VICC_CACHE (default: ~/.cache/vicc), then copied there."""
     flow: Literal["dis", "tvl1", "none"] = "dis"
     """Optical flow: Dense Inverse Search, or the published and slower TV-L1. none: RGB only, much faster and half the
     size; train on such a store with --motion diff."""
@@ -93,7 +99,18 @@ class PrepareConfig:
     min_frames: int = 3
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
+    """Processes that decode. Default: one for each core, of the whole cluster with --engine ray."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes see the videos at the
+    same path; the store is written by this machine."""
+    ray_address: str | None = None
+    """host:port of the Ray cluster. Default: the variable RAY_ADDRESS, else a Ray of this machine's own."""
+    shard: str | None = None
+    """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that run independently;
+    `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard $SLURM_ARRAY_TASK_ID/16."""
     """Processes that decode. Default: one for each core."""
+    shard_mb: int = 512
+    """MiB at which a new file of the store is begun. A remote store is fetched in such pieces."""
     dry_run: bool = False
     """Say what would be done, how long it would take and what training would gain, measured on a few of the videos,
     and leave nothing behind."""
@@ -112,8 +129,18 @@ class PrepareConfig:
             self.segment_seconds is None or 0.1 <= self.segment_seconds <= 86400,
             f"--segment-seconds {self.segment_seconds}: expected 0.1 to 86400.",
         )
+        _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require(
+            self.ray_address is None or self.engine == "ray",
+            f"--ray-address {self.ray_address} without --engine ray: expected both, or neither.",
+        )
+        _require(
+            self.shard is None or _is_shard(self.shard),
+            f"--shard {self.shard!r}: expected i/n with i from 1 to n, for instance 3/16 (a Slurm array counts from 1 "
+            "with --array=1-16).",
+        )
 
 
 @dataclass(frozen=True)
@@ -129,10 +156,10 @@ class CheckConfig:
         vicc check store
     """
 
-    paths: Annotated[list[Path], Positional]
+    paths: Annotated[list[StorePlace], Positional]
     """Videos, folders that are searched at every depth, stores."""
     fast: bool = False
-    """Decode a second at the beginning, in the middle and at the end of every video only."""
+    """Of videos longer than 15 s, decode only a second at the beginning, in the middle and at the end."""
     html: Path | None = None
     """Also write a contact sheet to this file: a few pictures of each video, problems first."""
     all: bool = False
@@ -142,7 +169,105 @@ class CheckConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
+
+
+@dataclass(frozen=True)
+class StoreInfoConfig:
+    """Say what a store holds: videos, labels, frames, bytes of each stream, settings.
+
+    Example:
+        vicc store info store
+        vicc store info s3://bucket/store --json
+    """
+
+    store: Annotated[StorePlace, Positional]
+    """Store to look at."""
+    videos: bool = False
+    """List every video, and every file set aside, as well."""
+
+
+@dataclass(frozen=True)
+class StoreVerifyConfig:
+    """Read all of a store and compare it with its checksums. Exit status 1 if something is damaged, with its name.
+
+    Example:
+        vicc store verify store
+        vicc store verify store --decode
+    """
+
+    store: Annotated[StorePlace, Positional]
+    """Store to read."""
+    decode: bool = False
+    """Decode every frame too, which takes longer."""
+    workers: int | None = None
+    """Processes that read. Default: one for each core."""
+
+    def __post_init__(self) -> None:
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class StoreMergeConfig:
+    """Write a new store of all videos of several stores that were prepared with equal settings.
+
+    Its files are the same, byte for byte, as those of a store prepared at once. A video that several stores have in the
+    same form is taken once; one that they have in different forms is refused by name.
+
+    Example:
+        vicc store merge store.part-01-of-02 store.part-02-of-02 --store store
+    """
+
+    stores: Annotated[list[str], Positional]
+    """Stores to merge, folders or URLs."""
+    store: Path
+    """Folder of the new store."""
+    shard_mb: int = 512
+    """MiB at which a new shard is begun."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.stores) > 0, "vicc store merge: expected stores to merge.")
+        _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class StoreDropConfig:
+    """Take videos out of a store and give their space back. All that are named are taken out, or none.
+
+    `vicc prepare` on a folder that still has their files would add them again.
+
+    Example:
+        vicc store drop store fight/clip-7.mp4 fight/clip-9.mp4
+        vicc store drop store --label noFight --dry-run
+    """
+
+    store: Annotated[Path, Positional]
+    """Folder of the store."""
+    ids: Annotated[list[str], Positional] = field(default_factory=list)
+    """Videos to drop; `vicc store info --videos` lists them."""
+    label: list[str] = field(default_factory=list)
+    """Drop all videos of these labels as well."""
+    dry_run: bool = False
+    """Say what would be dropped, and do nothing."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.ids or self.label), "vicc store drop: expected ids of videos, or --label.")
+
+
+@dataclass(frozen=True)
+class StoreCopyConfig:
+    """Copy a store to a URL, from one, or to another folder. Given again, it sends only what is missing.
+
+    Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the address of another server
+    than Amazon's from AWS_ENDPOINT_URL. The manifest is copied last, so that half a copy is not taken for a store.
+
+    Example:
+        vicc store copy store s3://bucket/store
+    """
+
+    source: Annotated[StorePlace, Positional]
+    """Store to copy."""
+    target: Annotated[StorePlace, Positional]
+    """Where to: a folder, new or of an earlier copy, or a URL."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +282,7 @@ class SplitsConfig:
         vicc pretrain --store store --run run-3 --split grouped-5:3
     """
 
-    place: Annotated[Path, Positional]
+    place: Annotated[StorePlace, Positional]
     """Store; or what `vicc prepare` takes, a folder or list of videos, and then --out."""
     folds: int = 5
     """Number of folds."""
@@ -193,8 +318,9 @@ class PretrainConfig:
 
     run: Path
     """Folder of the run: checkpoints, logs, encoders."""
-    store: Path | None = None
-    """Store made by `vicc prepare`. Give this, or --videos."""
+    store: StorePlace | None = None
+    """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to VICC_CACHE (default:
+    ~/.cache/vicc), once."""
     videos: Path | None = None
     """Folder of videos, in place of a store: they are decoded and DIS flow is computed while training, at a short side
     of 128 pixels. That is slower; the measured difference is said. For large and lasting work, prepare a store."""
@@ -243,7 +369,7 @@ class RetrieveConfig:
         vicc retrieve --encoder imported-rgb imported-flow --store store
     """
 
-    store: Path | None = None
+    store: StorePlace | None = None
     """Store with the videos to search; may be another than the run was trained on. Give this, or --videos."""
     videos: Path | None = None
     """Folder of videos to search, in place of a store; see `vicc pretrain --videos`."""
@@ -343,7 +469,7 @@ class ReportConfig:
 
     run: Path
     """Run that `vicc retrieve` has measured."""
-    store: Path | None = None
+    store: StorePlace | None = None
     """The store it was measured on. Give this, or --videos."""
     videos: Path | None = None
     """The folder of videos it was measured on, in place of a store."""
@@ -455,12 +581,17 @@ class DemoConfig:
         )
 
 
-def _require_store_or_videos(store: Path | None, videos: Path | None) -> None:
+def _require_store_or_videos(store: Path | str | None, videos: Path | None) -> None:
     _require(
         (store is None) != (videos is None),
         f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
         "one of the two.",
     )
+
+
+def _is_shard(text: str) -> bool:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 def _require(condition: bool, message: str) -> None:

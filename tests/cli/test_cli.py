@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from vicc.cli import COMMANDS, main
+from vicc.cli import COMMANDS, Group, main
 from vicc.data.store import Store
 from vicc.files import exclusive_folder
 
@@ -72,6 +72,14 @@ def _signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+# Those of two words too, by both.
+EVERY_COMMAND = {
+    name if word is None else f"{name} {word}": command
+    for name, entry in COMMANDS.items()
+    for word, command in (entry.commands.items() if isinstance(entry, Group) else [(None, entry)])
+}
+
+
 # --- help ------------------------------------------------------------------------------------------------------------
 
 
@@ -108,24 +116,37 @@ def imported_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], *([*name.split(), "--help"] for name in (*COMMANDS, *EVERY_COMMAND))],
+    ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     loaded = imported_by(f"from vicc.cli import main; main({arguments!r})")
     assert not {"torch", "numpy", "cv2", "av", "lmdb", "matplotlib"} & loaded
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name, entry in COMMANDS.items() if isinstance(entry, Group)])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"]])
+def test_a_command_of_two_words_lists_the_second_ones(
+    name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, *arguments]) == 0
+    said = capsys.readouterr()
+    assert all(f"  vicc {words} " in said.out for words in EVERY_COMMAND if words.startswith(f"{name} "))
+    assert f"vicc {name} --help" in refuse(capsys, name, "nonsense")
+
+
+@pytest.mark.parametrize("name", EVERY_COMMAND)
 def test_every_command_has_help_with_an_example_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "Example" in text
     assert f"vicc {name}" in text
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EVERY_COMMAND)
 def test_every_flag_is_explained(name: str) -> None:
     """tyro takes the docstring below a field; a field without one has an empty help."""
     import ast
@@ -133,7 +154,7 @@ def test_every_flag_is_explained(name: str) -> None:
 
     import vicc.configs
 
-    tree = ast.parse(inspect.getsource(getattr(vicc.configs, COMMANDS[name].config)))
+    tree = ast.parse(inspect.getsource(getattr(vicc.configs, EVERY_COMMAND[name].config)))
     body = tree.body[0].body  # type: ignore[attr-defined]
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
@@ -180,6 +201,19 @@ def test_splits_prints_its_folds_and_refuses_names_that_are_paths(
     assert "18 groups of videos cannot make 30 folds" in refuse(
         capsys, "splits", store_path, "--folds", 30, "--out", out
     )
+
+
+def test_check_reads_the_files_of_a_list_once_each_and_names_the_missing_one(
+    video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = video_folder / "train" / "left" / "0.mp4"
+    (tmp_path / "videos.csv").write_text(f"path,start,end\n{video},0,0.5\n{video},0.5,\ngone.mp4,,\n")
+    assert main(["check", str(tmp_path / "videos.csv"), "--workers", "1", "--json"]) == 1
+    videos = json.loads(capsys.readouterr().out)["videos"]
+    assert {entry["name"]: (entry["verdict"], entry["frames_decoded"]) for entry in videos} == {
+        str(video)[1:]: ("readable", 24),
+        "gone.mp4": ("unreadable", 0),
+    }
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
@@ -248,7 +282,7 @@ def test_only_videos_of_one_and_two_frames(tmp_path: Path, write_video: Write) -
     ("flags", "named"),
     [
         (["--short-side", "4"], "--short-side 4"),
-        (["--quality", "0"], "--quality 0"),
+        (["--quality", "52"], "--quality 52"),
         (["--flow-bound", "0"], "--flow-bound 0"),
         (["--flow-bound", "nan"], "--flow-bound nan"),
         (["--min-frames", "1"], "--min-frames 1"),
@@ -506,6 +540,58 @@ def test_another_seed_or_store(
     arguments = [str(word) for word in pretrain_words()]
     arguments[arguments.index("--store") + 1] = str(other)
     assert "content was" in refuse(capsys, *arguments)
+
+
+# --- whole stores ----------------------------------------------------------------------------------------------------
+
+
+def test_a_store_is_looked_at_thinned_out_copied_merged_and_verified(
+    own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user goes about it; damage ends with status 1 and the name of the video."""
+    info, _ = succeed(capsys, "store", "info", own_store, "--videos")
+    assert (info["videos"], len(info["listed"]), info["problems"]) == (18, 18, [])
+    dropped, _ = succeed(capsys, "store", "drop", own_store, "--label", "up")
+    assert len(dropped["ids"]) == 6
+    copied, _ = succeed(capsys, "store", "copy", own_store, tmp_path / "copy")
+    assert copied["videos"] == 12
+    first = info["listed"][0]["id"]
+    succeed(capsys, "store", "drop", tmp_path / "copy", first)
+    merged, _ = succeed(capsys, "store", "merge", tmp_path / "copy", own_store, "--store", tmp_path / "merged")
+    assert (merged["videos"], merged["twice"]) == (12, 11)
+    verified, _ = succeed(capsys, "store", "verify", tmp_path / "merged", "--decode", "--workers", 1)
+    assert (verified["videos"], verified["damage"]) == (12, [])
+    shard = tmp_path / "merged" / "shard-00000.lmdb"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    capsys.readouterr()
+    assert main(["store", "verify", str(tmp_path / "merged"), "--workers", "1"]) == 1
+    assert "shard-00000.lmdb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["info", "nowhere"], "No such store: nowhere"),
+        (["verify", "nowhere"], "No such store: nowhere"),
+        (["copy", "nowhere", "there"], "No such store: nowhere"),
+        (["merge", "nowhere", "--store", "there"], "No such store: nowhere"),
+        (["merge", "nowhere", "--store", "there", "--shard-mb", "0"], "--shard-mb 0"),
+        (["drop", "nowhere", "a.mp4"], "No such store: nowhere"),
+        (["drop", "nowhere"], "expected ids of videos, or --label"),
+    ],
+)
+def test_commands_on_stores_that_are_not_there(
+    arguments: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named in refuse(capsys, "store", *arguments)
+    assert not list(tmp_path.iterdir())
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------

@@ -320,7 +320,7 @@ def test_names_that_are_paths_or_have_a_meaning_are_refused(store_path: Path, na
 
 
 def test_a_folder_of_videos_needs_a_place_for_the_split_file(video_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ViccError, match=r"is not a store: give --out FILE\.csv"):
+    with pytest.raises(ViccError, match=r"is not a local store: give --out FILE\.csv"):
         make_folds(SplitsConfig(video_folder))
     with pytest.raises(ViccError, match=r"expected a name that ends in \.csv"):
         SplitsConfig(video_folder, out=tmp_path / "folds")

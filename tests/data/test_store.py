@@ -1,10 +1,13 @@
 """The store: what goes in comes out, a video is there as a whole or not at all, and damage has a name."""
 
+import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +22,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import moving_frames
 from vicc.data.frame_pack import FrameEncoder, StoredStream
-from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
+from vicc.data.manifest import read_manifest
+from vicc.data.store import Record, SetAside, Source, Store, StoreSettings, StoreWriter, Video
 from vicc.errors import ViccError
 
 SETTINGS = StoreSettings(short_side=40, quality=95)
@@ -193,8 +197,8 @@ def change_description(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, r"format version 2; this vicc reads version 1\. Update vicc"),
-        ({"version": 0}, r"format version 0.*Prepare the videos again"),
+        ({"version": 3}, r"format version 3; this vicc reads version 2\. Update vicc"),
+        ({"version": 1}, r"format version 1.*Prepare the videos again"),
         ({"format": "other"}, r"does not describe a vicc store"),
         ({"settings": {"short_side": 40, "colour": "green"}}, r"settings .* cannot be understood: .*colour"),
         ({"settings": None}, r"settings .* cannot be understood"),
@@ -253,9 +257,9 @@ def test_a_shard_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "ViccError: The shard" in result.stderr
 
 
-def test_a_shard_whose_writer_was_killed_as_it_began_does_not_make_the_store_unreadable(tmp_path: Path) -> None:
+def test_a_journal_whose_writer_was_killed_as_it_began_does_not_make_the_store_unreadable(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store", {"a.mp4": 1}, shard_bytes=1)
-    (path / "shard-00001.lmdb").touch()
+    (path / "journal.lmdb").touch()
     assert len(Store(path).videos) == 1
     write_store(path, {"b.mp4": 2}, shard_bytes=1)
     assert len(Store(path).videos) == 2
@@ -328,9 +332,11 @@ for line in sys.stdin:
 """
 
 
-def test_a_reader_of_another_process_works_while_a_writer_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_bytes", [30_000, 1 << 30])
+def test_a_reader_of_another_process_works_while_a_writer_writes(tmp_path: Path, shard_bytes: int) -> None:
+    """And folds its journal into shards meanwhile, of which there come to be four in the first case."""
     path = write_store(tmp_path / "store", {"a.mp4": 1})
-    writer = StoreWriter(path, SETTINGS)
+    writer = StoreWriter(path, SETTINGS, shard_bytes=shard_bytes)
     with subprocess.Popen(
         [sys.executable, "-c", READ, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as reader:
@@ -433,6 +439,193 @@ def test_equal_videos_in_equal_order_make_equal_values(tmp_path: Path) -> None:
     assert _raw(first / "shard-00000.lmdb") == _raw(second / "shard-00000.lmdb")
 
 
+def files_of(path: Path) -> dict[str, bytes]:
+    """Every file of a store but those of locks."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != ".lock" and not file.name.endswith("-lock")
+    }
+
+
+def write_many(path: Path, shard_bytes: int) -> None:
+    """Twelve files of different sizes, two of them set aside; then one that has changed, and one that is dropped."""
+    writer = StoreWriter(path, SETTINGS, shard_bytes=shard_bytes)
+    for number in range(12):
+        name, source = f"{number:02d}.mp4", Source(number, 1)
+        if writer.has(name, source) or writer.has(name, Source(number, 2)):
+            continue
+        if number in (4, 9):
+            writer.put_aside(SetAside(name, "broken", source))
+        else:
+            writer.add(
+                video(name, source=source), {"rgb": bytes([number]) * 900 * (number + 1), "flow": b"f" * 50 * number}
+            )
+    if not writer.has("03.mp4", Source(3, 2)):
+        writer.add(video("03.mp4", source=Source(3, 2)), {"rgb": b"changed" * 1000, "flow": b"too"})
+    writer.close()
+
+
+def write_many_and_be_killed(path: Path, shard_bytes: int, at: int) -> None:
+    """Ends with SIGKILL at the `at`-th thing that changes a name on the disk or the content of the journal."""
+    left = at
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return wrapper
+
+    os.replace = counted(os.replace)
+    Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
+    StoreWriter._write = counted(StoreWriter._write)  # type: ignore[method-assign]
+    write_many(path, shard_bytes)
+
+
+@pytest.mark.parametrize("shard_bytes", [10_000, 30_000, 1 << 30])
+def test_a_writer_killed_at_any_step_and_started_again_ends_with_the_same_files(
+    tmp_path: Path, shard_bytes: int
+) -> None:
+    write_many(tmp_path / "undisturbed", shard_bytes)
+    expected = files_of(tmp_path / "undisturbed")
+    assert len(expected) == {10_000: 7, 30_000: 4, 1 << 30: 3}[shard_bytes]
+    context = multiprocessing.get_context("fork")
+    for at in range(1, 200, 1 if shard_bytes == 30_000 else 5):
+        path = tmp_path / "killed"
+        child = context.Process(target=write_many_and_be_killed, args=(path, shard_bytes, at))
+        child.start()
+        child.join()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+        if (path / "store.json").exists():
+            assert all(len(store.records) <= 12 for store in [Store(path)])  # what is left can be read
+        write_many(path, shard_bytes)
+        assert files_of(path) == expected, f"killed at step {at}"
+        shutil.rmtree(path)
+    assert at > 15
+
+
+def test_a_reader_open_all_the_time_leaves_no_trace_in_the_files(tmp_path: Path) -> None:
+    """LMDB uses pages again that no reader needs, so a reader changes where things stand in the journal."""
+    for name in ("alone", "watched"):
+        with contextlib.ExitStack() as stack:
+            writer = StoreWriter(tmp_path / name, SETTINGS, shard_bytes=40_000)
+            for number in range(20):
+                writer.add(video(f"{number:02d}.mp4"), {"rgb": bytes([number]) * 3000, "flow": b"f" * 100})
+                if name == "watched" and number % 3 == 1:
+                    store = Store(tmp_path / name)
+                    stack.enter_context(store.file_of("01.mp4").begin())
+            writer.close()
+    assert files_of(tmp_path / "alone") == files_of(tmp_path / "watched")
+
+
+def test_a_run_stopped_in_order_goes_on_in_the_same_shards(tmp_path: Path) -> None:
+    names = {f"{number}.mp4": number for number in range(6)}
+    write_store(tmp_path / "once", names, shard_bytes=40_000)
+    for number in range(6):
+        write_store(tmp_path / "often", {f"{number}.mp4": number}, shard_bytes=40_000)
+    assert len(list((tmp_path / "once").glob("shard-*.lmdb"))) > 1
+    assert files_of(tmp_path / "often") == files_of(tmp_path / "once")
+
+
+def test_videos_that_a_writer_has_moved_since_are_found_again(tmp_path: Path) -> None:
+    """Opened while they stood in the journal; read in another process, after the journal was folded away."""
+    path = tmp_path / "store"
+    writer = StoreWriter(path, SETTINGS)
+    writer.add(video("a.mp4"), packed(1))
+    store = Store(path)
+    assert store.place == {"a.mp4": "journal.lmdb"}
+    pickled = pickle.dumps(store)
+    writer.close()
+    assert not (path / "journal.lmdb").exists()
+    for reader in (store, pickle.loads(pickled)):  # noqa: S301 - our own bytes
+        assert reader.frames("a.mp4", "rgb", [0]).shape == (1, 40, 48, 3)
+
+
+def test_a_video_dropped_since_the_store_was_opened_is_named(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store", {"a.mp4": 1, "b.mp4": 2})
+    store = Store(path)
+    store.close()
+    writer = StoreWriter(path, SETTINGS)
+    writer.drop(["a.mp4"])
+    writer.close()
+    with pytest.raises(ViccError, match=r"'a\.mp4' has been dropped"):
+        store.frames("a.mp4", "rgb", [0])
+    assert store.frames("b.mp4", "rgb", [0]).shape[0] == 1
+
+
+def test_dropped_videos_are_gone_at_once_and_their_space_is_given_back(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store", {f"{number}.mp4": number for number in range(6)})
+    before = (path / "shard-00000.lmdb").stat().st_size
+    writer = StoreWriter(path, SETTINGS)
+    with pytest.raises(ViccError, match=r"has no 'x\.mp4'.*Nothing was dropped"):
+        writer.drop(["1.mp4", "x.mp4"])
+    assert len(Store(path).videos) == 6
+    writer.drop(["1.mp4", "2.mp4", "3.mp4", "5.mp4"])
+    assert [entry.id for entry in Store(path).videos] == ["0.mp4", "4.mp4"]  # before anything is written anew
+    assert not writer.has("1.mp4", Source(1, 1))
+    writer.add(video("5.mp4"), packed(5))
+    writer.close()
+    assert [entry.id for entry in Store(path).videos] == ["0.mp4", "4.mp4", "5.mp4"]
+    assert (path / "shard-00000.lmdb").stat().st_size < 0.7 * before
+    write_store(tmp_path / "fresh", {"0.mp4": 0, "4.mp4": 4, "5.mp4": 5})
+    assert files_of(path) == files_of(tmp_path / "fresh")
+
+
+def test_a_store_of_which_all_was_dropped_is_empty_and_can_be_added_to(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store", {"a.mp4": 1, "b.mp4": 2}, shard_bytes=1)
+    writer = StoreWriter(path, SETTINGS, shard_bytes=1)
+    writer.drop(["a.mp4", "b.mp4"])
+    writer.close()
+    assert Store(path).videos == []
+    assert not list(path.glob("*.lmdb"))
+    write_store(path, {"c.mp4": 3}, shard_bytes=1)
+    assert [entry.id for entry in Store(path).videos] == ["c.mp4"]
+
+
+def test_the_manifest_names_every_shard_and_record(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store", {"a.mp4": 1, "b.mp4": 2, "c.mp4": 3}, shard_bytes=1)
+    manifest = read_manifest((path / "manifest.json").read_bytes(), where="here")
+    for shard in manifest.shards:
+        data = (path / shard.name).read_bytes()
+        assert (len(data), hashlib.blake2b(data, digest_size=16).hexdigest()) == (shard.bytes, shard.blake2b)
+    store = Store(path)
+    records = {name: [Record.from_json(document) for document in of] for name, of in manifest.records.items()}
+    assert {name: records[name][0] for name in records} == {store.place[i]: store.records[i] for i in store.records}
+
+
+@pytest.mark.parametrize(
+    "change", [(b"a.mp4", b"x.mp4"), (b'"bytes": ', b'"bytes": 1'), (b"shard-00000", b"../../00000"), (b"{", b"")]
+)
+def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    path = write_store(tmp_path / "store", {"a.mp4": 1})
+    data = (path / "manifest.json").read_bytes()
+    with pytest.raises(ViccError, match="is damaged"):
+        read_manifest(data.replace(*change), where="here")
+
+
+def test_a_manifest_cannot_lead_out_of_the_folder() -> None:
+    manifest = {"store": {}, "shards": [{"name": "../x.lmdb", "bytes": 1, "content": "", "blake2b": ""}], "records": {}}
+    checksum = hashlib.blake2b(json.dumps(manifest).encode(), digest_size=16).hexdigest()
+    with pytest.raises(ViccError, match="is no shard"):
+        read_manifest(json.dumps({"blake2b": checksum, "manifest": manifest}).encode(), where="here")
+
+
+def test_a_record_with_one_wrong_bit_is_refused(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store", {"a.mp4": 1})
+    shard = path / "shard-00000.lmdb"
+    data = shard.read_bytes()
+    assert data.count(b'"label": "run"') == 1
+    shard.write_bytes(data.replace(b'"label": "run"', b'"label": "ruo"'))
+    with pytest.raises(ViccError, match=r"shard-00000.*its checksum does not fit"):
+        Store(path)
+
+
 operations = st.lists(
     st.tuples(st.sampled_from(["add", "aside"]), st.integers(0, 12), st.integers(0, 40_000)), min_size=1, max_size=40
 )
@@ -461,7 +654,7 @@ def test_after_any_additions_and_replacements_the_store_holds_the_last_of_each(
     found.update({entry.id: entry.reason for entry in store.set_aside})
     assert found == expected
     for entry in store.videos:
-        with store._shard(store._place[entry.id]).begin() as transaction:
+        with store.file_of(entry.id).begin() as transaction:
             keys = [key for key, _ in transaction.cursor()]
         assert len(keys) == len(set(keys))
     store.close()

@@ -1,5 +1,6 @@
 """Preparing: parallel, resumable, nothing half-written, and no file lost without a reason."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,12 +16,14 @@ import lmdb
 import numpy as np
 import pytest
 
+from tests.conftest import moving_frames, write_frames
+from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
 from vicc.data.sources import discover_videos
 from vicc.data.store import SetAside, Store, StoreSettings
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
-from vicc.prepare.build import PrepareReport, _in_order, prepare_video, prepare_videos
+from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos
 
 Write = Callable[..., Path]
 SETTINGS = StoreSettings(short_side=32)
@@ -184,6 +187,38 @@ def test_other_settings_are_refused_and_the_store_stays_as_it_was(
     assert content(tmp_path / "store") == before
 
 
+def test_fps_samples_every_video_at_one_rate_and_the_store_knows_it(tmp_path: Path) -> None:
+    for rate in (10, 30):
+        write_frames(tmp_path / "videos" / f"{rate}.mp4", moving_frames(2 * rate, (40, 48), seed=rate), rate=rate)
+    run(tmp_path / "videos", tmp_path / "store", fps=15.0)
+    store = Store(tmp_path / "store")
+    assert store.settings.frames_per_second == 15
+    assert [(video.num_frames, video.frames_per_second) for video in store.videos] == [(30, 15), (30, 15)]
+    with pytest.raises(ViccError, match="prepared with frames_per_second 15"):
+        run(tmp_path / "videos", tmp_path / "store")
+
+
+def test_a_store_from_before_there_was_fps_is_read_and_continued(four_videos: Path, tmp_path: Path) -> None:
+    run(four_videos, tmp_path / "store")
+    description = json.loads((tmp_path / "store" / "store.json").read_text())
+    del description["settings"]["frames_per_second"]
+    (tmp_path / "store" / "store.json").write_text(json.dumps(description))
+    assert Store(tmp_path / "store").settings.frames_per_second is None
+    assert run(four_videos, tmp_path / "store").prepared == 0
+
+
+def test_a_file_without_its_end_keeps_what_decodes_and_says_so(tmp_path: Path) -> None:
+    """Nothing raises: an AVI just ends."""
+    whole = write_frames(tmp_path / "a.avi", moving_frames(40, (96, 128), seed=3), codec="mpeg4").read_bytes()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.avi").write_bytes(whole[: len(whole) * 3 // 4])
+    report = run(tmp_path / "videos", tmp_path / "store")
+    (video,) = Store(tmp_path / "store").videos
+    assert f"{video.num_frames} of 40 declared frames decode" in video.note == report.notes["a.avi"]
+    with pytest.raises(ViccError, match=r"fewer than 50 \(--min-frames\); .* of 40 declared frames decode"):
+        run(tmp_path / "videos", tmp_path / "third", min_frames=50)
+
+
 def test_a_store_in_use_is_refused_at_once(four_videos: Path, tmp_path: Path) -> None:
     with (
         exclusive_folder(tmp_path / "store", what="store"),
@@ -217,30 +252,6 @@ def test_a_video_that_changes_its_size_on_the_way_gets_one_size(tmp_path: Path, 
     assert Store(tmp_path / "store").frames("both.ts", "rgb", [0, video.num_frames - 1]).shape == (2, 40, 48, 3)
 
 
-class Bomb:
-    """Ends the process that unpickles it at once, as a decoder's crash would: no exception, no goodbye."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (1,)
-
-
-@pytest.mark.parametrize(("workers", "pause"), [(2, 0.0), (1, 0.7)], ids=["at once", "after the pool broke"])
-def test_a_crashing_decoder_sets_its_own_video_aside_and_no_other(
-    four_videos: Path, workers: int, pause: float
-) -> None:
-    """Also when the crash is noticed as the next video is handed over, which is why the reader pauses."""
-    sources = discover_videos(four_videos)
-    sources = [*sources, *(replace(source, id=f"again/{source.id}") for source in sources)]
-    sources[1] = replace(sources[1], group=Bomb())  # type: ignore[arg-type]
-    results = []
-    for source, result in _in_order(sources, SETTINGS, 3, workers):
-        results.append((source.id, result))
-        time.sleep(pause if len(results) == 1 else 0)
-    assert [name for name, _ in results] == [source.id for source in sources]
-    aside = [result for _, result in results if isinstance(result, SetAside)]
-    assert [(entry.id, entry.reason) for entry in aside] == [(sources[1].id, "the decoder crashed on this file")]
-
-
 def test_a_file_that_vanishes_is_set_aside(four_videos: Path, tmp_path: Path) -> None:
     source = replace(discover_videos(four_videos)[0], path=tmp_path / "gone.mp4")
     result = prepare_video(source, SETTINGS, 3)
@@ -262,10 +273,10 @@ def many_videos(tmp_path_factory: pytest.TempPathFactory, write_video: Write) ->
 
 
 @pytest.fixture(scope="module")
-def undisturbed(many_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, bytes]:
+def undisturbed(many_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     run(many_videos, store, short_side=96)
-    return content(store)
+    return files_of(store)
 
 
 def start(videos: Path, store: Path) -> "subprocess.Popen[str]":
@@ -293,13 +304,13 @@ def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[str]", s
 
 
 def has_begun(store: Path) -> bool:
-    """Some videos are in the store. A shard grows before its transaction is committed, so it is several videos long."""
-    shards = list(store.glob("shard-*.lmdb"))
-    return bool(shards) and shards[0].stat().st_size > 300_000
+    """Some videos are in the store. A file grows before its transaction is committed, so it is several videos long."""
+    journal = store / "journal.lmdb"
+    return journal.exists() and journal.stat().st_size > 300_000
 
 
-def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_content(
-    many_videos: Path, tmp_path: Path, undisturbed: dict[bytes, bytes]
+def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_files(
+    many_videos: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     store = tmp_path / "store"
     with start(many_videos, store) as process:
@@ -309,12 +320,12 @@ def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_content(
     assert 0 < done < 16
     report = run(many_videos, store, short_side=96)
     assert report.prepared == 16 - done
-    assert content(store) == undisturbed
+    assert files_of(store) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_says_so_in_a_sentence_and_goes_on_when_given_again(
-    many_videos: Path, tmp_path: Path, undisturbed: dict[bytes, bytes], number: signal.Signals
+    many_videos: Path, tmp_path: Path, undisturbed: dict[str, bytes], number: signal.Signals
 ) -> None:
     """Ctrl-C reaches the workers too, for the whole group gets it."""
     store = tmp_path / "store"
@@ -329,7 +340,7 @@ def test_a_run_that_is_stopped_says_so_in_a_sentence_and_goes_on_when_given_agai
     assert "the same command continues" in said
     assert "Traceback" not in said
     assert run(many_videos, store, short_side=96).prepared > 0
-    assert content(store) == undisturbed
+    assert files_of(store) == undisturbed
 
 
 def test_ctrl_c_while_the_workers_start_prints_no_traceback(many_videos: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import pytest
 
 from tests.conftest import moving_frames, write_frames
 from vicc.configs import PrepareConfig
+from vicc.data.maintenance import merge_stores
 from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import SPLITS_FOLDER, divide_videos, grouped_folds
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.prepare import segments
 from vicc.prepare.build import PrepareReport, prepare_videos
+from vicc.prepare.engines import run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources, find_cuts, segment_starts
 
 Write = Callable[..., Path]
 RATE = 25
+ONE, TWO = (partial(run_locally, workers=workers) for workers in (1, 2))
 
 
 def run(videos: Path, store: Path, **options: Any) -> PrepareReport:
@@ -112,7 +116,7 @@ def test_a_second_run_measures_and_prepares_nothing_and_leaves_the_store_as_it_w
     write_video(tmp_path / "videos" / "a.mp4", num_frames=50)
     run(tmp_path / "videos", tmp_path / "store", segment_seconds=1)
     before = (tmp_path / "store" / SEGMENTS_FILE).read_bytes()
-    monkeypatch.setattr(segments, "in_order", lambda todo, *_, **__: iter([(source, None) for source in todo]))
+    monkeypatch.setattr(segments, "measure", None)
     report = run(tmp_path / "videos", tmp_path / "store", segment_seconds=1)
     assert (report.found, report.prepared) == (2, 0)
     assert (tmp_path / "store" / SEGMENTS_FILE).read_bytes() == before
@@ -120,7 +124,7 @@ def test_a_second_run_measures_and_prepares_nothing_and_leaves_the_store_as_it_w
 
 def test_a_file_that_has_changed_is_measured_again(tmp_path: Path, write_video: Write) -> None:
     path = write_video(tmp_path / "videos" / "a.mp4", num_frames=50)
-    options: dict[str, Any] = {"segment_seconds": 1, "shots": False, "memory": tmp_path / "m.json", "workers": 1}
+    options: dict[str, Any] = {"segment_seconds": 1, "shots": False, "memory": tmp_path / "m.json", "engine": ONE}
     assert len(cut_sources(discover_videos(path), **options)) == 2
     write_video(path, num_frames=75)
     assert len(cut_sources(discover_videos(path), **options)) == 3
@@ -182,7 +186,7 @@ def test_a_decoder_that_crashes_while_measuring_leaves_its_own_video_whole(tmp_p
     write_video(tmp_path / "a.mp4", num_frames=50)
     good = discover_videos(tmp_path / "a.mp4")[0]
     bad = Crasher("b.mp4", tmp_path / "b.mp4", None, None, None)
-    parts = cut_sources([good, bad], segment_seconds=1, shots=False, memory=tmp_path / "m.json", workers=2)
+    parts = cut_sources([good, bad], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=TWO)
     assert [part.id for part in parts] == ["a.mp4#00000.000-00001.000", "a.mp4#00001.000-end", "b.mp4"]
 
 
@@ -191,27 +195,60 @@ def test_a_header_that_declares_years_is_not_believed(
 ) -> None:
     source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
     memory = tmp_path / "m.json"
-    cut_sources([source], segment_seconds=1, shots=False, memory=memory, workers=1)
+    cut_sources([source], segment_seconds=1, shots=False, memory=memory, engine=ONE)
     content = json.loads(memory.read_text())
     for entry in content["videos"].values():
         entry["seconds"] = 1e12
     memory.write_text(json.dumps(content))
-    assert cut_sources([source], segment_seconds=1, shots=False, memory=memory, workers=1) == [source]
+    assert cut_sources([source], segment_seconds=1, shots=False, memory=memory, engine=ONE) == [source]
     assert "more than so small a file has" in capsys.readouterr().err
+
+
+def test_what_could_not_be_measured_is_tried_again(tmp_path: Path, write_video: Write) -> None:
+    place = tmp_path / "videos.csv"
+    place.write_text("path\nlater.mp4\nhere.mp4\n")
+    write_video(tmp_path / "here.mp4", num_frames=50)
+    options: dict[str, Any] = {"segment_seconds": 1, "shots": False, "memory": tmp_path / "m.json", "engine": ONE}
+    assert len(cut_sources(discover_videos(place), **options)) == 3
+    assert len(json.loads((tmp_path / "m.json").read_text())["videos"]) == 1
+    write_video(tmp_path / "later.mp4", num_frames=50)
+    assert len(cut_sources(discover_videos(place), **options)) == 4
+
+
+def test_jobs_of_an_array_cut_and_divide_as_one_job_does(tmp_path: Path, write_video: Write) -> None:
+    for number in range(3):
+        write_video(tmp_path / "videos" / "x" / f"v_Diving_g0{number}_c01.mp4", num_frames=40, seed=number)
+    lists = tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "trainlist01.txt").write_text("Diving/v_Diving_g00_c01.avi 1\nDiving/v_Diving_g01_c01.avi 1\n")
+    (lists / "testlist01.txt").write_text("Diving/v_Diving_g02_c01.avi\n")
+    run(tmp_path / "videos", tmp_path / "all", segment_seconds=0.8)
+    parts = []
+    for number in (1, 2):
+        run(tmp_path / "videos", tmp_path / "all", segment_seconds=0.8, shard=f"{number}/2")
+        parts.append(tmp_path / f"all.part-{number}-of-2")
+    ids = [video.id for part in parts for video in Store(part).videos]
+    assert sorted(ids) == [video.id for video in Store(tmp_path / "all").videos]
+    assert len(ids) == 6
+    official = [(store / SPLITS_FOLDER / "official.csv").read_bytes() for store in (tmp_path / "all", *parts)]
+    assert official == official[:1] * 3
+    merged = merge_stores([str(part) for part in parts], tmp_path / "merged")
+    assert merged.splits == ["splits/official.csv"]
+    assert (tmp_path / "merged" / "splits" / "official.csv").read_bytes() == official[0]
 
 
 def test_a_damaged_memory_is_named(tmp_path: Path, write_video: Write) -> None:
     source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
     (tmp_path / "m.json").write_text('{"version": 1, "shots": false, "videos": {"x": 3}}')
     with pytest.raises(ViccError, match=r"m\.json cannot be understood"):
-        cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", workers=1)
+        cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
 
 
 def test_a_file_that_declares_no_length_is_measured_by_its_packets(tmp_path: Path) -> None:
     """As a live recording in Matroska: no length, no number of frames."""
     path = write_frames(tmp_path / "a.mkv", moving_frames(60, (40, 48), seed=1), container_options={"live": "1"})
     source = discover_videos(path)[0]
-    parts = cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", workers=1)
+    parts = cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
     assert [part.id for part in parts] == ["a.mkv#00000.000-00001.000", "a.mkv#00001.000-end"]
 
 

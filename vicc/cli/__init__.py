@@ -22,6 +22,15 @@ EXIT_BAD_INPUT, EXIT_STOPPED = 2, 130
 
 
 @dataclass(frozen=True)
+class Group:
+    """Commands about one thing, each called by two words."""
+
+    summary: str
+    about: str
+    commands: dict[str, "Command"]
+
+
+@dataclass(frozen=True)
 class Command:
     """A command by the names of its parts: `config` in vicc.configs, `run` in vicc.cli.commands."""
 
@@ -30,11 +39,22 @@ class Command:
     run: str
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command | Group] = {
     "demo": Command("walk the whole road on drawn videos, in minutes", "DemoConfig", "demo"),
     "demo-videos": Command("write the demo's videos", "DemoVideosConfig", "demo_videos"),
     "prepare": Command("videos to a store: decode, optical flow", "PrepareConfig", "prepare"),
     "check": Command("say which videos are readable, and what is wrong with the others", "CheckConfig", "check"),
+    "store": Group(
+        "look at, verify, merge, thin out and copy stores",
+        "A store is the folder that `vicc prepare` writes. Where one is read, a URL such as s3://bucket/store will do.",
+        {
+            "info": Command("what a store holds", "StoreInfoConfig", "store_info"),
+            "verify": Command("read all of it and compare with its checksums", "StoreVerifyConfig", "store_verify"),
+            "merge": Command("several stores to one, for instance of --shard i/n", "StoreMergeConfig", "store_merge"),
+            "drop": Command("take videos out", "StoreDropConfig", "store_drop"),
+            "copy": Command("to a URL, from one, or to another folder", "StoreCopyConfig", "store_copy"),
+        },
+    ),
     "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
@@ -84,14 +104,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vicc {__version__}")
         return 0
     name, words = words[0], words[1:]
-    if name not in COMMANDS:
+    command = COMMANDS.get(name)
+    if isinstance(command, Group):
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(_group_help(name, command))
+            return 0
+        group, name, words = command, f"{name} {words[0]}", words[1:]
+        command = group.commands.get(name.partition(" ")[2])
+        if command is None:
+            first = name.partition(" ")[0]
+            known = ", ".join(f"{first} {word}" for word in group.commands)
+            return _complain(f"There is no command {name!r}. Commands: {known}. See: vicc {first} --help")
+    if command is None:
         return _complain(f"There is no command {name!r}. Commands: {', '.join(COMMANDS)}. See: vicc --help")
     as_json, debug = "--json" in words, "--debug" in words
     words = [word for word in words if word not in ("--json", "--debug")]
     try:
         # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
         signal.signal(signal.SIGTERM, _interrupt)
-        return _run(name, words, as_json)
+        return _run(name, command, words, as_json)
     except KeyboardInterrupt:
         print("stopped; the same command continues where it was", file=sys.stderr)
         return EXIT_STOPPED
@@ -101,10 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(_disk_error(error) if isinstance(error, OSError) else str(error))
 
 
-def _run(name: str, words: list[str], as_json: bool) -> int:
+def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     import tyro  # here, not above: it takes half of the time that `vicc --help` may take
 
-    command = COMMANDS[name]
     config_type = getattr(import_module("vicc.configs"), command.config)
     # The whole docstring, not tyro's reading of it, which drops the example.
     description = f"{inspect.getdoc(config_type)}\n\n{_EVERYWHERE}"
@@ -116,6 +146,12 @@ def _run(name: str, words: list[str], as_json: bool) -> int:
     else:
         result.show()
     return int(result.status)
+
+
+def _group_help(name: str, group: Group) -> str:
+    width = max(map(len, group.commands))
+    lines = "\n".join(f"  vicc {name} {word:<{width}}  {command.summary}" for word, command in group.commands.items())
+    return f"{group.about}\n\n{lines}\n\nEach has its own --help with an example."
 
 
 def _complain(message: str) -> int:

@@ -21,6 +21,11 @@ from vicc.configs import (
     ReportConfig,
     RetrieveConfig,
     SplitsConfig,
+    StoreCopyConfig,
+    StoreDropConfig,
+    StoreInfoConfig,
+    StoreMergeConfig,
+    StoreVerifyConfig,
 )
 
 
@@ -155,6 +160,100 @@ def splits(config: SplitsConfig) -> Outcome:
         _print(f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}")
 
     return Outcome(asdict(result), show)
+
+
+def store_info(config: StoreInfoConfig) -> Outcome:
+    from vicc.data.maintenance import list_store
+    from vicc.data.maintenance import store_info as run
+
+    info = run(config.store)
+    listed = list_store(config.store) if config.videos else []
+
+    def show() -> None:
+        table = Table("store", escape(info.store))
+        per_frame = {stream: f"{count / max(info.frames, 1):,.0f} a frame" for stream, count in info.bytes.items()}
+        rows = {
+            "videos": f"{info.videos:,}" + f", {info.set_aside} set aside" * bool(info.set_aside),
+            "frames": f"{info.frames:,} ({info.hours:,.2f} hours)",
+            **{f"{stream} bytes": f"{count:,} ({per_frame[stream]})" for stream, count in info.bytes.items()},
+            "shards": f"{len(info.shards)}, {sum(info.shards.values()) / 1e6:,.1f} MB",
+            "labels": ", ".join(f"{label} {count}" for label, count in info.labels.items()) or "none",
+            "splits": ", ".join(info.splits) or "none",
+            **{name: str(value) for name, value in info.settings.items()},
+        }
+        for name, value in rows.items():
+            table.add_row(name, escape(value))
+        Console().print(table)
+        if listed:
+            videos = Table("video", "label", "group", "frames", "size", "note")
+            for row in listed:
+                size = f"{row['width']} x {row['height']}" if row["width"] else ""
+                cells = (row["id"], row["label"] or "", row["group"] or "", str(row["frames"] or ""), size, row["note"])
+                videos.add_row(*map(escape, cells))
+            Console().print(videos)
+        for problem in info.problems:
+            _print(f"note: {problem}")
+
+    return Outcome({**asdict(info), **({"listed": listed} if config.videos else {})}, show)
+
+
+def store_verify(config: StoreVerifyConfig) -> Outcome:
+    from vicc.prepare.verify import verify_store
+
+    found = verify_store(config.store, decode=config.decode, workers=config.workers)
+
+    def show() -> None:
+        if found.damage:
+            table = Table("shard", "video", Column("damage", overflow="fold"))
+            for entry in found.damage:
+                table.add_row(escape(entry.shard), escape(entry.video), escape(entry.what))
+            Console().print(table)
+        frames = f", {found.decoded_frames:,} frames decoded" if config.decode else ""
+        verdict = f"{len(found.damage)} damaged" if found.damage else "all as it was written"
+        _print(f"{found.store}: {found.videos:,} videos, {found.bytes / 1e6:,.1f} MB read{frames}: {verdict}")
+
+    return Outcome(asdict(found), show, 1 if found.damage else 0)
+
+
+def store_merge(config: StoreMergeConfig) -> Outcome:
+    from vicc.data.maintenance import merge_stores
+
+    merged = merge_stores(config.stores, config.store, shard_bytes=config.shard_mb << 20)
+
+    def show() -> None:
+        twice = f", {merged.twice} of them in several stores" * bool(merged.twice)
+        _print(
+            f"{merged.store}: {merged.videos:,} videos of {len(merged.stores)} stores{twice}, {merged.shards} shards"
+        )
+
+    return Outcome(asdict(merged), show)
+
+
+def store_drop(config: StoreDropConfig) -> Outcome:
+    from vicc.data.maintenance import drop_videos
+
+    dropped = drop_videos(config.store, config.ids, labels=config.label, dry_run=config.dry_run)
+
+    def show() -> None:
+        if config.dry_run:
+            for video_id in dropped.ids:
+                _print(video_id)
+        verb = "would drop" if config.dry_run else "dropped"
+        _print(f"{verb} {len(dropped.ids)} of {dropped.store}, {dropped.bytes / 1e6:,.1f} MB")
+
+    return Outcome({**asdict(dropped), "dry_run": config.dry_run}, show)
+
+
+def store_copy(config: StoreCopyConfig) -> Outcome:
+    from vicc.data.maintenance import copy_store
+
+    done = copy_store(config.source, config.target)
+
+    def show() -> None:
+        sent = f"{done.sent_bytes / 1e6:,.1f} of {done.bytes / 1e6:,.1f} MB sent"
+        _print(f"{done.target}: {done.videos:,} videos, {sent}, the rest was there")
+
+    return Outcome(asdict(done), show)
 
 
 def pretrain(config: PretrainConfig) -> Outcome:

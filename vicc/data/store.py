@@ -3,40 +3,64 @@
 A store is a folder:
 
     store.json              format name and version, settings every video was prepared with
-    shard-00000.lmdb, ...   LMDB files; a new one is begun when the last has grown to `shard_bytes`
+    shard-00000.lmdb, ...   LMDB files that never change; a new one is begun when the last has grown to `shard_bytes`
+    journal.lmdb            LMDB file, while a run is under way or after one was killed: videos not yet in a shard
+    manifest.json           shards and records in one file, with checksums, see `vicc.data.manifest`
 
-Keys inside a shard, where h is a hash of the video's id:
+Keys inside a shard and the journal, where h is a hash of the video's id:
 
-    video:h                 JSON: id, label, group, split, num_frames, frames_per_second, size, source (see `Video`)
-    aside:h                 JSON: id, reason, source: a file that could not be used; no file is lost silently
+    video:h                 record: id, label, group, split, num_frames, frames_per_second, size, source (see `Video`),
+                            and of each pack its length and blake2b. JSON, behind 16 bytes of blake2b of itself
+    aside:h                 record: id, reason, source: a file that could not be used; no file is lost silently
     rgb:h, flow:h           a frame pack, see `frame_pack`: the encoded frames of one stream, which describe themselves
+    gone:h                  record, in the journal only: the shards' video of this id is dropped or changed
 
-All keys of one video are written in one transaction: a video is there as a whole or not at all.
+All keys of one video are written in one transaction: a video is there as a whole or not at all. When a shard is full,
+and at the end, the journal is folded into shards, each written anew from its sorted keys and given its name at the end.
+Which videos share a shard follows from their order and sizes. So a store depends on what was prepared, in which order
+and with which settings, and on nothing else: killed at any moment and given again, a run ends with the same files.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from weakref import WeakSet, WeakValueDictionary
+from typing import Any, Literal, get_args
 
 import lmdb
 import numpy as np
 
 from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_header
+from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
+from vicc.data.remote import fetch_shard, is_url, remote_manifest
+from vicc.data.shard import (
+    JOURNAL,
+    OpenFiles,
+    blake2b,
+    file_blake2b,
+    has_journal,
+    items_of,
+    key_of,
+    next_shard_name,
+    protect,
+    record_blake2b,
+    remove_journal,
+    shard_names,
+    unprotect,
+    write_shard,
+)
 from vicc.data.sources import Split
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
+from vicc.progress import progress
 
 FlowAt = Literal["store", "native"]
 
 FORMAT = "vicc-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+SHARD_BYTES = 512 << 20
 _STORE_FILE = "store.json"
-_MAP_BYTES = 1 << 40  # address space only: the file grows with what is written
+_STREAMS = get_args(StoredStream)
 
 
 @dataclass(frozen=True)
@@ -79,9 +103,6 @@ class SetAside:
     source: Source
 
 
-Entry = TypeVar("Entry", Video, SetAside)
-
-
 @dataclass(frozen=True)
 class StoreSettings:
     """How the videos of a store were prepared; the same for all of them, or their features could not be compared.
@@ -106,44 +127,98 @@ class StoreSettings:
     shots: bool = False
 
 
+@dataclass(frozen=True)
+class PackSum:
+    """What a record says of a pack: its length and its blake2b."""
+
+    bytes: int
+    blake2b: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a store says of one file.
+
+    Attributes:
+        packs: by the name of the stream; a file that was set aside has none.
+        blake2b: of the record itself, as it is stored.
+        payload: bytes of record and packs.
+    """
+
+    entry: Video | SetAside
+    packs: dict[str, PackSum]
+    blake2b: str
+    payload: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a manifest."""
+        packs = {stream: asdict(pack) for stream, pack in self.packs.items()}
+        return {"kind": self.kind, "entry": asdict(self.entry), "packs": packs}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Record":
+        """Raises TypeError, KeyError or ValueError for what is no record."""
+        content = {"entry": document["entry"], "packs": document["packs"]}
+        return _record(document["kind"], content, protect(content))
+
+    @property
+    def kind(self) -> str:
+        return "aside" if isinstance(self.entry, SetAside) else "video"
+
+    def damage(self, stream: str, data: memoryview | None) -> str:
+        """What is wrong with a pack of this record, in a few words; empty if nothing is."""
+        if data is None:
+            return "missing"
+        if len(data) != self.packs[stream].bytes:
+            return f"{len(data)} bytes of {self.packs[stream].bytes}"
+        return "" if blake2b(data) == self.packs[stream].blake2b else "its checksum does not fit"
+
+    def lmdb_keys(self) -> list[bytes]:
+        """Everything of this file, as keys of a shard."""
+        return [key_of(name, self.entry.id) for name in (self.kind, *self.packs)]
+
+
 class Store:
     """Read access to a prepared store. Cheap to send to another process: files are opened there, on first use.
 
+    A store that is being prepared elsewhere is read as it is now: whole videos. Open it again to see more.
+
     Args:
-        path: the store's folder.
+        path: the store's folder, or a URL such as s3://bucket/store, whose shards are copied to a local cache when a
+            frame of theirs is first asked for.
         cache_bytes: decoded frames kept in memory, at most. A stream of a video is kept as a whole when it is first
             read, until nothing more fits; in a store that fits, later epochs decode nothing.
 
     Raises:
-        ViccError: not a store, a store of a newer format, or a damaged one.
+        ViccError: not a store, a store of a newer format, or a damaged one; no access to a URL.
     """
 
     def __init__(self, path: Path | str, *, cache_bytes: int = 0) -> None:
-        self.path = Path(path)
+        self.path: Path | str = path if isinstance(path, str) and is_url(path) else Path(path)
         self._cache: dict[bytes, np.ndarray] = {}
         self._cache_left = cache_bytes
-        self.settings = _read_settings(self.path)
-        self._shards: dict[str, lmdb.Environment] = {}
-        self._opened_by = os.getpid()
-        _READERS.add(self)
-        self._place: dict[str, str] = {}
-        videos: list[Video] = []
-        aside: list[SetAside] = []
-        for name in _shard_names(self.path):
-            try:
-                with self._shard(name).begin() as transaction:
-                    here = [_entry(Video, value) for _, value in _items(transaction, b"video:")]
-                    here_aside = [_entry(SetAside, value) for _, value in _items(transaction, b"aside:")]
-            except (lmdb.Error, ValueError, TypeError, KeyError) as error:
-                raise ViccError(
-                    f"The shard {self.path / name} holds an entry that cannot be understood ({error}): it is "
-                    "damaged or of another version of vicc."
-                ) from error
-            videos += here
-            aside += here_aside
-            self._place |= dict.fromkeys([video.id for video in here] + [entry.id for entry in here_aside], name)
-        self.videos = sorted(videos, key=lambda video: video.id)
-        self.set_aside = sorted(aside, key=lambda entry: entry.id)
+        self._files = OpenFiles()
+        self._read_index()
+
+    def _read_index(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.place: dict[str, str] = {}
+        """The shard, or the journal, in which each file's record stands."""
+        self.remote_shards: dict[str, ShardFile] = {}
+        if isinstance(self.path, str):
+            manifest = _require_manifest(self.path)
+            self.settings = _parse_description(manifest.description, self.path)
+            self.remote_shards = {shard.name: shard for shard in manifest.shards}
+            found = _records_of_manifest(manifest, self.path)
+        else:
+            self.settings = read_settings(self.path)
+            found = _records_of_folder(self.path, self._files)
+        for name, record in found:
+            self.place[record.entry.id] = name
+            self.records[record.entry.id] = record
+        entries = [record.entry for _, record in sorted(self.records.items())]
+        self.videos = [entry for entry in entries if isinstance(entry, Video)]
+        self.set_aside = [entry for entry in entries if isinstance(entry, SetAside)]
 
     def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
         """Decode some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
@@ -151,10 +226,10 @@ class Store:
         Raises:
             ViccError: no such video, stream or frame, or damaged data; the message names the video.
         """
-        if video_id not in self._place:
+        if video_id not in self.place:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
-        with self._shard(self._place[video_id]).begin(buffers=True) as transaction:
-            key = _key(stream, video_id)
+        key = key_of(stream, video_id)
+        with self.file_of(video_id).begin(buffers=True) as transaction:
             data = transaction.get(key)
             if data is None:
                 raise ViccError(
@@ -180,31 +255,57 @@ class Store:
         check_numbers(numbers, stream=key.partition(b":")[0].decode(), num=len(frames))
         return frames[np.asarray(numbers, dtype=int)]  # a copy: what a transform does in place stays its own
 
+    def check_pack(self, video_id: str, stream: StoredStream) -> None:
+        """Compare a video's stream with the checksum in its record, which `frames` leaves out.
+
+        Raises:
+            ViccError: no such video or stream, or damaged data; the message names the video.
+        """
+        if video_id not in self.records or stream not in self.records[video_id].packs:
+            raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
+        with self.file_of(video_id).begin(buffers=True) as transaction:
+            damage = self.records[video_id].damage(stream, transaction.get(key_of(stream, video_id)))
+        if damage:
+            raise ViccError(f"Stream {stream} of {video_id!r} in {self.path} is damaged: {damage}.")
+
+    def shard_file(self, name: str) -> Path:
+        """A shard as a local file; one of a remote store is copied to the cache first."""
+        return fetch_shard(self.path, self.remote_shards[name]) if isinstance(self.path, str) else self.path / name
+
     def close(self) -> None:
         """Release the files; a later read opens them again."""
-        self._shards = {}  # not Environment.close(): another Store of this process may share it
+        self._files.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": {}, "_cache": {}}
+        return {**self.__dict__, "_cache": {}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _READERS.add(self)
+    def file_of(self, video_id: str) -> lmdb.Environment:
+        """The open file in which a video stands. One that a writer elsewhere has moved is looked for again, once."""
+        try:
+            environment = self._open(self.place[video_id])
+            with environment.begin() as transaction:
+                moved = transaction.get(key_of(self.records[video_id].kind, video_id)) is None
+        except FileNotFoundError:
+            moved = True
+        if not moved:
+            return environment
+        self._files.close()
+        self._read_index()
+        if video_id not in self.place:
+            raise ViccError(f"Video {video_id!r} has been dropped from the store {self.path} since it was opened.")
+        return self._open(self.place[video_id])
 
-    def _shard(self, name: str) -> lmdb.Environment:
-        if self._opened_by != os.getpid():  # LMDB environments must not cross a fork, those of other stores included
-            for (process, _, _), environment in list(_OPEN.items()):
-                if process != os.getpid():
-                    environment.close()  # by name: the traceback of an error may still hold it
-            for reader in _READERS:
-                reader._shards, reader._opened_by = {}, os.getpid()
-        if name not in self._shards:
-            self._shards[name] = _open_shard(self.path / name)
-        return self._shards[name]
+    def _open(self, name: str) -> lmdb.Environment:
+        if name == JOURNAL and isinstance(self.path, Path):
+            return self._files.journal(self.path / JOURNAL)
+        return self._files.shard(self.shard_file(name))
 
 
 class StoreWriter:
     """Adds videos to a store, creating it if needed. Use it inside `exclusive_folder`: one writer at a time.
+
+    What `add`, `put_aside` and `drop` did is on disk when they return; `close` folds it into shards and writes the
+    manifest. A writer that was killed leaves a store that can be read, and the next one goes on where it was.
 
     Args:
         path: the store's folder.
@@ -212,83 +313,288 @@ class StoreWriter:
         shard_bytes: size at which a new shard is begun.
     """
 
-    def __init__(self, path: Path, settings: StoreSettings, *, shard_bytes: int = 2 << 30) -> None:
+    def __init__(self, path: Path, settings: StoreSettings, *, shard_bytes: int = SHARD_BYTES) -> None:
         self.path = path
         self.shard_bytes = shard_bytes
         if (path / _STORE_FILE).exists():
-            existing = _read_settings(path)
+            existing = read_settings(path)
             if existing != settings:
-                changed = ", ".join(
-                    f"{name} {old!r} (asked for: {new!r})"
-                    for (name, old), new in zip(asdict(existing).items(), asdict(settings).values(), strict=True)
-                    if old != new
-                )
                 raise ViccError(
-                    f"The store {path} was prepared with {changed}. Give the same settings, or another store folder."
+                    f"The store {path} was prepared with {settings_difference(existing, settings)}. Give the same "
+                    "settings, or another store folder."
                 )
         else:
-            write_json(path / _STORE_FILE, {"format": FORMAT, "version": FORMAT_VERSION, "settings": asdict(settings)})
-        reader = Store(path)
-        known: list[Video | SetAside] = [*reader.videos, *reader.set_aside]
-        self._known = {entry.id: (reader._place[entry.id], entry.source) for entry in known}
-        reader.close()
-        self._shards: dict[str, lmdb.Environment] = {}
+            write_json(path / _STORE_FILE, describe(settings))
+        for pattern in (".shard-*.partial", f".{MANIFEST}.*.partial", f".{_STORE_FILE}.*.partial"):
+            for left_over in path.glob(pattern):  # of writers that were killed
+                left_over.unlink()
+        self._files = OpenFiles()
+        self._hashes: dict[str, str] = {}
+        self._read_index()
+        self._fold_if_full()
+
+    def _read_index(self) -> None:
+        self._shards: dict[str, dict[str, Record]] = {name: {} for name in shard_names(self.path)}
+        for name, record in _shard_records(self.path, self._files):
+            self._shards[name][record.entry.id] = record
+        self._home = {video_id: name for name, records in self._shards.items() for video_id in records}
+        self._journal: dict[str, Record | None] = {}
+        """What the journal says of each file; None for one that is dropped."""
+        self._new_bytes = self._journal_bytes = 0
+        for video_id, entry in _journal_records(self.path, self._files):
+            self._note(video_id, entry)
 
     def has(self, video_id: str, source: Source) -> bool:
         """Whether this very file (same size and time of change) has been prepared or set aside already."""
-        known = self._known.get(video_id)
-        return known is not None and (known[1].bytes, known[1].modified_ns) == (source.bytes, source.modified_ns)
+        known = self._known(video_id)
+        if known is None:
+            return False
+        return (known.entry.source.bytes, known.entry.source.modified_ns) == (source.bytes, source.modified_ns)
+
+    def _known(self, video_id: str) -> Record | None:
+        if video_id in self._journal:
+            return self._journal[video_id]
+        return self._shards[self._home[video_id]][video_id] if video_id in self._home else None
 
     def add(self, video: Video, packs: dict[StoredStream, bytes]) -> None:
         """Write one video, replacing an older one of the same id. On disk when this returns."""
-        values = {_key(stream, video.id): data for stream, data in packs.items()}
-        self._write(video.id, video.source, {_key("video", video.id): json.dumps(asdict(video)).encode(), **values})
+        record, value = new_record(video, packs)
+        self._write(video.id, record, {key_of(stream, video.id): data for stream, data in packs.items()}, value)
 
     def put_aside(self, entry: SetAside) -> None:
         """Record that a file could not be used, and why."""
-        self._write(entry.id, entry.source, {_key("aside", entry.id): json.dumps(asdict(entry)).encode()})
+        record, value = new_record(entry, {})
+        self._write(entry.id, record, {}, value)
+
+    def drop(self, video_ids: Iterable[str]) -> None:
+        """Take videos, or files set aside, out of the store: all of them or none. `close` gives their space back.
+
+        Raises:
+            ViccError: an id that the store does not have.
+        """
+        ids = sorted(set(video_ids))
+        unknown = [video_id for video_id in ids if self._known(video_id) is None]
+        if unknown:
+            raise ViccError(
+                f"The store {self.path} has no {', '.join(map(repr, unknown[:5]))}"
+                + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+                + ". Nothing was dropped; `vicc store info --videos` lists what there is."
+            )
+        with self._transaction() as transaction:
+            for video_id in ids:
+                self._forget(transaction, video_id)
+                if video_id in self._home:
+                    transaction.put(key_of("gone", video_id), protect({"id": video_id}))
+        for video_id in ids:
+            self._note(video_id, None)
 
     def close(self) -> None:
-        self._shards = {}
-
-    def _write(self, video_id: str, source: Source, values: dict[bytes, bytes]) -> None:
+        """Fold the journal into shards and write the manifest."""
         try:
-            # A changed video stays in its shard: old keys out and new ones in are one transaction.
-            name = self._known[video_id][0] if video_id in self._known else self._last_shard()
-            with self._shard(name).begin(write=True) as transaction:
-                for kind in ("video", "aside", "rgb", "flow"):
-                    transaction.delete(_key(kind, video_id))
-                for key, value in values.items():
-                    transaction.put(key, value)
+            if has_journal(self.path):
+                self._fold()
+            self._write_manifest()
+        finally:
+            self._files.close()
+
+    def _write(self, video_id: str, record: Record, packs: dict[bytes, bytes], value: bytes) -> None:
+        with self._transaction() as transaction:
+            self._forget(transaction, video_id)
+            transaction.put(key_of(record.kind, video_id), value)
+            for key, data in packs.items():
+                transaction.put(key, data)
+        self._note(video_id, record)
+        self._fold_if_full()
+
+    def _note(self, video_id: str, record: Record | None) -> None:
+        """Keep in mind what the journal now says of a file."""
+        old = self._journal.get(video_id)
+        change = (record.payload if record else 0) - (old.payload if old else 0)
+        self._journal_bytes += change
+        if video_id not in self._home:
+            self._new_bytes += change
+        self._journal[video_id] = record
+
+    def _forget(self, transaction: lmdb.Transaction, video_id: str) -> None:
+        for kind in ("video", "aside", "gone", *_STREAMS):
+            transaction.delete(key_of(kind, video_id))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[lmdb.Transaction]:
+        with self._disk_errors(), self._files.journal(self.path / JOURNAL, write=True).begin(write=True) as transaction:
+            yield transaction
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
         except lmdb.Error as error:
             raise ViccError(
                 f"Cannot write to the store {self.path}: {error}. If the disk is full, free some space and give the "
                 "same command again: the videos written so far are kept."
             ) from error
-        self._known[video_id] = (name, source)
 
-    def _last_shard(self) -> str:
-        names = _shard_names(self.path)
-        if names and (self.path / names[-1]).stat().st_size < self.shard_bytes:
-            return names[-1]
-        return f"shard-{len(names):05d}.lmdb"
+    def _growing(self) -> tuple[str, int]:
+        """The shard that new videos go to, and its size so far."""
+        names = sorted(self._shards)
+        size = payload(self._shards[names[-1]].values()) if names else 0
+        return (names[-1], size) if names and size < self.shard_bytes else (next_shard_name(names), 0)
 
-    def _shard(self, name: str) -> lmdb.Environment:
-        if name not in self._shards:
-            self._shards[name] = _open_shard(self.path / name, write=True)
-        return self._shards[name]
+    def _fold_if_full(self) -> None:
+        # Asked after every video, so that a shard holds as many as it would have held had no writer been stopped.
+        # Changed videos go back to their shards; a journal full of them is folded too, or it would grow without end.
+        if self._journal and max(self._growing()[1] + self._new_bytes, self._journal_bytes) >= self.shard_bytes:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Write the shards anew that the journal changes, then take the journal away.
+
+        Killed in between, the next writer finds shards that hold some of the journal already, and does it again.
+        """
+        growing = self._growing()[0]
+        changed: dict[str, dict[str, Record]] = {}
+        for video_id, record in self._journal.items():
+            name = self._home.get(video_id, growing)
+            records = changed.setdefault(name, dict(self._shards.get(name, {})))
+            records.pop(video_id, None)
+            if record is not None:
+                records[video_id] = record
+        with self._disk_errors():
+            journal = self._files.journal(self.path / JOURNAL, write=True)
+            for name, records in sorted(changed.items()):
+                if not records:
+                    (self.path / name).unlink(missing_ok=True)
+                    continue
+                old = self._files.shard(self.path / name) if name in self._shards else journal
+                sources = {video_id: journal if video_id in self._journal else old for video_id in records}
+                values = {key: sources[video_id] for video_id, record in records.items() for key in record.lmdb_keys()}
+                self._hashes[name] = write_shard(self.path / name, values)
+        del journal
+        self._files.close()
+        remove_journal(self.path)
+        for name, records in changed.items():
+            self._shards[name] = records
+            if not records:
+                del self._shards[name]
+        self._home = {video_id: name for name, records in self._shards.items() for video_id in records}
+        self._journal, self._new_bytes, self._journal_bytes = {}, 0, 0
+
+    def _write_manifest(self) -> None:
+        path = self.path / MANIFEST
+        description = read_json(self.path / _STORE_FILE, what="store description")
+        manifest = make_manifest(self.path, description, self._shards, known=self._hashes)
+        if not (path.exists() and path.read_bytes() == manifest.to_bytes()):
+            manifest.write(self.path)
 
 
-def _read_settings(path: Path) -> StoreSettings:
+def make_manifest(
+    folder: Path,
+    description: dict[str, Any],
+    shards: Mapping[str, Mapping[str, Record]],
+    *,
+    known: Mapping[str, str],
+) -> Manifest:
+    """The manifest of a store's folder.
+
+    Args:
+        shards: the records of each shard, by id.
+        known: blake2b of shards as files, where they have just been written. Others are taken from the manifest that
+            stands in the folder, as far as the records are the same, or else computed.
+    """
+    old: dict[tuple[str, int, str], str] = {}
+    if (folder / MANIFEST).exists():
+        with suppress(ViccError):  # a damaged one is written anew
+            found = read_manifest((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
+            old = {(shard.name, shard.bytes, shard.content): shard.blake2b for shard in found.shards}
+    facts = [
+        (name, (folder / name).stat().st_size, _content_sum(records.values()))
+        for name, records in sorted(shards.items())
+    ]
+    unknown = sum(size for name, size, content in facts if name not in known and (name, size, content) not in old)
+    files: list[ShardFile] = []
+    with progress("checksums", total=round(unknown / 1e6), unit="MB") if unknown > 1e9 else nullcontext() as advance:
+        for name, size, content in facts:
+            checksum = known.get(name) or old.get((name, size, content))
+            if checksum is None:
+                checksum = file_blake2b(folder / name)
+                if advance is not None:
+                    advance(round(size / 1e6), name)
+            files.append(ShardFile(name, size, content, checksum))
+    documents = {name: [record.to_json() for _, record in sorted(shards[name].items())] for name, _, _ in facts}
+    return Manifest(description, files, documents)
+
+
+def new_record(entry: Video | SetAside, packs: Mapping[StoredStream, bytes]) -> tuple[Record, bytes]:
+    """A record for an entry and its packs, and its value in a shard."""
+    content = {
+        "entry": asdict(entry),
+        "packs": {stream: asdict(PackSum(len(data), blake2b(data))) for stream, data in packs.items()},
+    }
+    value = protect(content)
+    return _record("aside" if isinstance(entry, SetAside) else "video", content, value), value
+
+
+def parse_record(kind: str, value: bytes) -> Record:
+    """A record from its value. Raises ValueError, TypeError, KeyError or AttributeError for a damaged one."""
+    return _record(kind, unprotect(value), value)
+
+
+def _record(kind: str, content: dict[str, Any], value: bytes) -> Record:
+    stored = content["entry"]
+    entry = (SetAside if kind == "aside" else Video)(**{**stored, "source": Source(**stored["source"])})
+    packs = {stream: PackSum(**pack) for stream, pack in content["packs"].items()}
+    return Record(entry, packs, record_blake2b(value), len(value) + sum(pack.bytes for pack in packs.values()))
+
+
+def _content_sum(records: Iterable[Record]) -> str:
+    return blake2b("".join(sorted(record.blake2b for record in records)).encode())
+
+
+def payload(records: Iterable[Record]) -> int:
+    """Bytes of some records and their packs."""
+    return sum(record.payload for record in records)
+
+
+def describe(settings: StoreSettings) -> dict[str, Any]:
+    """The content of store.json."""
+    return {"format": FORMAT, "version": FORMAT_VERSION, "settings": asdict(settings)}
+
+
+def settings_difference(first: StoreSettings, second: StoreSettings, about_second: str = "asked for") -> str:
+    """Where two settings differ, in words: what the first has, and the second in brackets."""
+    other = asdict(second)
+    return ", ".join(
+        f"{name} {value!r} ({about_second}: {other[name]!r})"
+        for name, value in asdict(first).items()
+        if value != other[name]
+    )
+
+
+def store_exists(place: Path | str) -> bool:
+    """Whether there is a store, readable or not, in a folder or behind a URL."""
+    if isinstance(place, str) and is_url(place):
+        return remote_manifest(place) is not None
+    return (Path(place) / _STORE_FILE).exists()
+
+
+def read_settings(path: Path) -> StoreSettings:
+    """The settings of a store in a folder.
+
+    Raises:
+        ViccError: no store, one of another format version, or a damaged description.
+    """
     if not path.exists():
         raise ViccError(f"No such store: {path}. Make one with: vicc prepare VIDEOS --store {path}")
     if not (path / _STORE_FILE).exists():
         raise ViccError(
             f"{path} is not a store (it has no {_STORE_FILE}). Make one with: vicc prepare VIDEOS --store {path}"
         )
-    description = read_json(path / _STORE_FILE, what="store description")
+    return _parse_description(read_json(path / _STORE_FILE, what="store description"), path)
+
+
+def _parse_description(description: Any, path: Path | str) -> StoreSettings:
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ViccError(f"{path / _STORE_FILE} does not describe a vicc store.")
+        raise ViccError(f"{path}/{_STORE_FILE} does not describe a vicc store.")
     version = description.get("version")
     if version != FORMAT_VERSION:
         raise ViccError(
@@ -298,85 +604,68 @@ def _read_settings(path: Path) -> StoreSettings:
     try:
         return StoreSettings(**description["settings"])
     except (KeyError, TypeError) as error:
-        raise ViccError(f"The settings in {path / _STORE_FILE} cannot be understood: {error}.") from error
+        raise ViccError(f"The settings in {path}/{_STORE_FILE} cannot be understood: {error}.") from error
 
 
-def _shard_names(path: Path) -> list[str]:
-    # A shard of no bytes is one whose writer was killed as it began; the next writer takes it over.
-    return sorted(file.name for file in path.glob("shard-*.lmdb") if file.stat().st_size)
-
-
-# LMDB allows a file to be open only once in a process (its locks belong to the process): all stores share. A shard is
-# closed when the last of them lets go of it.
-_OPEN: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
-_READERS: "WeakSet[Store]" = WeakSet()
-
-
-def _open_shard(path: Path, *, write: bool = False) -> lmdb.Environment:
-    shared = _OPEN.get(_file_key(path)) if path.exists() else None
-    if shared is not None and write and shared.flags()["readonly"]:
-        shared = None
-        for reader in _READERS:
-            reader.close()  # its next read opens the shard again, by then the writer's
-    if shared is not None:
-        return shared
-    existed = path.exists()
-    try:
-        environment = _new_environment(path, write=write)
-    except ViccError:
-        if not existed:
-            path.unlink(missing_ok=True)  # a full disk: an unfinished shard would make the store unreadable
-        raise
-    _OPEN[_file_key(path)] = environment
-    return environment
-
-
-def _file_key(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return os.getpid(), stat.st_dev, stat.st_ino
-
-
-def _new_environment(path: Path, *, write: bool) -> lmdb.Environment:
-    try:
-        environment = lmdb.open(
-            str(path),
-            subdir=False,
-            map_size=_MAP_BYTES,
-            readonly=not write,
-            # Without LMDB's lock file a store on a read-only disk stays readable.
-            lock=write or os.access(path.parent, os.W_OK),
-            readahead=False,
-            max_readers=512,
-        )
-    except lmdb.Error as error:
+def _require_manifest(url: str) -> Manifest:
+    manifest = remote_manifest(url)
+    if manifest is None:
         raise ViccError(
-            f"The shard {path} cannot be opened: {error}. Restore it, or delete it and prepare again."
+            f"No store at {url} (there is no {MANIFEST}): the address is wrong, or a copy to it has not ended. "
+            f"Copy one there with: vicc store copy STORE {url}"
+        )
+    return manifest
+
+
+def _records_of_manifest(manifest: Manifest, where: str) -> list[tuple[str, Record]]:
+    try:
+        return [
+            (name, Record.from_json(document)) for name, documents in manifest.records.items() for document in documents
+        ]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ViccError(f"The manifest of {where} holds an entry that cannot be understood ({error}).") from error
+
+
+def _records_of_folder(folder: Path, files: OpenFiles) -> list[tuple[str, Record]]:
+    """Every record of a store and where it stands, as one moment has them."""
+    for _ in range(10):
+        try:
+            # The journal first: a writer that folds it meanwhile has its videos in the shards before it is gone.
+            journal = dict(_journal_records(folder, files))
+            shards = [(name, record) for name, record in _shard_records(folder, files)]
+        except FileNotFoundError:
+            files.close()  # a writer has just moved something: look again
+            continue
+        found = [(name, record) for name, record in shards if record.entry.id not in journal]
+        return found + [(JOURNAL, record) for record in journal.values() if record is not None]
+    raise ViccError(f"The store {folder} changes too fast to be read. Give the command again.")
+
+
+def _shard_records(folder: Path, files: OpenFiles) -> Iterator[tuple[str, Record]]:
+    for name in shard_names(folder):
+        for _, record in _parsed(files.shard(folder / name), folder / name):
+            assert record is not None  # only the journal drops
+            yield name, record
+
+
+def _journal_records(folder: Path, files: OpenFiles) -> Iterator[tuple[str, Record | None]]:
+    """What the journal says of each file; None for one that is dropped."""
+    if has_journal(folder):
+        with suppress(FileNotFoundError):  # folded meanwhile
+            yield from _parsed(files.journal(folder / JOURNAL), folder / JOURNAL)
+
+
+def _parsed(environment: lmdb.Environment, path: Path) -> Iterator[tuple[str, Record | None]]:
+    try:
+        with environment.begin() as transaction:
+            for kind in ("video", "aside"):
+                for _, value in items_of(transaction, f"{kind}:".encode()):
+                    record = parse_record(kind, value)
+                    yield record.entry.id, record
+            for _, value in items_of(transaction, b"gone:"):
+                yield unprotect(value)["id"], None
+    except (lmdb.Error, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ViccError(
+            f"The shard {path} holds an entry that cannot be understood ({error}): it is damaged or of another version "
+            "of vicc. See what else is: vicc store verify"
         ) from error
-    # A shard that was cut short would end the process with a bus error on the first missing page.
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if needed > path.stat().st_size:
-        environment.close()
-        raise ViccError(
-            f"The shard {path} is cut short: {path.stat().st_size} bytes of {needed}. "
-            "Restore it, or delete it and prepare again."
-        )
-    return environment
-
-
-def _items(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    cursor = transaction.cursor()
-    if cursor.set_range(prefix):
-        for key, value in cursor:
-            if not bytes(key).startswith(prefix):
-                return
-            yield bytes(key), bytes(value)
-
-
-def _entry(kind: type[Entry], value: bytes) -> Entry:
-    fields = json.loads(value)
-    return kind(**{**fields, "source": Source(**fields["source"])})
-
-
-def _key(kind: str, video_id: str) -> bytes:
-    # LMDB keys have at most 511 bytes; names of files may be longer.
-    return f"{kind}:{hashlib.blake2b(video_id.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}".encode()

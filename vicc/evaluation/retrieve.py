@@ -21,7 +21,7 @@ from vicc.evaluation.features import calibrate_batchnorm, extract_features
 from vicc.evaluation.retrieval import KS, chance_recall, hits, nearest_neighbours, similarity, wilson_interval
 from vicc.files import read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.prepare.scan import SCAN_FILE, open_source, splits_folder
+from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
@@ -223,7 +223,7 @@ def _divide(store: FrameSource, config: RetrieveConfig) -> Division[Video]:
         division = divide_videos(
             store.videos,
             split,
-            splits_folder=splits_folder(store, config.run),
+            splits_folder=splits_of(store, config.run),
             test_share=TEST_SHARE if config.test_share is None else config.test_share,
             seed=config.split_seed or 0,
         )

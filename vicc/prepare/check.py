@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,18 +20,20 @@ import numpy as np
 
 from vicc.configs import CheckConfig
 from vicc.data.frame_pack import StoredStream
+from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos, file_id
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader
 
 Verdict = Literal["unreadable", "partly readable", "readable", "set aside"]
 MAX_ON_SHEET = 500
-"""Videos on a contact sheet, at most: about 8 MB. Those with a problem come first."""
+"""Videos on a contact sheet, at most: about 10 MB. Those with a problem come first."""
 
 _LISTS = frozenset((".csv", ".parquet"))
 _PICTURES, _PICTURE_SIDE = 4, 90  # a video; pixels of the shorter side
@@ -138,7 +141,7 @@ class _Entry:
     """A video of a store."""
 
     name: str
-    store: Path
+    store: Path | str
     video: Video
 
 
@@ -154,8 +157,9 @@ def check_videos(config: CheckConfig) -> CheckReport:
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
     pictured = 0
-    with progress("check", total=len(items), unit="videos") as advance:
-        for item, video in in_order(items, check, _died, workers=workers):
+    running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
+    with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:
+        for item, video in results:
             # Pictures of the first ones are kept, and of all problems: memory must not grow with the data set.
             if pictured >= MAX_ON_SHEET and not (video.is_problem and pictured < 2 * MAX_ON_SHEET):
                 video = replace(video, pictures=())
@@ -168,24 +172,28 @@ def check_videos(config: CheckConfig) -> CheckReport:
     return report
 
 
-def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedVideo]]:
+def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[CheckedVideo]]:
     """What is to be decoded, and what stores have set aside already. With several paths, names begin with theirs."""
     items: dict[str, _File | _Entry] = {}  # by name: a path given twice is no duplicate
     aside: list[CheckedVideo] = []
-    for path in paths:
+    seen: set[Path] = set()
+    for place in paths:
+        path = Path(place)
         root = path if len(paths) > 1 else Path()
-        if (path / "store.json").is_file():
-            store = Store(path)
+        if is_url(place) or (path / "store.json").is_file():
+            prefix = f"{str(place).rstrip('/')}/" if len(paths) > 1 else ""
+            store = Store(place)
             for video in store.videos:
-                items[str(root / video.id)] = _Entry(str(root / video.id), path, video)
+                items[prefix + video.id] = _Entry(prefix + video.id, place, video)
             for entry in store.set_aside:
-                name = str(root / entry.id)
-                aside.append(CheckedVideo(name, "set aside", entry.reason, file_bytes=entry.source.bytes))
+                aside.append(CheckedVideo(prefix + entry.id, "set aside", entry.reason, file_bytes=entry.source.bytes))
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             for source in discover_videos(path):
-                name = str(root / file_id(source.id))  # the parts of a file that a list names are one file
-                items[name] = _File(name, source.path)
+                if source.path not in seen:  # the parts of a file that a list names are one file
+                    name = str(root / file_id(source.id))
+                    items[name] = _File(name, source.path)
+                    seen.add(source.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
@@ -195,11 +203,14 @@ def _collect(paths: Sequence[Path]) -> tuple[list[_File | _Entry], list[CheckedV
 
 def _hash_where_sizes_agree(items: list[_File | _Entry]) -> list[_File | _Entry]:
     """Files of different size differ; only the others need to be read whole."""
-    sizes = Counter(_size(item.path) for item in items if isinstance(item, _File))
-    return [replace(item, with_hash=sizes[_size(item.path)] > 1) if isinstance(item, _File) else item for item in items]
+    sizes = Counter(_file_bytes(item.path) for item in items if isinstance(item, _File))
+    return [
+        replace(item, with_hash=sizes[_file_bytes(item.path)] > 1) if isinstance(item, _File) else item
+        for item in items
+    ]
 
 
-def _size(path: Path) -> int | None:
+def _file_bytes(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
@@ -210,6 +221,10 @@ def _check(item: _File | _Entry, *, fast: bool, with_pictures: bool) -> CheckedV
     if isinstance(item, _File):
         return _check_file(item, fast, with_pictures)
     return _check_entry(item, fast, with_pictures)
+
+
+def _size(video: CheckedVideo) -> int:
+    return sum(map(len, video.pictures))
 
 
 def _died(item: _File | _Entry, reason: str) -> CheckedVideo:
@@ -358,6 +373,7 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
     streams: tuple[tuple[StoredStream, int], ...] = (("rgb", video.num_frames), ("flow", video.num_frames - 1))
     try:
         for stream, num_frames in streams:
+            store.check_pack(video.id, stream)
             for numbers in _batches(num_frames, fast):
                 frames = store.frames(video.id, stream, numbers)
                 if frames.shape[1:3] != (video.height, video.width):
@@ -376,7 +392,7 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
 
 
 @lru_cache(maxsize=2)
-def _open_store(path: Path) -> Store:
+def _open_store(path: Path | str) -> Store:
     """Once in each process, not once a video."""
     return Store(path)
 

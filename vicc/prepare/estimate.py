@@ -15,7 +15,7 @@ from vicc.configs import PrepareConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.sources import VideoSource, discover_videos, file_id
-from vicc.data.store import Store, StoreSettings, StoreWriter, Video
+from vicc.data.store import Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.prepare.build import Packs, _encode_streams, _stat, store_settings
@@ -73,9 +73,12 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
         ViccError: no videos, or a store of another format.
     """
     settings = store_settings(config)
-    exists = (config.store / "store.json").exists()
-    done = {name for video in Store(config.store).videos for name in (video.id, file_id(video.id))} if exists else set()
+    known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
+    done = known | {file_id(name) for name in known}
     found = discover_videos(config.videos, groups=config.groups)
+    if config.shard is not None:
+        number, parts = map(int, config.shard.split("/"))
+        found = found[number - 1 :: parts]
     sources = [source for source in found if source.id not in done and source.path.exists()]
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(sources)))
     with progress("measure", total=_VIDEOS + 1, unit="videos") as advance, _one_thread(), _new_folder() as folder:

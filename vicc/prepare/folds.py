@@ -2,8 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from vicc.configs import SplitsConfig
+from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos
 from vicc.data.splits import (
     SPLITS_FOLDER,
@@ -15,7 +17,7 @@ from vicc.data.splits import (
     require_split_name,
     write_split_table,
 )
-from vicc.data.store import Store
+from vicc.data.store import Store, store_exists
 from vicc.errors import ViccError
 
 
@@ -45,21 +47,20 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
     Raises:
         ViccError: no videos there, fewer groups than folds, a name that cannot be used, or a file of another division.
     """
-    videos: list[SplitMember]
-    if (config.place / "store.json").exists():
-        if config.groups is not None:
-            raise ViccError(
-                f"--groups {config.groups} is for a folder of videos; the store {config.place} has its own."
-            )
-        videos = list(Store(config.place).videos)
-    else:
-        if config.out is None:
-            raise ViccError(f"{config.place} is not a store: give --out FILE.csv to say where the split file goes.")
-        videos = list(discover_videos(config.place, groups=config.groups))
+    is_store, remote = store_exists(config.place), isinstance(config.place, str) and is_url(config.place)
+    if config.groups is not None and is_store:
+        raise ViccError(f"--groups {config.groups} is for a folder of videos; the store {config.place} has its own.")
+    if config.out is None and (remote or not is_store):
+        raise ViccError(f"{config.place} is not a local store: give --out FILE.csv to say where the split file goes.")
+    videos: list[SplitMember] = (
+        list(Store(config.place).videos)
+        if is_store
+        else list(discover_videos(Path(config.place), groups=config.groups))
+    )
     default = f"grouped-{config.folds}" + (f"-{config.seed}" if config.seed else "")
     name = default if config.name is None else config.name
     require_split_name(name)
-    path = config.out or config.place / SPLITS_FOLDER / f"{name}.csv"
+    path = config.out or Path(config.place) / SPLITS_FOLDER / f"{name}.csv"
     table = grouped_folds(videos, folds=config.folds, seed=config.seed)
     if not path.exists():
         write_split_table(path, table)

@@ -13,6 +13,7 @@ from typing import Any
 
 from vicc.data.frame_source import FrameSource
 from vicc.data.official_splits import with_official_splits
+from vicc.data.remote import splits_folder
 from vicc.data.sources import VideoSource, discover_videos
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, Video
@@ -20,7 +21,8 @@ from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.prepare.build import _hash_once, _stat
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.frame_index import FrameIndex, IndexedReader
 
@@ -33,7 +35,9 @@ _SECONDS_BETWEEN_WRITES = 30.0
 Scanned = IndexedVideo | SetAside
 
 
-def open_source(store: Path | None, videos: Path | None, *, scan: Path | None = None, cache_mb: int = 0) -> FrameSource:
+def open_source(
+    store: Path | str | None, videos: Path | None, *, scan: Path | None = None, cache_mb: int = 0
+) -> FrameSource:
     """What --store or --videos names; see `scan_videos`.
 
     Raises:
@@ -50,11 +54,11 @@ def list_videos(place: Path) -> tuple[list[VideoSource], SplitTable | None]:
     return with_official_splits(place, discover_videos(place))
 
 
-def splits_folder(source: FrameSource, run: Path | None) -> Path:
+def splits_of(source: FrameSource, run: Path | None) -> Path:
     """Where the split files of a source are: in a store, or in the run that has scanned the files."""
     if isinstance(source, VideoFolder) and run is not None:
         return run / SPLITS_FOLDER
-    return Path(source.path) / SPLITS_FOLDER
+    return splits_folder(source.path)
 
 
 def scan_videos(
@@ -110,7 +114,8 @@ def _scan_all(
     sources: list[VideoSource], settings: StoreSettings, workers: int | None
 ) -> Iterator[tuple[VideoSource, Scanned]]:
     workers = min(workers or os.cpu_count() or 1, len(sources))
-    return in_order(sources, partial(scan_video, settings=settings), _set_aside, workers=workers)
+    scan = partial(scan_video, settings=settings)
+    return run_locally(scan, sources, died=_set_aside, size_of=lambda _: 0, workers=workers)  # results are small
 
 
 def _set_aside(source: VideoSource, reason: str) -> Scanned:

@@ -7,6 +7,7 @@ length, its cuts) is remembered in STORE/segments.json, so that a second start m
 import time
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -18,7 +19,8 @@ import cv2
 from vicc.data.sources import VideoSource, part_of
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import Engine
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, declared_seconds
 
@@ -50,7 +52,7 @@ def cut_sources(
     segment_seconds: float | None,
     shots: bool,
     memory: Path,
-    workers: int,
+    engine: Engine,
 ) -> list[VideoSource]:
     """Replace each video that is to be cut by its parts, sorted by id; the others stay as they are.
 
@@ -58,7 +60,8 @@ def cut_sources(
 
     Args:
         segment_seconds: length of the parts; None: no cuts but those between shots.
-        memory: file that remembers what was measured.
+        memory: file that remembers what was measured. What could not be is tried again next time.
+        engine: runs the measuring.
 
     Raises:
         ViccError: PySceneDetect is needed and not installed.
@@ -70,18 +73,20 @@ def cut_sources(
     known = _remembered(memory, shots)
     keys = {source.id: _key(source) for source in sources}
     todo = [source for source in sources if keys[source.id] not in known]
-    description = "shots" if shots else "lengths"
-    saved = time.monotonic()
-    with progress(description, total=len(sources), start=len(sources) - len(todo), unit="videos") as advance:
-        for source, measured in in_order(
-            todo, partial(measure, shots=shots), _not_measured, workers=max(1, min(workers, len(todo)))
-        ):
-            known[keys[source.id]] = measured
-            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                _remember(memory, shots, known)
-                saved = time.monotonic()
-            advance(1, source.id)
     if todo:
+        saved = time.monotonic()
+        with (
+            progress(
+                "shots" if shots else "lengths", total=len(sources), start=len(sources) - len(todo), unit="videos"
+            ) as advance,
+            closing(engine(partial(measure, shots=shots), todo, died=_not_measured, size_of=_no_size)) as results,
+        ):
+            for source, measured in results:
+                known[keys[source.id]] = measured
+                if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                    _remember(memory, shots, known)
+                    saved = time.monotonic()
+                advance(1, source.id)
         _remember(memory, shots, known)
     parts = {source.id: _parts(source, known[keys[source.id]], segment_seconds) for source in sources}
     cut = {name: found for name, found in parts.items() if len(found) > 1}
@@ -127,6 +132,10 @@ def _is_avi(path: Path) -> bool:
 def _not_measured(source: VideoSource, reason: str) -> Measured:
     """The decoder crashed or hung; it will again when the video is prepared, which then tells the reason."""
     return Measured(None)
+
+
+def _no_size(measured: Measured) -> int:
+    return 0
 
 
 def measure(source: VideoSource, shots: bool) -> Measured:
@@ -195,5 +204,5 @@ def _remembered(memory: Path, shots: bool) -> dict[str, Measured]:
 
 
 def _remember(memory: Path, shots: bool, known: Mapping[str, Measured]) -> None:
-    videos = {key: asdict(measured) for key, measured in sorted(known.items())}
+    videos = {key: asdict(measured) for key, measured in sorted(known.items()) if measured.seconds is not None}
     write_json(memory, {"version": _VERSION, "shots": shots, "videos": videos})

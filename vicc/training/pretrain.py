@@ -48,7 +48,7 @@ from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
-from vicc.prepare.scan import SCAN_FILE, list_videos, open_source, splits_folder
+from vicc.prepare.scan import SCAN_FILE, list_videos, open_source, splits_of
 from vicc.progress import progress, say
 from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER, build_dataset, build_optimizer, build_task
 from vicc.training.checkpoint import load_checkpoint, save_checkpoint, save_encoder
@@ -295,7 +295,7 @@ def _divide(store: FrameSource, config: PretrainConfig) -> Division[Video]:
     """The split asked for; of a run that is resumed without asking for one, its own."""
     division = run_division(config.run, store.videos) if config.split is None else None
     if division is None:
-        division = divide_videos(store.videos, config.split, splits_folder=splits_folder(store, config.run))
+        division = divide_videos(store.videos, config.split, splits_folder=splits_of(store, config.run))
     for note in division.notes:
         say(note)
     return _enough(division, config)

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.format import Flags
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -29,6 +30,8 @@ _WITHOUT_TIMES = frozenset(("avi",))
 
 MAX_PIXELS = 8192 * 8192
 """Frames of more pixels are refused: one would take 200 MB, and so large a size is most often a damaged header."""
+
+_ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError)  # what PyAV raises for a damaged file
 
 _ROUNDING = Fraction(1, 1000)  # Matroska, FLV and ASF round times to milliseconds
 _LONGEST_STILL = 10  # seconds that one frame is repeated for, at most; a clock that jumps must not fill a disk
@@ -220,7 +223,7 @@ class VideoReader:
             for frame in frames:
                 num_yielded += 1
                 yield self._to_array(frame)
-        except (av.FFmpegError, ValueError, RuntimeError, ArithmeticError) as error:
+        except _ERRORS as error:
             reason = _reason(error)
             if self.num_decoded == 0:
                 raise VideoError(f"cannot be decoded ({reason})") from error
@@ -262,12 +265,17 @@ class VideoReader:
                 yield shown[1]
                 tick += 1
 
-        for time, frame in self._timed():
+        try:
+            for time, frame in self._timed():
+                if shown is not None:
+                    yield from until(time - _ROUNDING)
+                shown = time, frame
+                if self._end is not None and tick / rate >= self._end:
+                    return
+        except _ERRORS:
             if shown is not None:
-                yield from until(time - _ROUNDING)
-            shown = time, frame
-            if self._end is not None and tick / rate >= self._end:
-                return
+                yield from until(shown[0] + self._step - _ROUNDING)
+            raise
         if shown is not None:
             yield from until(shown[0] + self._step - _ROUNDING)
 
@@ -297,9 +305,12 @@ class VideoReader:
     ) -> Iterator[tuple[Fraction, av.VideoFrame]] | None:
         """Frames from a key frame not after `start`; None if the file cannot be sought there."""
         assert stream.time_base is not None
+        target = origin + floor((self._start - _ROUNDING) / stream.time_base)
         try:
             with self.guard():
-                container.seek(origin + floor((self._start - _ROUNDING) / stream.time_base), stream=stream)
+                if Flags.ts_discont in Flags(container.format.flags) and not _runs_on(container, stream, target):
+                    return None
+                container.seek(target, stream=stream)
             frames = self._clocked(container, stream, origin=origin)
             landed = next(frames, None)
         except av.FFmpegError:
@@ -320,6 +331,7 @@ class VideoReader:
         counted = container.format.name in _WITHOUT_TIMES
         assert self.info is not None
         nominal = 1 / Fraction(self.info.frames_per_second).limit_denominator(100_000)
+        stream_end = stream.duration * stream.time_base if stream.duration and stream.time_base else None
         shift, last = Fraction(0), None
         frames = container.decode(stream)
         while True:
@@ -334,7 +346,7 @@ class VideoReader:
             if origin is None:
                 origin = frame.pts
             unit = frame.time_base
-            self._step = frame.duration * unit if frame.duration and unit and not counted else nominal
+            step = frame.duration * unit if frame.duration and unit and not counted else nominal
             if counted or frame.pts is None or origin is None or not unit:
                 time = Fraction(0) if last is None else last + nominal
             else:
@@ -349,6 +361,8 @@ class VideoReader:
                 low, high = self.interval or (inf, 0.0)
                 self.interval = min(low, float(time - last)), max(high, float(time - last))
             self._last = last = time
+            # An mp4 lists durations in the order of decoding: with B-frames the last one shown may have another's.
+            self._step = min(step, stream_end - time) if stream_end is not None and time < stream_end else step
             yield time, frame
 
     @contextmanager
@@ -423,6 +437,23 @@ def declared_seconds(path: Path) -> float:
     return float(last - first)
 
 
+def _runs_on(container: av.container.InputContainer, stream: av.VideoStream, target: int) -> bool:
+    """Whether times increase up to `target`: formats made for broadcast may start anew, and a seek would be lost there.
+
+    Packets are only listed, not decoded.
+    """
+    last: int | None = None
+    for packet in container.demux(stream):
+        if packet.dts is None:
+            continue
+        if last is not None and packet.dts < last:
+            return False
+        if packet.dts > target:
+            return True
+        last = packet.dts
+    return False
+
+
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """Degrees counterclockwise by which a frame is to be turned, and whether it is to be mirrored before that."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
@@ -441,7 +472,10 @@ def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStrea
     if not streams:
         raise VideoError("the file has no video stream")
     best = container.streams.best("video")
-    return (best if best in streams else streams[0]), len(streams)
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise VideoError("the codec of its video stream is not known; the file may be damaged")
+    return stream, len(streams)
 
 
 def _declared(container: av.container.InputContainer, stream: av.VideoStream, streams: int) -> VideoInfo:
@@ -457,7 +491,7 @@ def _declared(container: av.container.InputContainer, stream: av.VideoStream, st
         height=stream.height,
         num_frames=stream.frames,
         seconds=seconds,
-        codec=stream.codec_context.name,
+        codec=stream.codec.canonical_name,  # av1, whichever library decodes it
         pixel_format=stream.codec_context.pix_fmt or "",
         container=container.format.name,
         streams=streams,

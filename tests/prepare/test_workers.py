@@ -1,0 +1,105 @@
+"""Workers: results in order, and a process that hangs, crashes or is killed costs its own item and no other."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_video
+from vicc.prepare import workers
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
+from vicc.video.decode import VideoReader
+
+
+def work(item: str) -> str:
+    if item == "hangs":
+        with decoder_guard(0.3):
+            time.sleep(60)
+    if item == "crashes":
+        os._exit(1)
+    if item == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "raises":
+        raise ValueError("a mistake in the program")
+    if item == "is slow outside of the decoder":
+        with decoder_guard(0.3):
+            pass
+        time.sleep(0.6)
+    return f"{item}, done"
+
+
+def died(item: str, reason: str) -> str:
+    return f"{item}: {reason}"
+
+
+def test_whatever_happens_to_one_the_others_are_done_in_order() -> None:
+    items = ["first", "hangs", "second", "crashes", "is killed", "is slow outside of the decoder", "last"]
+    results = list(run_locally(work, items, died=died, size_of=len, workers=2))
+    assert [item for item, _ in results] == items
+    assert [result for _, result in results] == [
+        "first, done",
+        "hangs: decoding hung: no new frame for 120 s",
+        "second, done",
+        "crashes: the decoder crashed on this file",
+        "is killed: the decoder was killed on this file, most often because memory was short",
+        "is slow outside of the decoder, done",
+        "last, done",
+    ]
+
+
+@pytest.mark.parametrize("before", [[], ["crashes"]], ids=["in the pool", "in a process of its own"])
+def test_a_mistake_in_the_program_is_raised_and_not_blamed_on_a_file(before: list[str]) -> None:
+    with pytest.raises(ValueError, match="a mistake in the program"):
+        list(run_locally(work, [*before, "raises"], died=died, size_of=len, workers=2))
+
+
+def test_the_guard_does_nothing_outside_of_a_worker() -> None:
+    with decoder_guard(0.05):
+        time.sleep(0.1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+class SlowReader(VideoReader):
+    """Its decoder gives three frames and then nothing for a minute."""
+
+    def __iter__(self) -> Any:
+        for number in range(3):
+            with self.guard():
+                yield np.full((8, 8, 3), number, np.uint8)
+        with self.guard():
+            time.sleep(60)
+
+
+def read_slowly(path: Path) -> int:
+    return sum(1 for _ in SlowReader(path, guard=lambda: decoder_guard(0.3)))
+
+
+def test_a_decoder_that_stops_giving_frames_is_ended(tmp_path: Path) -> None:
+    began = time.monotonic()
+    items = [tmp_path / "a.mp4"]
+    died_of: list[str] = []
+
+    def died(item: Path, reason: str) -> int:
+        died_of.append(reason)
+        return 0
+
+    ((_, frames),) = run_locally(read_slowly, items, died=died, size_of=int, workers=1)
+    assert frames == 0
+    assert died_of[0].startswith("decoding hung")
+    assert time.monotonic() - began < 30
+
+
+def test_the_reader_asks_for_the_guard_whenever_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening, every frame and the end, but not what is done with a frame in between."""
+    monkeypatch.setattr(workers, "_in_worker", True)
+    armed = []
+    reader = VideoReader(make_video(tmp_path / "a.mp4", num_frames=5), guard=lambda: decoder_guard(50))
+    monkeypatch.setattr(signal, "setitimer", lambda which, seconds: armed.append(seconds))
+    for _ in reader:
+        assert armed[-1] == 0
+    assert armed.count(50) == 1 + 5 + 1
