@@ -1,19 +1,23 @@
 # make demo   installs what is needed into .venv and walks the whole road on drawn videos
 # make test   installs what is needed into .venv and runs the tests
 # make lint   style, formatting and types
+# make drill  kills vicc prepare at 50 random moments and compares what becomes of the store; minutes
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer). PIP_ARGS goes to pip, for instance an index of your own.
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test drill lint format clean
 
 demo: .venv/installed
 	$(BIN)/vicc demo $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+drill: .venv/installed
+	$(BIN)/python -m tests.drills.kill_prepare $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -53,12 +53,13 @@ def write_frames(
     rate: int = 25,
     rotation: int | None = None,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Encode RGB frames, uint8 (T, H, W, 3), as a video file. `rotation` goes into the display matrix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if options is None:
         options = {"crf": "12", "preset": "ultrafast"} if codec == "libx264" else {}
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(rate), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format

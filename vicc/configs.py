@@ -4,6 +4,7 @@ A leaf, free of heavy imports, so that `vicc COMMAND --help` answers at once. Co
 words of the flags.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -46,17 +47,22 @@ class DemoVideosConfig:
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Decode a folder of videos, compute optical flow and write both to a store that training reads.
+    """Decode videos, compute optical flow and write both to a store that training reads.
 
     Given again, it continues where it stopped. Files that cannot be read are listed with their reason.
-    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ around either.
+    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ around either; a single file; a list
+    (.csv, .parquet) with the column path and, as needed, label, group, split, start, end (seconds).
 
     Example:
         vicc prepare videos --store store
+        vicc prepare UCF-101 --store ucf101 --official-splits ucfTrainTestlist
+        vicc prepare footage.csv --store store --segment-seconds 10
+        vicc prepare videos --store store --shard 3/16
+        vicc prepare videos --store store --engine ray --ray-address head:6379
     """
 
     videos: Annotated[Path, Positional]
-    """Folder of videos; searched at every depth."""
+    """Folder of videos, searched at every depth; or a video file; or a list of videos, .csv or .parquet."""
     store: StorePlace
     """Folder of the store; made if it does not exist. A URL such as s3://bucket/store is prepared in a folder in
     VICC_CACHE (default: ~/.cache/vicc), then copied there."""
@@ -81,10 +87,26 @@ class PrepareConfig:
     every frame."""
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between training and test.
-    Default: VIDEOS/groups.csv where there is one."""
+    Default: VIDEOS/groups.csv where there is one, else names as UCF101, HMDB51 and Kinetics have them."""
+    official_splits: Path | None = None
+    """Folder with the split files of UCF101 or HMDB51, or CSV of Kinetics. Default: found in VIDEOS or beside it."""
+    segment_seconds: float | None = None
+    """Cut longer files into parts of so many seconds; what is left at the end joins the last part if it is shorter
+    than half of one. Default: files stay whole."""
+    shots: bool = False
+    """Cut files where one shot ends and another begins; with --segment-seconds, long shots are cut further."""
     min_frames: int = 3
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
+    """Processes that decode. Default: one for each core, of the whole cluster with --engine ray."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes see the videos at the
+    same path; the store is written by this machine."""
+    ray_address: str | None = None
+    """host:port of the Ray cluster. Default: the variable RAY_ADDRESS, else a Ray of this machine's own."""
+    shard: str | None = None
+    """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that run independently;
+    `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard $SLURM_ARRAY_TASK_ID/16."""
     """Processes that decode. Default: one for each core."""
     shard_mb: int = 512
     """MiB at which a new file of the store is begun. A remote store is fetched in such pieces."""
@@ -101,9 +123,22 @@ class PrepareConfig:
             )
         _require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: expected above 0, up to 1000.")
         _require(0 < self.flow_bound <= 1000, f"--flow-bound {self.flow_bound}: expected a number above 0, up to 1000.")
+        _require(
+            self.segment_seconds is None or 0.1 <= self.segment_seconds <= 86400,
+            f"--segment-seconds {self.segment_seconds}: expected 0.1 to 86400.",
+        )
         _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
         _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require(
+            self.ray_address is None or self.engine == "ray",
+            f"--ray-address {self.ray_address} without --engine ray: expected both, or neither.",
+        )
+        _require(
+            self.shard is None or _is_shard(self.shard),
+            f"--shard {self.shard!r}: expected i/n with i from 1 to n, for instance 3/16 (a Slurm array counts from 1 "
+            "with --array=1-16).",
+        )
 
 
 @dataclass(frozen=True)
@@ -234,6 +269,40 @@ class StoreCopyConfig:
 
 
 @dataclass(frozen=True)
+class SplitsConfig:
+    """Divide videos into folds for cross-validation: each video is tested in one fold and trains in the others.
+
+    No group of videos lies in two folds, and every class is spread as evenly as whole groups allow. The split is
+    written to STORE/splits and is then known to `vicc pretrain` and `vicc retrieve` as --split NAME:FOLD.
+
+    Example:
+        vicc splits store --folds 5
+        vicc pretrain --store store --run run-3 --split grouped-5:3
+    """
+
+    place: Annotated[StorePlace, Positional]
+    """Store; or what `vicc prepare` takes, a folder or list of videos, and then --out."""
+    folds: int = 5
+    """Number of folds."""
+    seed: int = 0
+    """Another seed divides otherwise; the same one always the same."""
+    name: str | None = None
+    """Name of the split. Default: grouped-FOLDS, with -SEED after it if that is not 0."""
+    out: Path | None = None
+    """File to write, .csv, in place of one in the store."""
+    groups: Path | None = None
+    """CSV with the columns path and group, for a folder of videos, as for `vicc prepare`."""
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.folds <= 1000, f"--folds {self.folds}: expected 2 to 1000.")
+        _require(self.out is None or self.name is None, "--name and --out are both given: expected one of the two.")
+        _require(
+            self.out is None or self.out.suffix == ".csv",
+            f"--out {self.out}: expected a name that ends in .csv, since --split knows files by that.",
+        )
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Train the encoders of a recipe on a store, without labels, stage after stage.
 
@@ -250,6 +319,10 @@ class PretrainConfig:
     """Folder of the run: checkpoints, logs, encoders."""
     recipe: str = "default"
     """Name of the recipe; `vicc recipes` lists them."""
+    split: str | None = None
+    """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders (the videos'
+    own train and test) or grouped (a hash of the groups). Default: official:1 where there is one, then folders, then
+    grouped."""
     seed: int = 31
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
     set: list[str] = field(default_factory=list)
@@ -297,10 +370,13 @@ class RetrieveConfig:
     """Also measure colour histogram, mean absolute flow and untrained encoders."""
     shuffle_frames: bool = False
     """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
-    test_share: float = 0.3
-    """Share of each class that is tested where the store has no train and test folders; groups are kept together."""
-    split_seed: int = 0
-    """Seed of that division."""
+    split: str | None = None
+    """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders
+    (the videos' own train and test) or grouped. Default: the run's, else official:1, then folders, then grouped."""
+    test_share: float | None = None
+    """Share of each class that is tested in the split grouped, which keeps groups together. Default: 0.3."""
+    split_seed: int | None = None
+    """Seed of the split grouped. Default: 0."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -312,7 +388,14 @@ class RetrieveConfig:
             f"{'Both --run and --encoder are' if self.encoder else 'Neither --run nor --encoder is'} given: expected "
             "one of the two.",
         )
-        _require(0 < self.test_share < 1, f"--test-share {self.test_share}: expected a number between 0 and 1.")
+        _require(
+            self.test_share is None or 0 < self.test_share < 1,
+            f"--test-share {self.test_share}: expected a number between 0 and 1.",
+        )
+        _require(
+            self.split in (None, "grouped") or (self.test_share is None and self.split_seed is None),
+            f"--test-share and --split-seed are for --split grouped, not for --split {self.split}.",
+        )
         _require(
             self.window_step is None or self.window_step > 0, f"--window-step {self.window_step}: expected above 0."
         )
@@ -473,6 +556,11 @@ class DemoConfig:
             self.videos >= 30 and self.videos % 10 == 0,
             f"--videos {self.videos}: expected a multiple of 10, as there are ten actions, and at least 30.",
         )
+
+
+def _is_shard(text: str) -> bool:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 def _require(condition: bool, message: str) -> None:

@@ -189,6 +189,33 @@ def test_json_of_the_whole_road_is_one_document_a_command(
     assert all(0 <= row["recall"]["1"] <= 1 for row in documents["retrieve"]["rows"])
 
 
+def test_splits_prints_its_folds_and_refuses_names_that_are_paths(
+    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "folds.csv"
+    document, _ = succeed(capsys, "splits", store_path, "--folds", 3, "--out", out)
+    assert [(fold["number"], fold["videos"]) for fold in document["folds"]] == [(1, 6), (2, 6), (3, 6)]
+    assert main(["splits", str(store_path), "--folds", "3", "--out", str(out)]) == 0
+    assert f"use it as --split {out}:1 to {out}:3" in capsys.readouterr().out
+    assert "--name '../x'" in refuse(capsys, "splits", store_path, "--name", "../x")
+    assert "18 groups of videos cannot make 30 folds" in refuse(
+        capsys, "splits", store_path, "--folds", 30, "--out", out
+    )
+
+
+def test_check_reads_the_files_of_a_list_once_each_and_names_the_missing_one(
+    video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = video_folder / "train" / "left" / "0.mp4"
+    (tmp_path / "videos.csv").write_text(f"path,start,end\n{video},0,0.5\n{video},0.5,\ngone.mp4,,\n")
+    assert main(["check", str(tmp_path / "videos.csv"), "--workers", "1", "--json"]) == 1
+    videos = json.loads(capsys.readouterr().out)["videos"]
+    assert {entry["name"]: (entry["verdict"], entry["frames_decoded"]) for entry in videos} == {
+        str(video)[1:]: ("readable", 24),
+        "gone.mp4": ("unreadable", 0),
+    }
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 

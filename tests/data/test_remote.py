@@ -17,12 +17,14 @@ import pytest
 
 from tests.data.test_store import files_of, write_store
 from vicc.cli import main
-from vicc.configs import PrepareConfig
+from vicc.configs import PrepareConfig, SplitsConfig
 from vicc.data.maintenance import copy_store, drop_videos, merge_stores, store_info
-from vicc.data.remote import cache_folder
+from vicc.data.remote import cache_folder, splits_folder
+from vicc.data.splits import read_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.prepare.build import prepare_videos
+from vicc.prepare.folds import make_folds
 from vicc.prepare.verify import verify_store
 
 pytest.importorskip("s3fs", reason="needs the extra remote")
@@ -283,3 +285,19 @@ def test_training_and_retrieval_read_a_store_behind_a_url(store_path: Path, tmp_
     assert main(["retrieve", "--run", str(run), "--store", URL, "--no-baselines"]) == 0
     assert main(["report", "--run", str(run), "--store", URL, "--queries", "1"]) == 0
     assert os.listdir(cache_folder() / "shards")
+
+
+def test_split_files_of_a_remote_store_are_read_as_they_are_now(whole: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(whole, store)
+    (store / "splits").mkdir()
+    first, second, *_ = NAMES
+    for text in ("train", "test"):
+        (store / "splits" / "mine.csv").write_text(f"id,1\n{first},{text}\n{second},train\n")
+        copy_store(store, URL)
+        assert read_split_table(splits_folder(URL) / "mine.csv").cells == {first: (text,), second: ("train",)}
+    assert splits_folder(store) == store / "splits"
+    with pytest.raises(ViccError, match="1 group of videos cannot make 2 folds"):  # they are one group in this store
+        make_folds(SplitsConfig(URL, folds=2, out=tmp_path / "folds.csv"))
+    with pytest.raises(ViccError, match=r"is not a local store: give --out FILE\.csv"):
+        make_folds(SplitsConfig(URL))

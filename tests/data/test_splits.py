@@ -1,15 +1,29 @@
-"""Which videos there are, and that no source of clips lies on both sides of a division."""
+"""No source of clips lies on both sides of a division, split files mean one thing only, folds are even."""
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vicc.data.splits import discover_videos, train_and_test
+from vicc.configs import SplitsConfig
+from vicc.data.sources import discover_videos
+from vicc.data.splits import (
+    SplitTable,
+    add_to_split_table,
+    divide_videos,
+    division_table,
+    grouped_folds,
+    read_split_table,
+    train_and_test,
+    write_split_table,
+)
+from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.prepare.folds import make_folds
 
 
 @dataclass(frozen=True)
@@ -18,130 +32,6 @@ class Member:
     label: str | None = None
     group: str | None = None
     split: str | None = None
-
-
-def make_files(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
-    return folder
-
-
-def described(folder: Path, **options: Path) -> dict[str, tuple[str | None, str | None, str | None]]:
-    return {source.id: (source.label, source.group, source.split) for source in discover_videos(folder, **options)}
-
-
-def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
-    assert described(make_files(tmp_path, "b.mp4", "a.avi")) == {"a.avi": (None,) * 3, "b.mp4": (None,) * 3}
-
-
-def test_class_folders_give_labels(tmp_path: Path) -> None:
-    make_files(tmp_path, "run/a.mp4", "jump/b.mp4")
-    assert described(tmp_path) == {"jump/b.mp4": ("jump", None, None), "run/a.mp4": ("run", None, None)}
-
-
-@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "TESTING")])
-def test_train_and_test_folders_around_classes_give_the_split(tmp_path: Path, train: str, test: str) -> None:
-    make_files(tmp_path, f"{train}/run/a.mp4", f"{train}/jump/b.mp4", f"{test}/run/c.mp4")
-    assert described(tmp_path) == {
-        f"{train}/run/a.mp4": ("run", None, "train"),
-        f"{train}/jump/b.mp4": ("jump", None, "train"),
-        f"{test}/run/c.mp4": ("run", None, "test"),
-    }
-
-
-def test_train_and_test_folders_without_classes_give_the_split_and_no_labels(tmp_path: Path) -> None:
-    make_files(tmp_path, "train/a.mp4", "test/c.mp4")
-    assert described(tmp_path) == {"train/a.mp4": (None, None, "train"), "test/c.mp4": (None, None, "test")}
-
-
-def test_the_label_is_the_folder_that_holds_the_file(tmp_path: Path) -> None:
-    make_files(tmp_path, "set/run/a.mp4", "set/jump/b.mp4")
-    assert [label for label, *_ in described(tmp_path).values()] == ["jump", "run"]
-
-
-def test_one_single_class_is_no_label(tmp_path: Path) -> None:
-    make_files(tmp_path, "holiday/a.mp4", "holiday/b.mp4")
-    assert {label for label, *_ in described(tmp_path).values()} == {None}
-
-
-def test_videos_are_sorted_whatever_the_case_of_their_suffix_and_hidden_and_other_files_are_left_out(
-    tmp_path: Path,
-) -> None:
-    make_files(
-        tmp_path, "z.MP4", "a.mkv", ".hidden.mp4", ".cache/b.mp4", "notes.txt", "thumbs.jpg", "deep/er/c.WebM", "mp4"
-    )
-    assert list(described(tmp_path)) == ["a.mkv", "deep/er/c.WebM", "z.MP4"]
-
-
-def test_a_folder_named_like_a_video_is_not_one(tmp_path: Path) -> None:
-    make_files(tmp_path, "a.mp4", "folder.mp4/b.mp4")
-    assert list(described(tmp_path)) == ["a.mp4", "folder.mp4/b.mp4"]
-
-
-def test_videos_are_sorted_by_id_as_a_store_sorts_them(tmp_path: Path) -> None:
-    """By the text, where "-" comes before "/"; by folders it would be the other way round."""
-    make_files(tmp_path, "a/x.mp4", "a-1/x.mp4")
-    assert list(described(tmp_path)) == ["a-1/x.mp4", "a/x.mp4"]
-
-
-def test_a_groups_file_in_the_folder_is_used(tmp_path: Path) -> None:
-    make_files(tmp_path, "run/a.mp4", "jump/b.mp4")
-    (tmp_path / "groups.csv").write_text("path,group\nrun/a.mp4,tape1\nelsewhere.mp4,tape9\n")
-    assert described(tmp_path) == {"jump/b.mp4": ("jump", None, None), "run/a.mp4": ("run", "tape1", None)}
-
-
-def test_a_label_in_the_groups_file_wins_over_the_folder(tmp_path: Path) -> None:
-    make_files(tmp_path, "a.mp4", "x/b.mp4", "x/c.mp4")
-    groups = tmp_path / "other.csv"
-    # A byte order mark, as spreadsheets write it.
-    groups.write_text("﻿label,path,group\nrun,a.mp4,1\njump,x/b.mp4,2\n,x/c.mp4,3\n", encoding="utf-8")
-    assert described(tmp_path, groups=groups) == {
-        "a.mp4": ("run", "1", None),
-        "x/b.mp4": ("jump", "2", None),
-        "x/c.mp4": ("x", "3", None),
-    }
-
-
-def test_bad_folders_are_refused_in_a_sentence_that_names_them(tmp_path: Path) -> None:
-    with pytest.raises(ViccError, match=r"No such folder: .*missing.*Give"):
-        discover_videos(tmp_path / "missing")
-    make_files(tmp_path, "a.mp4")
-    with pytest.raises(ViccError, match=r"a\.mp4 is a file; expected a folder"):
-        discover_videos(tmp_path / "a.mp4")
-    with pytest.raises(ViccError, match=r"No videos in .*empty.*\.mp4"):
-        discover_videos(make_files(tmp_path / "empty", "readme.txt"))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"file,tape\na.mp4,1\n", r"columns \['file', 'tape'\]; expected at least path and group"),
-        (b"", r"expected at least path and group"),
-        (b"path,group\nother.mp4,1\n", r"No path in .* names a video .*other\.mp4"),
-        (b"path,group\n\xff\xfe.mp4,1\n", r"cannot be read"),
-    ],
-)
-def test_a_groups_file_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    make_files(tmp_path, "a.mp4")
-    groups = tmp_path / "groups.txt"
-    groups.write_bytes(content)
-    with pytest.raises(ViccError, match=message):
-        discover_videos(tmp_path, groups=groups)
-
-
-def test_an_empty_groups_file_with_the_right_columns_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    make_files(tmp_path, "a.mp4")
-    groups = tmp_path / "g.csv"
-    groups.write_text("path,group\n")
-    with pytest.raises(ViccError):
-        discover_videos(tmp_path, groups=groups)
-
-
-def test_a_groups_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    make_files(tmp_path, "a.mp4")
-    with pytest.raises(ViccError, match="No such groups file"):
-        discover_videos(tmp_path, groups=tmp_path / "missing.csv")
 
 
 @st.composite
@@ -206,6 +96,250 @@ def test_the_folders_own_division_is_kept() -> None:
 def test_videos_without_labels_all_train() -> None:
     videos = [Member("a"), Member("b", "x"), Member("c", "y")]
     assert train_and_test(videos) == (videos, [])
+
+
+@given(labelled_videos(), st.integers(2, 6), st.integers(0, 5), st.randoms(use_true_random=False))
+@settings(max_examples=60)
+def test_folds_test_each_video_once_and_split_no_group_whatever_the_order(
+    videos: list[Member],
+    folds: int,
+    seed: int,
+    random,  # type: ignore[no-untyped-def]
+) -> None:
+    groups = {video.group or video.id for video in videos}
+    if len(groups) < folds:
+        with pytest.raises(ViccError, match=f"{len(groups)} groups? of videos cannot make {folds} folds"):
+            grouped_folds(videos, folds=folds, seed=seed)
+        return
+    table = grouped_folds(videos, folds=folds, seed=seed)
+    assert table == grouped_folds(random.sample(videos, len(videos)), folds=folds, seed=seed)
+    assert set(table.cells) == {video.id for video in videos}
+    assert all(sorted(cells) == ["test", *["train"] * (folds - 1)] for cells in table.cells.values())
+    fold_of = {name: cells.index("test") for name, cells in table.cells.items()}
+    assert set(fold_of.values()) == set(range(folds))  # none is empty
+    for group in groups:
+        assert len({fold_of[video.id] for video in videos if (video.group or video.id) == group}) == 1
+
+
+def class_counts(table: SplitTable, videos: list[Member]) -> dict[str | None, list[int]]:
+    """Videos of each class in each fold."""
+    return {
+        label: [
+            sum(table.cells[video.id][fold] == "test" for video in videos if video.label == label)
+            for fold in range(table.num_folds)
+        ]
+        for label in {video.label for video in videos}
+    }
+
+
+def test_folds_are_as_even_as_can_be_in_every_class() -> None:
+    """25 groups of 4 to 7 clips a class, as in UCF101; dealing groups blindly gives differences of ten and more."""
+    videos = [
+        Member(f"{label}{group}-{clip}", label, f"{label}_g{group}")
+        for label in "abcd"
+        for group in range(25)
+        for clip in range(4 + (group * 7 + ord(label)) % 4)
+    ]
+    table = grouped_folds(videos, folds=5)
+    assert all(max(counts) - min(counts) <= 1 for counts in class_counts(table, videos).values())
+
+
+def test_groups_change_places_where_dealing_the_largest_first_is_not_even() -> None:
+    """5, 4, 3, 3, 3 dealt by size make 8 and 10; 5 + 4 and 3 + 3 + 3 are even."""
+    sizes = {"a": 5, "b": 4, "c": 3, "d": 3, "e": 3}
+    videos = [Member(f"{name}{clip}", "x", name) for name, size in sizes.items() for clip in range(size)]
+    assert class_counts(grouped_folds(videos, folds=2), videos) == {"x": [9, 9]}
+
+
+def test_another_seed_gives_other_folds() -> None:
+    videos = [Member(f"{number}", "ab"[number % 2]) for number in range(40)]
+    assert grouped_folds(videos, folds=4, seed=0) != grouped_folds(videos, folds=4, seed=1)
+
+
+def test_a_split_file_reads_back_as_written_and_looks_as_documented(tmp_path: Path) -> None:
+    odd = 'b, "c"\udce9.mp4'  # a comma, quotes, and a byte that is not UTF-8
+    table = SplitTable(2, {odd: ("test", "train"), "a.mp4": ("train", None)})
+    write_split_table(tmp_path / "s.csv", table)
+    assert read_split_table(tmp_path / "s.csv") == table
+    assert (tmp_path / "s.csv").read_bytes() == b'id,1,2\na.mp4,train,\n"b, ""c""\xe9.mp4",test,train\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,1\na,train\n", r"columns \['name', '1'\]; expected at least id"),
+        ("id\na\n", r"expected id, 1, 2, \.\.\. with a column for each fold"),
+        ("id,1,3\na,train,test\n", r"expected id, 1, 2"),
+        ("id,1\n", "has no rows"),
+        ("id,1\na,train\na,test\n", r"Line 3 of .* gives 'a' a second time"),
+        ("id,1\na,validation\n", r"Line 2 of .* has 'validation'; expected train, test or nothing"),
+        ("id,1\na\n", r"Line 2 of .* has 1 cells; expected 2"),
+    ],
+)
+def test_a_split_file_that_cannot_be_used_is_refused_with_the_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "s.csv").write_text(content)
+    with pytest.raises(ViccError, match=message):
+        read_split_table(tmp_path / "s.csv")
+
+
+VIDEOS = [Member("a", "x"), Member("b", "x"), Member("c", "y"), Member("d", "y")]
+
+
+def write_split(folder: Path, name: str, **cells: str) -> Path:
+    """A split file from `video="train/test"`, a side for each fold."""
+    rows = {video: tuple((side or None) for side in text.split("/")) for video, text in cells.items()}
+    write_split_table(folder / f"{name}.csv", SplitTable(len(next(iter(rows.values()))), rows))  # type: ignore[arg-type]
+    return folder / f"{name}.csv"
+
+
+def sides(videos: list[Member], split: str | None, folder: Path) -> tuple[str, str]:
+    division = divide_videos(videos, split, splits_folder=folder)
+    return "".join(video.id for video in division.train), "".join(video.id for video in division.test)
+
+
+def test_a_split_is_chosen_by_name_and_fold_or_by_file(tmp_path: Path) -> None:
+    path = write_split(tmp_path, "mine", a="train/test", b="test/train", c="train/", d="test/train")
+    assert sides(VIDEOS, "mine:1", tmp_path) == ("ac", "bd")
+    assert sides(VIDEOS, "mine:2", tmp_path) == ("bd", "a")
+    assert sides(VIDEOS, f"{path}:1", tmp_path / "elsewhere") == ("ac", "bd")
+    write_split(tmp_path, "one", a="train", b="test", c="train", d="test")
+    assert sides(VIDEOS, "one", tmp_path) == ("ac", "bd")
+    assert divide_videos(VIDEOS, "one", splits_folder=tmp_path).name == "one:1"
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("other:1", r"no split 'other' in .*There are: mine, of-others\."),
+        ("mine", r"it has 2 folds\. Give one of them, for instance --split mine:1"),
+        ("mine:0", r"no fold 0; .* has 2"),
+        ("mine:3", r"no fold 3; .* has 2"),
+        ("of-others:1", r"names none of these 4 videos"),
+        ("folders", r"did not come from train and test folders"),
+        ("gone.csv:1", r"No such split file: gone\.csv"),
+    ],
+)
+def test_a_split_that_is_not_there_is_refused(tmp_path: Path, split: str, message: str) -> None:
+    write_split(tmp_path, "mine", a="train/test", b="test/train", c="train/train", d="test/test")
+    write_split(tmp_path, "of-others", k="train", m="test")
+    with pytest.raises(ViccError, match=message):
+        divide_videos(VIDEOS, split, splits_folder=tmp_path)
+
+
+def test_official_is_the_default_where_it_is_and_says_so(tmp_path: Path) -> None:
+    videos = [Member("a", "x", split="test"), *VIDEOS[1:]]
+    assert sides(videos, None, tmp_path) == ("bcd", "a")
+    write_split(tmp_path, "official", a="train/test", b="test/train", c="train/train", d="test/train")
+    assert sides(videos, None, tmp_path) == ("ac", "bd")
+    division = divide_videos(videos, splits_folder=tmp_path)
+    assert division.name == "official:1"
+    assert division.notes == ("training and test videos as in official:1, 2 and 2; --split changes it",)
+    assert divide_videos(videos, "official:2", splits_folder=tmp_path).notes == ()
+    assert sides(videos, "folders", tmp_path) == ("bcd", "a")
+
+
+def test_grouped_passes_over_the_folders_own_division(tmp_path: Path) -> None:
+    videos = [Member(f"{n}", "xy"[n % 2], split="test" if n < 2 else None) for n in range(20)]
+    plain = [Member(video.id, video.label) for video in videos]
+    grouped = divide_videos(videos, "grouped", splits_folder=tmp_path)
+    assert grouped.name == "grouped"
+    assert [video.id for video in grouped.test] == [video.id for video in train_and_test(plain)[1]]
+    assert divide_videos(videos, splits_folder=tmp_path).name == "folders"
+    assert divide_videos([Member("a")], splits_folder=tmp_path).name == "undivided"
+
+
+def test_what_a_split_and_the_videos_do_not_share_is_counted(tmp_path: Path) -> None:
+    write_split(tmp_path, "mine", a="train", b="test", k="train", m="test", n="")
+    notes = divide_videos(VIDEOS, "mine:1", splits_folder=tmp_path).notes
+    assert [re.sub(":.*", "", note.replace("mine:1", "mine")) for note in notes] == [
+        "2 of 4 videos are not in the split mine",
+        "2 of 5 videos of the split mine are not here",
+    ]
+
+
+def test_a_group_on_both_sides_of_a_split_is_told(tmp_path: Path) -> None:
+    videos = [Member("a", "x", "tape"), Member("b", "x", "tape"), Member("c", "y"), Member("d", "y")]
+    write_split(tmp_path, "mine", a="train", b="test", c="train", d="test")
+    [note] = divide_videos(videos, "mine:1", splits_folder=tmp_path).notes
+    assert note == "1 group of videos on both sides of the split mine:1, such as tape"
+
+
+def test_a_row_of_a_file_stands_for_all_its_parts(tmp_path: Path) -> None:
+    parts = [Member(f"long.mp4#0000{n}.000-0000{n + 1}.000", "x", "long.mp4") for n in range(3)]
+    videos = [*parts, Member("short.mp4", "y")]
+    write_split_table(tmp_path / "s.csv", SplitTable(1, {"long.mp4": ("test",), "short.mp4": ("train",)}))
+    division = divide_videos(videos, "s:1", splits_folder=tmp_path)
+    assert (division.train, division.test, division.notes) == ([videos[3]], parts, ())
+
+
+def test_a_division_can_be_kept_as_a_split_file(tmp_path: Path) -> None:
+    videos = [Member(f"{n}", "xy"[n % 2]) for n in range(20)]
+    division = divide_videos(videos, splits_folder=tmp_path)
+    write_split_table(tmp_path / "kept.csv", division_table(division))
+    assert divide_videos(videos, "kept", splits_folder=tmp_path).test == division.test
+
+
+def test_rows_of_other_videos_stay_when_a_split_file_is_added_to(tmp_path: Path) -> None:
+    path = write_split(tmp_path, "official", a="train/test/train", b="test/train/train")
+    add_to_split_table(path, SplitTable(1, {"b": ("train",), "c": ("test",)}))
+    assert read_split_table(path).cells == {
+        "a": ("train", "test", "train"),
+        "b": ("train", None, None),
+        "c": ("test", None, None),
+    }
+
+
+def test_splits_writes_folds_into_the_store_once(store_path: Path, tmp_path: Path) -> None:
+    import shutil
+
+    store = tmp_path / "store"
+    shutil.copytree(store_path, store)
+    report = make_folds(SplitsConfig(store, folds=3))
+    assert (report.split, report.file) == ("grouped-3", str(store / "splits" / "grouped-3.csv"))
+    assert [(fold.number, fold.videos, fold.groups, fold.classes) for fold in report.folds] == [
+        (1, 6, 6, 3),
+        (2, 6, 6, 3),
+        (3, 6, 6, 3),
+    ]
+    assert all(fold.videos_of_a_class == (2, 2) for fold in report.folds)
+    before = (store / "splits" / "grouped-3.csv").read_bytes()
+    assert make_folds(SplitsConfig(store, folds=3)) == report
+    assert (store / "splits" / "grouped-3.csv").read_bytes() == before
+    with pytest.raises(ViccError, match="divides the videos otherwise"):
+        make_folds(SplitsConfig(store, folds=4, name="grouped-3"))
+    assert make_folds(SplitsConfig(store, folds=3, seed=2)).split == "grouped-3-2"
+    videos = Store(store).videos
+    tested = [divide_videos(videos, f"grouped-3:{n}", splits_folder=store / "splits").test for n in (1, 2, 3)]
+    assert sorted(video.id for fold in tested for video in fold) == [video.id for video in videos]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "official", "folders", "x.csv", "a:1", "ü"])
+def test_names_that_are_paths_or_have_a_meaning_are_refused(store_path: Path, name: str) -> None:
+    with pytest.raises(ViccError, match="--name"):
+        make_folds(SplitsConfig(store_path, name=name))
+
+
+def test_a_folder_of_videos_needs_a_place_for_the_split_file(video_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ViccError, match=r"is not a local store: give --out FILE\.csv"):
+        make_folds(SplitsConfig(video_folder))
+    with pytest.raises(ViccError, match=r"expected a name that ends in \.csv"):
+        SplitsConfig(video_folder, out=tmp_path / "folds")
+    with pytest.raises(ViccError, match="expected one of the two"):
+        SplitsConfig(video_folder, out=tmp_path / "f.csv", name="f")
+    report = make_folds(SplitsConfig(video_folder, folds=2, out=tmp_path / "f.csv"))
+    assert report.split == str(tmp_path / "f.csv")
+    assert read_split_table(tmp_path / "f.csv").num_folds == 2
+
+
+@pytest.mark.data
+def test_folds_of_real_clips_are_even_and_split_no_source(test_data: Path) -> None:
+    sources = discover_videos(test_data / "fights")
+    table = grouped_folds(sources, folds=5)
+    for fold in range(5):
+        test = [source for source in sources if table.cells[source.id][fold] == "test"]
+        assert Counter(source.label for source in test) == {"fight": 30, "noFight": 30}
+        train = {source.group for source in sources if table.cells[source.id][fold] == "train"}
+        assert not train & {source.group for source in test}
 
 
 @pytest.mark.data

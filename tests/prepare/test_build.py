@@ -19,11 +19,11 @@ import pytest
 from tests.conftest import moving_frames, write_frames
 from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
-from vicc.data.splits import discover_videos
+from vicc.data.sources import discover_videos
 from vicc.data.store import SetAside, Store, StoreSettings
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
-from vicc.prepare.build import PrepareReport, _in_order, prepare_video, prepare_videos
+from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos
 
 Write = Callable[..., Path]
 SETTINGS = StoreSettings(short_side=32)
@@ -250,30 +250,6 @@ def test_a_video_that_changes_its_size_on_the_way_gets_one_size(tmp_path: Path, 
     assert (video.height, video.width) == (40, 48)
     assert video.num_frames > 6
     assert Store(tmp_path / "store").frames("both.ts", "rgb", [0, video.num_frames - 1]).shape == (2, 40, 48, 3)
-
-
-class Bomb:
-    """Ends the process that unpickles it at once, as a decoder's crash would: no exception, no goodbye."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (1,)
-
-
-@pytest.mark.parametrize(("workers", "pause"), [(2, 0.0), (1, 0.7)], ids=["at once", "after the pool broke"])
-def test_a_crashing_decoder_sets_its_own_video_aside_and_no_other(
-    four_videos: Path, workers: int, pause: float
-) -> None:
-    """Also when the crash is noticed as the next video is handed over, which is why the reader pauses."""
-    sources = discover_videos(four_videos)
-    sources = [*sources, *(replace(source, id=f"again/{source.id}") for source in sources)]
-    sources[1] = replace(sources[1], group=Bomb())  # type: ignore[arg-type]
-    results = []
-    for source, result in _in_order(sources, SETTINGS, 3, workers):
-        results.append((source.id, result))
-        time.sleep(pause if len(results) == 1 else 0)
-    assert [name for name, _ in results] == [source.id for source in sources]
-    aside = [result for _, result in results if isinstance(result, SetAside)]
-    assert [(entry.id, entry.reason) for entry in aside] == [(sources[1].id, "the decoder crashed on this file")]
 
 
 def test_a_file_that_vanishes_is_set_aside(four_videos: Path, tmp_path: Path) -> None:

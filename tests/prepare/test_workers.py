@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import make_video
 from vicc.prepare import workers
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.video.decode import VideoReader
 
 
@@ -38,7 +39,7 @@ def died(item: str, reason: str) -> str:
 
 def test_whatever_happens_to_one_the_others_are_done_in_order() -> None:
     items = ["first", "hangs", "second", "crashes", "is killed", "is slow outside of the decoder", "last"]
-    results = list(in_order(items, work, died, workers=2))
+    results = list(run_locally(work, items, died=died, size_of=len, workers=2))
     assert [item for item, _ in results] == items
     assert [result for _, result in results] == [
         "first, done",
@@ -54,7 +55,7 @@ def test_whatever_happens_to_one_the_others_are_done_in_order() -> None:
 @pytest.mark.parametrize("before", [[], ["crashes"]], ids=["in the pool", "in a process of its own"])
 def test_a_mistake_in_the_program_is_raised_and_not_blamed_on_a_file(before: list[str]) -> None:
     with pytest.raises(ValueError, match="a mistake in the program"):
-        list(in_order([*before, "raises"], work, died, workers=2))
+        list(run_locally(work, [*before, "raises"], died=died, size_of=len, workers=2))
 
 
 def test_the_guard_does_nothing_outside_of_a_worker() -> None:
@@ -80,8 +81,16 @@ def read_slowly(path: Path) -> int:
 
 def test_a_decoder_that_stops_giving_frames_is_ended(tmp_path: Path) -> None:
     began = time.monotonic()
-    ((_, result),) = in_order([tmp_path / "a.mp4"], read_slowly, lambda item, reason: reason, workers=1)
-    assert str(result).startswith("decoding hung")
+    items = [tmp_path / "a.mp4"]
+    died_of: list[str] = []
+
+    def died(item: Path, reason: str) -> int:
+        died_of.append(reason)
+        return 0
+
+    ((_, frames),) = run_locally(read_slowly, items, died=died, size_of=int, workers=1)
+    assert frames == 0
+    assert died_of[0].startswith("decoding hung")
     assert time.monotonic() - began < 30
 
 

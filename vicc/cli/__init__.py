@@ -55,6 +55,7 @@ COMMANDS: dict[str, Command | Group] = {
             "copy": Command("to a URL, from one, or to another folder", "StoreCopyConfig", "store_copy"),
         },
     ),
+    "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
     "report": Command("a run to one HTML page", "ReportConfig", "report"),

@@ -20,6 +20,7 @@ from vicc.configs import (
     RecipesConfig,
     ReportConfig,
     RetrieveConfig,
+    SplitsConfig,
     StoreCopyConfig,
     StoreDropConfig,
     StoreInfoConfig,
@@ -118,6 +119,28 @@ def check(config: CheckConfig) -> Outcome:
             _print(f"contact sheet: {config.html.absolute()}")
 
     return Outcome(report.to_json(), show, 0 if report.passed else 1)
+
+
+def splits(config: SplitsConfig) -> Outcome:
+    from vicc.prepare.folds import make_folds
+
+    result = make_folds(config)
+
+    def show() -> None:
+        table = Table("fold", "videos", "groups", "classes", "videos of a class")
+        for fold in result.folds:
+            least, most = fold.videos_of_a_class
+            table.add_row(
+                str(fold.number),
+                str(fold.videos),
+                str(fold.groups),
+                str(fold.classes) if fold.classes else "no labels",
+                "-" if not fold.classes else str(least) if least == most else f"{least} to {most}",
+            )
+        Console().print(table)
+        _print(f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}")
+
+    return Outcome(asdict(result), show)
 
 
 def store_info(config: StoreInfoConfig) -> Outcome:

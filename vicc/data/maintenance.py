@@ -235,15 +235,23 @@ def _slices(owners: dict[str, Store], shard_bytes: int) -> Iterator[list[str]]:
 
 
 def _carry_splits(stores: Sequence[Store], ids: set[str], out: Path) -> list[str]:
-    """Take over split files of stores that hold all videos of the new one; the others divide only a part of it."""
-    carried: dict[str, bytes] = {}
+    """Take over split files that all stores have, as the jobs of --shard do, or a store that holds all videos.
+
+    The others divide only a part of the videos.
+    """
+    there: dict[str, list[tuple[Store, bytes]]] = {}
     for store in stores:
         for name in other_files(store.path) if isinstance(store.path, Path) else []:
-            data = (Path(store.path) / name).read_bytes()
-            if set(store.records) != ids:
-                say(f"left out {name} of {store.path}: it divides only some of the videos")
-            elif carried.setdefault(name, data) != data:
-                raise ViccError(f"The stores have different split files {name}. Rename or delete one of them.")
+            there.setdefault(name, []).append((store, (Path(store.path) / name).read_bytes()))
+    carried: dict[str, bytes] = {}
+    for name, copies in there.items():
+        whole = len(copies) == len(stores) or any(set(store.records) == ids for store, _ in copies)
+        if not whole:
+            say(f"left out {name} of {copies[0][0].path}: it divides only some of the videos")
+        elif len({data for _, data in copies}) > 1:
+            raise ViccError(f"The stores have different split files {name}. Rename or delete one of them.")
+        else:
+            carried[name] = copies[0][1]
     for name, data in carried.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(data)

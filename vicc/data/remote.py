@@ -20,6 +20,7 @@ from filelock import FileLock
 from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
 from vicc.data.shard import blake2b, file_blake2b
 from vicc.errors import ViccError
+from vicc.files import atomic_write
 from vicc.progress import progress
 
 _STORE_FILE = "store.json"
@@ -173,14 +174,33 @@ def download_store(url: str, manifest: Manifest, folder: Path) -> int:
     for path in folder.glob("shard-*.lmdb"):
         if path.name not in kept:
             path.unlink()
+    _download_splits(url, folder)
+    return fetched
+
+
+def splits_folder(place: Path | str) -> Path:
+    """The folder of a store's split files; those of a URL are copied to the local cache first, each time.
+
+    Raises:
+        ViccError: no access, no network.
+    """
+    if not (isinstance(place, str) and is_url(place)):
+        return Path(place) / "splits"
+    folder = cache_folder() / "splits" / _url_key(place)
+    _download_splits(place, folder)
+    return folder / "splits"
+
+
+def _download_splits(url: str, folder: Path) -> None:
     with _errors(url):
         files, root = _filesystem(url)
-        names = [path[len(root) :].lstrip("/") for path in files.find(f"{root}/splits")]
+        names = {path[len(root) :].lstrip("/") for path in files.find(f"{root}/splits")}
+        names = {name for name in names if Path(name).parts[0] == "splits" and ".." not in Path(name).parts}
         for name in names:
-            if Path(name).parts[0] == "splits" and ".." not in Path(name).parts:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(files.cat_file(f"{root}/{name}"))
-    return fetched
+            with atomic_write(folder / name, "wb") as file:
+                file.write(files.cat_file(f"{root}/{name}"))
+        for name in set(other_files(folder)) - names:
+            (folder / name).unlink(missing_ok=True)
 
 
 def other_files(folder: Path) -> list[str]:

@@ -1,108 +1,28 @@
-"""Which videos a folder holds, what is known of them, and which of them are for training and which for testing."""
+"""Which videos are for training and which for testing: the folders' own division, split files, grouped folds.
+
+A split file is a CSV with a column `id` and a column for each fold, 1, 2, ..., whose cells are train, test or empty
+(the video is unused in that fold). A store keeps its own as STORE/splits/NAME.csv. A row that names a whole file stands
+for all parts of it.
+"""
 
 import csv
 import hashlib
+import io
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from vicc.data.sources import Split, file_id, read_csv
 from vicc.errors import ViccError
-from vicc.video.decode import VIDEO_SUFFIXES
+from vicc.files import atomic_write
 
-Split = Literal["train", "test"]
-_SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-GROUPS_FILE = "groups.csv"
-
-
-@dataclass(frozen=True)
-class VideoSource:
-    """A video file and what its place says of it.
-
-    Attributes:
-        id: path relative to the folder, with forward slashes; the video's name everywhere in vicc.
-        label: class name, or None where the folder has no class folders.
-        group: source of the clip; clips of one group never fall into both training and test. None: its own source.
-        split: "train" or "test" where the folder says so, else None.
-    """
-
-    id: str
-    path: Path
-    label: str | None
-    group: str | None
-    split: Split | None
-
-
-def discover_videos(folder: Path, *, groups: Path | None = None) -> list[VideoSource]:
-    """List the videos under `folder`, sorted by id.
-
-    Understood layouts: `video.mp4` (no labels), `class/video.mp4`, and either of them inside `train/` and `test/`.
-    A label is the name of the folder that holds the file; one single class is no label. A file `groups.csv` in the
-    folder, or the one given, with a column `path` and a column `group` (and `label`, which then wins over the
-    folder's name), says which clips come from the same source.
-
-    Raises:
-        ViccError: no such folder, no video in it, or a groups file that cannot be used.
-    """
-    if not folder.exists():
-        raise ViccError(f"No such folder: {folder}. Give the folder that holds the videos.")
-    if not folder.is_dir():
-        raise ViccError(f"{folder} is a file; expected a folder of videos. Give the folder that holds it.")
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
-    if not files:
-        raise ViccError(
-            f"No videos in {folder}: none of its files ends in one of {', '.join(sorted(VIDEO_SUFFIXES))}. "
-            "Check the folder, or convert the files (for instance to .mp4)."
-        )
-    rows = _read_groups(groups or folder / GROUPS_FILE, required=groups is not None)
-    sources = sorted((_source(folder, path, rows) for path in files), key=lambda source: source.id)
-    unknown = sorted(set(rows) - {source.id for source in sources})
-    if groups is not None and len(unknown) == len(rows):
-        raise ViccError(
-            f"No path in {groups} names a video in {folder} (first: {unknown[0] if unknown else 'it has no rows'}). "
-            "Paths must be relative to the folder."
-        )
-    if len({source.label for source in sources}) == 1:
-        sources = [VideoSource(s.id, s.path, None, s.group, s.split) for s in sources]
-    return sources
-
-
-def _source(folder: Path, path: Path, rows: dict[str, dict[str, str]]) -> VideoSource:
-    relative = path.relative_to(folder)
-    parts = relative.parts
-    split = _SPLIT_FOLDERS.get(parts[0].lower()) if len(parts) > 1 else None
-    inner = parts[1:] if split else parts
-    row = rows.get(relative.as_posix(), {})
-    return VideoSource(
-        id=relative.as_posix(),
-        path=path,
-        label=row.get("label") or (inner[-2] if len(inner) > 1 else None),
-        group=row.get("group") or None,
-        split=split,
-    )
-
-
-def _read_groups(path: Path, *, required: bool) -> dict[str, dict[str, str]]:
-    if not path.exists():
-        if required:
-            raise ViccError(f"No such groups file: {path}. Give a CSV with the columns path and group.")
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if not {"path", "group"} <= set(columns):
-                raise ViccError(f"{path} has the columns {list(columns)}; expected at least path and group.")
-            return {row["path"]: row for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ViccError(f"The groups file {path} cannot be read: {error}.") from error
+SPLITS_FOLDER = "splits"
+OFFICIAL = "official"
+_BUILT_IN = ("folders", "grouped", "undivided")
+TEST_SHARE = 0.3
 
 
 class SplitMember(Protocol):
@@ -121,10 +41,68 @@ class SplitMember(Protocol):
 Member = TypeVar("Member", bound=SplitMember)
 
 
-def train_and_test(
-    videos: Sequence[Member], *, test_share: float = 0.3, seed: int = 0
-) -> tuple[list[Member], list[Member]]:
+@dataclass(frozen=True)
+class Division(Generic[Member]):
+    """Training and test videos, each in the order given; videos that the split leaves out are in neither.
+
+    `name` is what `--split` takes to have it again, and `notes` are sentences that a user should see.
+    """
+
+    name: str
+    train: list[Member]
+    test: list[Member]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """What a split file says: for each id, the side in fold 1, 2, ...; None where it is unused."""
+
+    num_folds: int
+    cells: Mapping[str, tuple[Split | None, ...]]
+
+
+def divide_videos(
+    videos: Sequence[Member],
+    split: str | None = None,
+    *,
+    splits_folder: Path,
+    test_share: float = TEST_SHARE,
+    seed: int = 0,
+) -> Division[Member]:
     """Divide videos into training and test videos.
+
+    Args:
+        split: NAME:FOLD of a split file in `splits_folder`, FILE.csv:FOLD, `folders` (their own train and test) or
+            `grouped` (see `train_and_test`). The fold can be left out where there is one only. None: official:1 where
+            there are official splits, else as `train_and_test` does.
+        test_share, seed: of a division by groups.
+
+    Raises:
+        ViccError: no such split or fold, a split file that cannot be used or that names none of the videos.
+    """
+    if split is None and (splits_folder / f"{OFFICIAL}.csv").exists():
+        split = f"{OFFICIAL}:1"
+        divided = _divide_by_file(videos, split, splits_folder)
+        told = (
+            f"training and test videos as in {split}, {len(divided.train)} and {len(divided.test)}; --split changes it"
+        )
+        return Division(divided.name, divided.train, divided.test, (told, *divided.notes))
+    own = any(video.split == "test" for video in videos)
+    if split == "folders" and not own:
+        raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
+    if split == "grouped" or (split is None and not own):
+        train, test = _by_groups(videos, test_share=test_share, seed=seed)
+        return Division("grouped" if test else "undivided", train, test)
+    if split in (None, "folders"):
+        return Division("folders", *train_and_test(videos))
+    return _divide_by_file(videos, split, splits_folder)
+
+
+def train_and_test(
+    videos: Sequence[Member], *, test_share: float = TEST_SHARE, seed: int = 0
+) -> tuple[list[Member], list[Member]]:
+    """Divide videos into training and test videos without a split file.
 
     The folders' own `train` and `test` are kept where there are any. Otherwise labelled videos are divided so that
     about `test_share` of each class is tested and no group lies on both sides; the division depends only on the seed
@@ -133,21 +111,245 @@ def train_and_test(
     if any(video.split == "test" for video in videos):
         test = [video for video in videos if video.split == "test"]
         return [video for video in videos if video.split != "test"], test
+    return _by_groups(videos, test_share=test_share, seed=seed)
+
+
+def _by_groups(videos: Sequence[Member], *, test_share: float, seed: int) -> tuple[list[Member], list[Member]]:
     if any(video.label is None for video in videos):
         return list(videos), []
     groups: dict[str, list[Member]] = defaultdict(list)
     for video in videos:
-        groups[video.group or video.id].append(video)
+        groups[group_name(video)].append(video)
     wanted = {label: test_share * count for label, count in Counter(video.label for video in videos).items()}
     test_groups: set[str] = set()
     taken: Counter[str | None] = Counter()
-    for name in sorted(groups, key=lambda name: hashlib.blake2b(f"{seed}/{name}".encode()).digest()):
+    for name in sorted(groups, key=lambda name: _hash(f"{seed}/{name}")):
         counts = Counter(video.label for video in groups[name])
         # Half a group too many is as far from the wanted share as half a group too few.
         if all(taken[label] + count / 2 <= wanted[label] for label, count in counts.items()):
             test_groups.add(name)
             taken.update(counts)
     return (
-        [video for video in videos if (video.group or video.id) not in test_groups],
-        [video for video in videos if (video.group or video.id) in test_groups],
+        [video for video in videos if group_name(video) not in test_groups],
+        [video for video in videos if group_name(video) in test_groups],
     )
+
+
+def group_name(video: SplitMember) -> str:
+    """The group of a video; a video without one is a group of its own."""
+    return video.group or video.id
+
+
+def grouped_folds(videos: Sequence[SplitMember], *, folds: int, seed: int = 0) -> SplitTable:
+    """Divide videos into folds, each tested once, so that no group lies in two of them and every class is spread as
+    evenly as whole groups allow. Depends only on the seed, ids, labels and groups, not on the order.
+
+    The largest groups are dealt first, each to the fold where its classes are rarest; then groups move, or change
+    places with one another, as long as that makes the folds more even.
+
+    Raises:
+        ViccError: fewer groups than folds.
+    """
+    groups: dict[str, list[SplitMember]] = defaultdict(list)
+    for video in videos:
+        groups[group_name(video)].append(video)
+    if len(groups) < folds:
+        raise ViccError(
+            f"{len(groups)} group{'s' if len(groups) != 1 else ''} of videos cannot make {folds} folds, since a group "
+            "stays whole. Give a smaller --folds."
+        )
+    counts = {name: _counts(members) for name, members in groups.items()}
+    dealt = _deal(counts, folds, seed)
+    fold_of = {video.id: dealt[name] for name, members in groups.items() for video in members}
+    cells: dict[str, tuple[Split | None, ...]] = {
+        name: tuple("test" if fold == number else "train" for number in range(folds))
+        for name, fold in sorted(fold_of.items())
+    }
+    return SplitTable(folds, cells)
+
+
+class _All:
+    """Stands for the class of all videos: folds are balanced in size as they are in each class."""
+
+
+_ROUNDS = 20
+_LEAST_GAIN = 1e-9  # rounding must not make groups move for ever
+_MOST_SWAPPED = 300  # groups: trying all pairs of more takes minutes and gains nothing, as many small groups are even
+
+
+def _counts(members: Iterable[SplitMember]) -> Counter[Hashable]:
+    # Labels in one order, or sums of floats would depend on the order of the videos. No label counts as a class.
+    counts: Counter[Hashable] = Counter(sorted(video.label or "" for video in members))
+    counts[_All] = counts.total()
+    return counts
+
+
+def _deal(groups: Mapping[str, Counter[Hashable]], folds: int, seed: int) -> dict[str, int]:
+    """The fold of each group. Minimises the sum, over folds and classes, of n * n / (videos of the class)."""
+    total: Counter[Hashable] = Counter()
+    for counts in groups.values():
+        total.update(counts)
+    filled: list[Counter[Hashable]] = [Counter() for _ in range(folds)]
+    names = sorted(groups, key=lambda name: (-groups[name][_All], _hash(f"{seed}/{name}")))
+    fold_of: dict[str, int] = {}
+    for name in names:
+
+        def added(fold: int, counts: Counter[Hashable] = groups[name]) -> float:
+            return sum(count * (2 * filled[fold][label] + count) / total[label] for label, count in counts.items())
+
+        # An empty fold costs least and is the smallest, so none stays empty.
+        fold_of[name] = min(range(folds), key=lambda fold: (added(fold), filled[fold][_All], fold))
+        filled[fold_of[name]].update(groups[name])
+
+    nothing: Counter[Hashable] = Counter()
+
+    def change(name: str, fold: int, back: str | None) -> float:
+        """What the sum gains when a group goes to `fold` and another group comes back from there."""
+        come = groups[back] if back is not None else nothing
+        here, there = filled[fold_of[name]], filled[fold]
+        difference = {label: come[label] - groups[name][label] for label in {**groups[name], **come}}
+        return sum(2 * d * (here[label] - there[label] + d) / total[label] for label, d in difference.items() if d)
+
+    for _ in range(_ROUNDS):
+        moved = False
+        for name in names:
+            here = fold_of[name]
+            last = sum(fold == here for fold in fold_of.values()) == 1
+            moves = [(fold, None) for fold in range(folds) if fold != here and not last]
+            swaps = [(fold_of[other], other) for other in names if fold_of[other] != here]
+            choices: list[tuple[int, str | None]] = [*moves, *(swaps if len(names) <= _MOST_SWAPPED else [])]
+            gains = [change(name, *choice) for choice in choices]
+            if gains and min(gains) < -_LEAST_GAIN:
+                fold, back = choices[gains.index(min(gains))]
+                for group, target in ((name, fold), (back, here)):
+                    if group is not None:
+                        filled[fold_of[group]].subtract(groups[group])
+                        filled[target].update(groups[group])
+                        fold_of[group] = target
+                moved = True
+        if not moved:
+            break
+    return fold_of
+
+
+def read_split_table(path: Path) -> SplitTable:
+    """Read a split file.
+
+    Raises:
+        ViccError: no such file, or one that is no split file; the message names the line.
+    """
+    if not path.is_file():
+        raise ViccError(f"No such split file: {path}. Make one with: vicc splits STORE --folds 5")
+    cells: dict[str, tuple[Split | None, ...]] = {}
+    columns: list[str] = []
+    for line, row in read_csv(path, required=("id",), what="split file", errors="surrogateescape"):
+        columns = [name for name in row if name != "id"]
+        if columns != [str(number) for number in range(1, len(columns) + 1)] or not columns:
+            raise ViccError(f"{path} has the columns {list(row)}; expected id, 1, 2, ... with a column for each fold.")
+        if row["id"] in cells:
+            raise ViccError(f"Line {line} of {path} gives {row['id']!r} a second time. Take one of the lines out.")
+        cells[row["id"]] = tuple(_side(row[name].strip(), f"Line {line} of {path}") for name in columns)
+    if not cells:
+        raise ViccError(f"The split file {path} has no rows; expected one for each video.")
+    return SplitTable(len(columns), cells)
+
+
+def write_split_table(path: Path, table: SplitTable) -> None:
+    """Write a split file, atomically, sorted by id."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", *range(1, table.num_folds + 1)])
+    writer.writerows([name, *(cell or "" for cell in cells)] for name, cells in sorted(table.cells.items()))
+    with atomic_write(path, "wb") as file:
+        file.write(text.getvalue().encode("utf-8", "surrogateescape"))  # names of files need not be valid UTF-8
+
+
+def add_to_split_table(path: Path, table: SplitTable) -> None:
+    """Write a split file; rows that it holds for other videos stay."""
+    old = read_split_table(path) if path.exists() else SplitTable(table.num_folds, {})
+    num_folds = max(old.num_folds, table.num_folds)
+    cells = {
+        name: (*sides, *[None] * (num_folds - len(sides))) for name, sides in [*old.cells.items(), *table.cells.items()]
+    }
+    both = SplitTable(num_folds, cells)
+    if both != old or not path.exists():
+        write_split_table(path, both)
+
+
+def division_table(division: Division[Member]) -> SplitTable:
+    """A division as a split table of one fold, to be kept."""
+    train: dict[str, tuple[Split | None, ...]] = {video.id: ("train",) for video in division.train}
+    return SplitTable(1, {**train, **{video.id: ("test",) for video in division.test}})
+
+
+def require_split_name(name: str) -> None:
+    """Make sure that a name for a split file is one: a word, not a path, and free to take.
+
+    Raises:
+        ViccError: it is not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith(".csv"):
+        raise ViccError(
+            f"--name {name!r}: expected letters, digits, '-', '_' and '.', such as grouped-5. For a file elsewhere "
+            "give --out FILE.csv."
+        )
+    if name in (OFFICIAL, *_BUILT_IN):
+        raise ViccError(f"--name {name}: this name has a meaning of its own. Give another, such as my-{name}.")
+
+
+def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, name: str) -> Division[Member]:
+    """Divide videos as one fold of a table says; `name` is the split's, for the notes.
+
+    Raises:
+        ViccError: the table names none of the videos.
+    """
+    sides: dict[str, Split | None] = {key: cells[fold - 1] for key, cells in table.cells.items()}
+    keys = {video.id: video.id if video.id in sides else file_id(video.id) for video in videos}
+    if not any(key in sides for key in keys.values()):
+        raise ViccError(f"The split {name} names none of these {len(videos)} videos: it belongs to other ones.")
+    train = [video for video in videos if sides.get(keys[video.id]) == "train"]
+    test = [video for video in videos if sides.get(keys[video.id]) == "test"]
+    missing = sum(key not in sides for key in keys.values())
+    lacking = len({key for key, side in sides.items() if side is not None} - set(keys.values()))
+    both = {group_name(video) for video in train} & {group_name(video) for video in test}
+    notes = [
+        f"{missing} of {len(videos)} videos are not in the split {name}: they are left out" if missing else "",
+        f"{lacking} of {len(sides)} videos of the split {name} are not here: it is used without them"
+        if lacking
+        else "",
+        f"{len(both)} group{'s' * (len(both) > 1)} of videos on both sides of the split {name}, such as {min(both)}"
+        if both and name.partition(":")[0] != OFFICIAL
+        else "",
+    ]
+    return Division(name, train, test, tuple(note for note in notes if note))
+
+
+def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Division[Member]:
+    name, colon, fold = split.rpartition(":")
+    if not (colon and re.fullmatch(r"[0-9]{1,4}", fold)):
+        name, fold = split, ""
+    path = Path(name) if name.endswith(".csv") or "/" in name else folder / f"{name}.csv"
+    if not path.is_file() and path.parent == folder:
+        there = sorted(file.stem for file in folder.glob("*.csv"))
+        raise ViccError(
+            f"--split {split}: there is no split {name!r} in {folder}. "
+            + (f"There are: {', '.join(there)}." if there else "Make one with: vicc splits STORE --folds 5")
+        )
+    table = read_split_table(path)
+    if not fold and table.num_folds > 1:
+        raise ViccError(
+            f"--split {split}: it has {table.num_folds} folds. Give one of them, for instance --split {name}:1"
+        )
+    if not 1 <= int(fold or 1) <= table.num_folds:
+        raise ViccError(f"--split {split}: there is no fold {fold}; {path} has {table.num_folds}, from 1.")
+    return divide_by_table(videos, table, int(fold or 1), name=f"{name}:{int(fold or 1)}")
+
+
+def _side(cell: str, where: str) -> Split | None:
+    if cell not in ("train", "test", ""):
+        raise ViccError(f"{where} has {cell!r}; expected train, test or nothing.")
+    return cell or None  # type: ignore[return-value]
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape")).digest()

@@ -49,7 +49,7 @@ from vicc.data.shard import (
     unprotect,
     write_shard,
 )
-from vicc.data.splits import Split
+from vicc.data.sources import Split
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.progress import progress
@@ -123,6 +123,8 @@ class StoreSettings:
     quality: int = 23
     flow_quality: int = 0
     frames_per_second: float | None = None
+    segment_seconds: float | None = None
+    shots: bool = False
 
 
 @dataclass(frozen=True)

@@ -341,7 +341,7 @@ def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
 
 def _commands(config: ReportConfig, store: Store, runs: Sequence[dict[str, Any]]) -> list[str]:
     """The road to this report; the training as it was really started, each different command once."""
-    settings = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(store.settings).items()]
+    settings = [_as_flag(name, value) for name, value in asdict(store.settings).items() if value not in (None, False)]
     run, place = ["--run", str(config.run)], ["--store", str(config.store)]
     return [
         shlex.join(["vicc", "prepare", "VIDEOS", *place, *settings]),
@@ -349,6 +349,11 @@ def _commands(config: ReportConfig, store: Store, runs: Sequence[dict[str, Any]]
         shlex.join(["vicc", "retrieve", *run, *place]),
         shlex.join(["vicc", "report", *run, *place]),
     ]
+
+
+def _as_flag(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag}={value}"
 
 
 def _read_runs(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import RetrieveConfig
-from vicc.data.splits import train_and_test
+from vicc.data.remote import splits_folder
+from vicc.data.splits import TEST_SHARE, Division, divide_videos
 from vicc.data.store import Store, Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.errors import ViccError
@@ -23,7 +24,7 @@ from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
-from vicc.training.pretrain import RECIPE_FILE
+from vicc.training.pretrain import RECIPE_FILE, run_division
 from vicc.training.stage import Recipe, Stage
 
 RESULT_FILE = "retrieval.json"
@@ -68,6 +69,7 @@ class _Sets:
     queries: list[Video]
     gallery: list[Video]
     labelled: bool
+    split: str
 
 
 def retrieve(config: RetrieveConfig) -> RetrievalResult:
@@ -188,22 +190,52 @@ def stage_title(name: str) -> str:
 
 
 def _query_and_gallery(store: Store, config: RetrieveConfig) -> _Sets:
-    gallery, queries = train_and_test(store.videos, test_share=config.test_share, seed=config.split_seed)
-    if queries and all(video.label is not None for video in store.videos):
+    division = _divide(store, config)
+    gallery, queries = division.train, division.test
+    if queries and gallery and all(video.label is not None for video in (*queries, *gallery)):
         unknown = {video.label for video in queries} - {video.label for video in gallery}
         if unknown:
             say(f"no training video of {', '.join(map(str, sorted(map(str, unknown))))}: their queries cannot succeed")
-        return _Sets(queries, gallery, labelled=True)
+        return _Sets(queries, gallery, labelled=True, split=division.name)
     labels = Counter(video.label for video in store.videos)
     if len(labels) > 1 and None not in labels:
         raise ViccError(
             f"The {len(store.videos)} labelled videos of {store.path} cannot be divided into training and test videos "
-            "with whole groups. Give more videos or groups, or another --test-share."
+            f"with whole groups (split {division.name}). Give more videos or groups, another --split or --test-share."
         )
     if len(store.videos) < 2:
         raise ViccError(f"The store {store.path} has {len(store.videos)} video; expected at least 2 to search in.")
     say("no labels: nearest neighbours only, no table")
-    return _Sets(store.videos, store.videos, labelled=False)
+    return _Sets(store.videos, store.videos, labelled=False, split="undivided")
+
+
+def _divide(store: Store, config: RetrieveConfig) -> Division[Video]:
+    """The split asked for, else that of the run. Videos that the run was trained on are not tested unasked."""
+    by_share = config.test_share is not None or config.split_seed is not None
+    split = "grouped" if by_share else config.split
+    own = run_division(config.run, store.videos) if config.run is not None else None
+    if own is not None and split is None:
+        division = own
+    else:
+        division = divide_videos(
+            store.videos,
+            split,
+            splits_folder=splits_folder(store.path),
+            test_share=TEST_SHARE if config.test_share is None else config.test_share,
+            seed=config.split_seed or 0,
+        )
+    for note in division.notes:
+        say(note)
+    trained = {video.id for video in own.train} if own is not None else set()
+    seen = sum(video.id in trained for video in division.test)
+    if seen:
+        told = (
+            f"{config.run} was trained on {seen} of the {len(division.test)} test videos of the split {division.name}"
+        )
+        if config.split is None:
+            raise ViccError(f"{told}. Leave --test-share and --split-seed away, or give --split to test them even so.")
+        say(f"warning: {told}: their numbers say little")
+    return division
 
 
 def _similarities(sets: _Sets, describe: Callable[[list[Video]], torch.Tensor]) -> torch.Tensor:
@@ -283,6 +315,7 @@ def _protocol(config: RetrieveConfig, sets: _Sets, precision: Precision, newest:
         "shuffled_frames": config.shuffle_frames,
         "precision": precision.name,
         "store": str(config.store),
+        "split": sets.split,
         "intervals": "95 %, Wilson, over queries",
     }
 

@@ -10,7 +10,8 @@ def retrieval_table(result: RetrievalResult) -> Table:
     protocol = result.protocol
     table = Table(
         title=f"retrieval: {protocol['queries']} test videos search {protocol['gallery']} training videos, "
-        f"{protocol['classes']} classes" + (", frames shuffled" if protocol["shuffled_frames"] else ""),
+        f"{protocol['classes']} classes, split {protocol['split']}"
+        + (", frames shuffled" if protocol["shuffled_frames"] else ""),
         caption="R@k: share of queries with one of their class among the k nearest; in brackets the 95 % interval",
     )
     ks = list(result.rows[0].recall)

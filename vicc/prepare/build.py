@@ -1,10 +1,12 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -13,12 +15,16 @@ import numpy as np
 from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
+from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import cache_folder, is_url
-from vicc.data.splits import VideoSource, discover_videos
+from vicc.data.sources import VideoSource, discover_videos, file_id
+from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import Engine, run_locally
+from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow
@@ -43,17 +49,33 @@ class PrepareReport:
 
 
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
-    """Prepare every video of a folder that the store does not hold yet.
+    """Prepare every video of a folder, file or list that the store does not hold yet, or every part of them.
 
     Raises:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
     sources = discover_videos(config.videos, groups=config.groups)
+    sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
+    if config.shard is None:
+        return _prepare(config, sources, official)
+    number, parts = map(int, config.shard.split("/"))
+    part = f"{str(config.store).rstrip('/')}.part-{number:0{len(str(parts))}d}-of-{parts}"
+    # There may be no videos for it, if there are fewer than parts.
+    report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official)
+    if not config.dry_run:
+        say(
+            f"part {number} of {parts} is in {part}; once all are there: "
+            f"vicc store merge {config.store}.part-*-of-{parts} --store {config.store}"
+        )
+    return report
+
+
+def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
         return _plan(config, sources)
     if isinstance(config.store, str) and is_url(config.store):
-        return _prepare_remote(config, config.store)
+        return _prepare_remote(config, config.store, sources, official)
     folder = Path(config.store)
     if store_exists(folder):
         Store(folder).close()  # a newer format or another kind of folder is refused before anything is touched
@@ -62,10 +84,28 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     with exclusive_folder(folder, what="store"):
         writer = StoreWriter(folder, settings, shard_bytes=config.shard_mb << 20)
         try:
-            todo = [source for source in sources if not writer.has(source.id, _stat(source.path))]
-            workers = min(config.workers or os.cpu_count() or 1, max(1, len(todo)))
-            with progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance:
-                for source, result in _in_order(todo, settings, config.min_frames, workers):
+            if official is not None:
+                # Of all videos, whatever the shard: the parts of a store then agree.
+                add_to_split_table(folder / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
+            if config.engine == "ray":
+                # Workers of other nodes start in folders of their own.
+                sources = [replace(source, path=source.path.absolute()) for source in sources]
+            sources = cut_sources(
+                sources,
+                segment_seconds=config.segment_seconds,
+                shots=config.shots,
+                memory=folder / SEGMENTS_FILE,
+                engine=_engine(config, len(sources)),
+            )
+            todo = [source for source in sources if not writer.has(source.id, _stat_or_none(source.path))]
+            prepare = _prepare_on_node if config.engine == "ray" else prepare_video
+            work = partial(prepare, settings=settings, min_frames=config.min_frames)
+            running = _engine(config, len(todo))(work, todo, died=_set_aside, size_of=_size)
+            with (
+                progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance,
+                closing(running) as results,  # stopped here, its processes end at once
+            ):
+                for source, result in results:
                     if isinstance(result, SetAside):
                         writer.put_aside(result)
                         say(f"set aside {result.id}: {result.reason}")
@@ -76,14 +116,16 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
                     advance(1, source.id)
         finally:
             writer.close()
-    return _report(folder, found=len(sources), prepared=len(todo))
+    return _report(config, folder, found=len(sources), prepared=len(todo))
 
 
-def _prepare_remote(config: PrepareConfig, url: str) -> PrepareReport:
+def _prepare_remote(
+    config: PrepareConfig, url: str, sources: list[VideoSource], official: SplitTable | None
+) -> PrepareReport:
     """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
     folder = stage_store(url)
     say(f"preparing in {folder}; copied to {url} at the end")
-    report = prepare_videos(replace(config, store=folder))
+    report = _prepare(replace(config, store=folder), sources, official)
     publish_store(folder, url)
     return replace(report, store=url)
 
@@ -100,32 +142,36 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
         quality if config.quality is None else config.quality,
         flow_quality if config.flow_quality is None else config.flow_quality,
         config.fps,
+        segment_seconds=config.segment_seconds,
+        shots=config.shots,
     )
 
 
-def _report(store_path: Path, *, found: int, prepared: int) -> PrepareReport:
-    store = Store(store_path)
-    if not store.videos:
+def _report(config: PrepareConfig, folder: Path, *, found: int, prepared: int) -> PrepareReport:
+    store = Store(folder)
+    if not store.videos and config.shard is None:
         reasons = "; ".join(f"{entry.id}: {entry.reason}" for entry in store.set_aside[:3])
         raise ViccError(f"None of the {found} files could be prepared ({reasons}). Check that they are videos.")
     return PrepareReport(
-        store=str(store_path),
+        store=str(folder),
         found=found,
         prepared=prepared,
         already_there=found - prepared,
         set_aside=store.set_aside,
         notes={video.id: video.note for video in store.videos if video.note},
         frames=sum(video.num_frames for video in store.videos),
-        store_bytes=sum(file.stat().st_blocks * 512 for file in store_path.glob("shard-*.lmdb")),
+        store_bytes=sum(file.stat().st_blocks * 512 for file in folder.glob("shard-*.lmdb")),
         labels=sorted({video.label for video in store.videos if video.label}),
     )
 
 
 def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
-    done = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
+    known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
+    done = known | {file_id(name) for name in known}
     todo = [source for source in sources if source.id not in done]
-    size = sum(source.path.stat().st_size for source in todo) / 1e6
-    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB) into {config.store}")
+    size = sum(_stat_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
+    cut = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
+    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){cut} into {config.store}")
     remote = isinstance(config.store, str) and is_url(config.store)
     folder = (cache_folder() if remote else Path(config.store)).absolute()
     parent = next(place for place in (folder, *folder.parents) if place.exists())
@@ -134,16 +180,29 @@ def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
     return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels)
 
 
-def _in_order(
-    sources: list[VideoSource], settings: StoreSettings, min_frames: int, workers: int
-) -> Iterator[tuple[VideoSource, Result]]:
-    """Prepare videos in parallel and yield them in the order of the list, so that equal runs write equal stores."""
-    prepare = partial(prepare_video, settings=settings, min_frames=min_frames)
-    return in_order(sources, prepare, _set_aside, workers=workers)
+def _engine(config: PrepareConfig, num_todo: int) -> Engine:
+    if config.engine == "ray":
+        from vicc.prepare.ray_engine import run_on_ray  # Ray is an extra
+
+        return partial(run_on_ray, address=config.ray_address, workers=config.workers)
+    return partial(run_locally, workers=min(config.workers or os.cpu_count() or 1, max(1, num_todo)))
 
 
 def _set_aside(source: VideoSource, reason: str) -> Result:
-    return SetAside(source.id, reason, _stat(source.path))
+    return SetAside(source.id, reason, _stat_or_none(source.path))
+
+
+def _size(result: Result) -> int:
+    return 0 if isinstance(result, SetAside) else sum(map(len, result[1].values()))
+
+
+def _prepare_on_node(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
+    """`prepare_video` on a machine that may lack the file that the main process has seen."""
+    if not source.path.exists():
+        # The source is none, so that the next run tries again.
+        reason = f"the node {platform.node()} has no file {source.path}: all nodes must see the videos at this path"
+        return SetAside(source.id, reason, Source(0, 0))
+    return prepare_video(source, settings, min_frames)
 
 
 def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
@@ -155,6 +214,8 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     reader = VideoReader(
         source.path,
         short_side=settings.short_side if settings.flow_at == "store" else None,
+        start=source.start,
+        end=source.end,
         frames_per_second=settings.frames_per_second,
         guard=decoder_guard,
     )
@@ -172,7 +233,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         height=height,
         width=width,
         frames_per_second=reader.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, hash_file(source.path)),
+        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -222,6 +283,18 @@ def _resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _stat(path: Path) -> Source:
     stat = path.stat()
     return Source(stat.st_size, stat.st_mtime_ns)
+
+
+def _stat_or_none(path: Path) -> Source:
+    try:
+        return _stat(path)
+    except OSError:
+        return Source(0, 0)  # as of a file that was set aside because it was not there
+
+
+@lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other
+def _hash_once(path: Path, state: Source) -> str:
+    return hash_file(path)
 
 
 def _visible(folder: Path) -> Iterator[Path]:

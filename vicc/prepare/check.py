@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,11 +21,12 @@ import numpy as np
 from vicc.configs import CheckConfig
 from vicc.data.frame_pack import StoredStream
 from vicc.data.remote import is_url
-from vicc.data.splits import discover_videos
+from vicc.data.sources import discover_videos, file_id
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
-from vicc.prepare.workers import decoder_guard, in_order
+from vicc.prepare.engines import run_locally
+from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader
@@ -155,8 +157,9 @@ def check_videos(config: CheckConfig) -> CheckReport:
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
     pictured = 0
-    with progress("check", total=len(items), unit="videos") as advance:
-        for item, video in in_order(items, check, _died, workers=workers):
+    running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
+    with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:
+        for item, video in results:
             # Pictures of the first ones are kept, and of all problems: memory must not grow with the data set.
             if pictured >= MAX_ON_SHEET and not (video.is_problem and pictured < 2 * MAX_ON_SHEET):
                 video = replace(video, pictures=())
@@ -187,8 +190,9 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             for source in discover_videos(path):
-                if source.path not in seen:  # a list may name parts of one file
-                    items[str(root / source.id)] = _File(str(root / source.id), source.path)
+                if source.path not in seen:  # the parts of a file that a list names are one file
+                    name = str(root / file_id(source.id))
+                    items[name] = _File(name, source.path)
                     seen.add(source.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
@@ -199,17 +203,28 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
 
 def _hash_where_sizes_agree(items: list[_File | _Entry]) -> list[_File | _Entry]:
     """Files of different size differ; only the others need to be read whole."""
-    sizes = Counter(item.path.stat().st_size for item in items if isinstance(item, _File))
+    sizes = Counter(_file_bytes(item.path) for item in items if isinstance(item, _File))
     return [
-        replace(item, with_hash=sizes[item.path.stat().st_size] > 1) if isinstance(item, _File) else item
+        replace(item, with_hash=sizes[_file_bytes(item.path)] > 1) if isinstance(item, _File) else item
         for item in items
     ]
+
+
+def _file_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # a list may name a file that is not there; its check says so
 
 
 def _check(item: _File | _Entry, *, fast: bool, with_pictures: bool) -> CheckedVideo:
     if isinstance(item, _File):
         return _check_file(item, fast, with_pictures)
     return _check_entry(item, fast, with_pictures)
+
+
+def _size(video: CheckedVideo) -> int:
+    return sum(map(len, video.pictures))
 
 
 def _died(item: _File | _Entry, reason: str) -> CheckedVideo:

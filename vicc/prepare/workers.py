@@ -1,13 +1,14 @@
 """Processes that draw and decode beside the main one, and what is done when one of them dies."""
 
 import multiprocessing
+import os
 import signal
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, ParamSpec, TypeVar
 
 import cv2
@@ -24,7 +25,8 @@ HUNG_AFTER_SECONDS = 120.0
 _in_worker = False
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Make this process one that decodes: one thread for OpenCV, and a decoder that hangs may end it."""
     global _in_worker
     _in_worker = True
     cv2.setNumThreads(1)
@@ -47,13 +49,46 @@ def decoder_guard(seconds: float = HUNG_AFTER_SECONDS) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def new_pool(workers: int | None) -> ProcessPoolExecutor:
+class WorkerPool(ProcessPoolExecutor):
+    """A pool of spawned processes that end with this one, however it ends.
+
+    The executor's own workers wait for ever when the main process was killed, for each of them holds the other end of
+    the queue that they read from. Ours also hold one end of a pipe, the leash, whose other end nobody else has.
+    """
+
+    def __init__(self, workers: int | None) -> None:
+        held_by_workers, self._leash = multiprocessing.Pipe(duplex=False)
+        super().__init__(
+            workers, multiprocessing.get_context("spawn"), initializer=_start_pooled, initargs=(held_by_workers,)
+        )
+
+    def end_now(self) -> None:
+        """End all workers in the middle of what they do; without it a shutdown waits for the calls under way."""
+        self._leash.close()
+
+
+def _start_pooled(leash: "Connection[Any, Any]") -> None:
+    start_worker()
+    _end_with(leash)
+
+
+def _end_with(leash: "Connection[Any, Any]") -> None:
+    """End this process as soon as the other end of the pipe is closed; nothing is ever sent from there."""
+
+    def watch() -> None:
+        wait([leash])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def new_pool(workers: int | None) -> WorkerPool:
     """A pool of spawned processes, one for each core by default.
 
     Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV gets one thread in
     each: one process a core scales 1.96x on two cores, threads 0.93x.
     """
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    return WorkerPool(workers)
 
 
 def submit(
@@ -70,39 +105,10 @@ def submit(
         return pool.submit(function, *arguments, **options)
 
 
-def in_order(
-    items: Sequence[Item], function: Callable[[Item], Result], died: Callable[[Item, str], Result], *, workers: int
-) -> Iterator[tuple[Item, Result]]:
-    """Call `function` for every item in parallel and yield the results in the order of the items.
-
-    A decoder that crashes or hangs takes its whole pool with it: the items then under way are tried again, each in a
-    process of its own, and for one whose process dies again there is `died(item, reason)` in place of a result.
-    """
-    waiting = deque(items)
-    while waiting:
-        running: deque[tuple[Item, Future[Result]]] = deque()
-        pool = new_pool(workers)
-        try:
-            while waiting or running:
-                while waiting and len(running) < 3 * workers:
-                    # Off the list only once handed over: a broken pool takes nothing.
-                    running.append((waiting[0], submit(pool, function, waiting[0])))
-                    waiting.popleft()
-                item, future = running[0]
-                result = future.result()
-                running.popleft()
-                yield item, result
-        except BrokenProcessPool:
-            for item, future in running:
-                finished = future.done() and future.exception() is None
-                yield item, future.result() if finished else _alone(item, function, died)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _alone(item: Item, function: Callable[[Item], Result], died: Callable[[Item, str], Result]) -> Result:
+def alone(function: Callable[[Item], Result], item: Item, died: Callable[[Item, str], Result]) -> Result:
+    """Call `function` in a process of its own; if that dies, the result is `died(item, reason)`."""
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
+    receiver, sender = context.Pipe()
     process = context.Process(target=_answer, args=(sender, function, item))
     with _ctrl_c_blocked():
         process.start()
@@ -125,7 +131,8 @@ def _alone(item: Item, function: Callable[[Item], Result], died: Callable[[Item,
 
 
 def _answer(sender: "Connection[Any, Any]", function: Callable[[Item], Any], item: Item) -> None:
-    _start_worker()
+    start_worker()
+    _end_with(sender)
     try:
         sender.send((True, function(item)))
     except Exception as error:  # noqa: BLE001

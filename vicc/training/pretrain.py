@@ -1,6 +1,7 @@
 """A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
 
-RUN/recipe.json          the recipe with all values, seed, and what the videos were
+RUN/recipe.json          the recipe with all values, seed, the split, and what the videos were
+RUN/split.csv            which videos it trains on, and which of the store's videos are for testing it
 RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
 RUN/STAGE/log.jsonl      one line a step
 RUN/STAGE/checkpoint.pt  everything a resume needs
@@ -24,7 +25,15 @@ import torch
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import EpochBatches, clip_loader
-from vicc.data.splits import train_and_test
+from vicc.data.remote import splits_folder
+from vicc.data.splits import (
+    Division,
+    divide_by_table,
+    divide_videos,
+    division_table,
+    read_split_table,
+    write_split_table,
+)
 from vicc.data.store import Store, Video
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
 from vicc.errors import ViccError
@@ -41,7 +50,7 @@ from vicc.training.schedule import StageLength, stage_learning_rate, stage_lengt
 from vicc.training.stage import Recipe, Stage
 from vicc.version import __version__
 
-RECIPE_FILE, RUNS_FILE = "recipe.json", "runs.jsonl"
+RECIPE_FILE, RUNS_FILE, SPLIT_FILE = "recipe.json", "runs.jsonl", "split.csv"
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,13 @@ def pretrain(
             process, a damaged checkpoint.
     """
     store = Store(config.store, cache_bytes=config.cache_mb << 20)
-    videos, _ = train_and_test(store.videos)
+    division = _divide(store, config)
+    videos = division.train
     if len(videos) < 2:
-        raise ViccError(f"The store {config.store} has {len(videos)} training videos; expected at least 2.")
+        raise ViccError(
+            f"The store {config.store} has {len(videos)} training videos in the split {division.name}; expected at "
+            "least 2. Give more videos, or another --split."
+        )
     for stage in recipe.stages:
         require_backbone(stage.backbone)
     if config.dry_run:
@@ -84,7 +97,7 @@ def pretrain(
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     with exclusive_folder(config.run, what="run folder"):
-        _claim_run(recipe, config, store, videos)
+        _claim_run(recipe, config, store, division)
         _note_start(config, precision)
         for number, stage in enumerate(recipe.stages):
             if (config.run / stage.name / ENCODER_FOLDER / "config.json").exists():
@@ -214,9 +227,42 @@ def _restore(
     position.step = state["step"]
 
 
-def _claim_run(recipe: Recipe, config: PretrainConfig, store: Store, videos: list[Video]) -> None:
+def _divide(store: Store, config: PretrainConfig) -> Division[Video]:
+    """The split asked for; of a run that is resumed without asking for one, its own."""
+    division = run_division(config.run, store.videos) if config.split is None else None
+    if division is None:
+        division = divide_videos(store.videos, config.split, splits_folder=splits_folder(store.path))
+    for note in division.notes:
+        say(note)
+    return division
+
+
+def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
+    """These videos as the run divides them; None if it is no run yet, or knows fewer than half of them: they are of
+    another store.
+
+    Raises:
+        ViccError: the run's files are damaged.
+    """
+    if not (run / SPLIT_FILE).exists() or not (run / RECIPE_FILE).exists():
+        return None
+    table = read_split_table(run / SPLIT_FILE)
+    if 2 * sum(video.id in table.cells for video in videos) < len(videos):
+        return None
+    name = read_json(run / RECIPE_FILE, what="run description").get("split", "of the run")
+    return divide_by_table(videos, table, 1, name=name)
+
+
+def _claim_run(recipe: Recipe, config: PretrainConfig, store: Store, division: Division[Video]) -> None:
     """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos."""
-    ours = {"recipe": recipe.to_json(), "seed": config.seed, "videos": len(videos), "content": _content(store, videos)}
+    videos = division.train
+    ours = {
+        "recipe": recipe.to_json(),
+        "seed": config.seed,
+        "split": division.name,
+        "videos": len(videos),
+        "content": _content(store, videos),
+    }
     path = config.run / RECIPE_FILE
     if not path.exists():
         if any(not entry.name.startswith(".") for entry in config.run.iterdir()):
@@ -224,13 +270,14 @@ def _claim_run(recipe: Recipe, config: PretrainConfig, store: Store, videos: lis
                 f"{config.run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder."
             )
         write_json(path, ours)
-        return
     theirs = read_json(path, what="run description")
     if theirs != ours:
         raise ViccError(
             f"The run {config.run} was started with other settings: {_first_difference(theirs, ours)}. "
-            "Give the same recipe, --seed and --store, or another --run folder."
+            "Give the same recipe, --seed, --store and --split, or another --run folder."
         )
+    if not (config.run / SPLIT_FILE).exists():
+        write_split_table(config.run / SPLIT_FILE, division_table(division))
 
 
 def _content(store: Store, videos: list[Video]) -> str:

@@ -205,6 +205,11 @@ class VideoReader:
             return f"{there:.1f} of {seconds:.1f} declared seconds decode"
         return ""
 
+    @property
+    def time(self) -> float:
+        """Seconds after the file's first frame at which the frame decoded last is shown."""
+        return float(self._last)
+
     def __iter__(self) -> Iterator[np.ndarray]:
         self._begin()
         status = self.path.stat()
@@ -403,6 +408,33 @@ class VideoReader:
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
         return np.ascontiguousarray(shrink(image, self.short_side))
+
+
+def declared_seconds(path: Path) -> float:
+    """Length of a file's video in seconds without decoding it: as declared, else read off its packets.
+
+    Raises:
+        VideoError: no readable video stream, or nothing in the file tells a length.
+    """
+    reader = VideoReader(path)
+    try:
+        with reader._opened() as (container, stream):
+            assert reader.info is not None
+            if reader.info.seconds is not None and reader.info.seconds > 0:
+                return reader.info.seconds
+            # Many mkv and webm files declare no length, and one whose writer was killed never does.
+            first = last = None
+            for packet in container.demux(stream):
+                if packet.pts is not None and packet.time_base is not None:
+                    shown = packet.pts * packet.time_base
+                    first = shown if first is None else min(first, shown)
+                    until = shown + (packet.duration or 0) * packet.time_base
+                    last = until if last is None else max(last, until)
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise VideoError(f"cannot be read ({_reason(error)})") from error
+    if first is None or last is None or last <= first:
+        raise VideoError("nothing in the file tells how long it is")
+    return float(last - first)
 
 
 def _runs_on(container: av.container.InputContainer, stream: av.VideoStream, target: int) -> bool:

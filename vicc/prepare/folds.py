@@ -1,0 +1,83 @@
+"""`vicc splits`: videos to grouped folds in a split file."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from vicc.configs import SplitsConfig
+from vicc.data.remote import is_url
+from vicc.data.sources import discover_videos
+from vicc.data.splits import (
+    SPLITS_FOLDER,
+    SplitMember,
+    SplitTable,
+    group_name,
+    grouped_folds,
+    read_split_table,
+    require_split_name,
+    write_split_table,
+)
+from vicc.data.store import Store, store_exists
+from vicc.errors import ViccError
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The videos that one fold tests; `videos_of_a_class` are the fewest and the most that a class has of them."""
+
+    number: int
+    videos: int
+    groups: int
+    classes: int
+    videos_of_a_class: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FoldsReport:
+    """What `make_folds` wrote: `split` is the name that --split takes, before the colon."""
+
+    file: str
+    split: str
+    folds: list[Fold]
+
+
+def make_folds(config: SplitsConfig) -> FoldsReport:
+    """Divide the videos of a store, a folder or a list into grouped folds and write the split file.
+
+    Raises:
+        ViccError: no videos there, fewer groups than folds, a name that cannot be used, or a file of another division.
+    """
+    is_store, remote = store_exists(config.place), isinstance(config.place, str) and is_url(config.place)
+    if config.groups is not None and is_store:
+        raise ViccError(f"--groups {config.groups} is for a folder of videos; the store {config.place} has its own.")
+    if config.out is None and (remote or not is_store):
+        raise ViccError(f"{config.place} is not a local store: give --out FILE.csv to say where the split file goes.")
+    videos: list[SplitMember] = (
+        list(Store(config.place).videos)
+        if is_store
+        else list(discover_videos(Path(config.place), groups=config.groups))
+    )
+    default = f"grouped-{config.folds}" + (f"-{config.seed}" if config.seed else "")
+    name = default if config.name is None else config.name
+    require_split_name(name)
+    path = config.out or Path(config.place) / SPLITS_FOLDER / f"{name}.csv"
+    table = grouped_folds(videos, folds=config.folds, seed=config.seed)
+    if not path.exists():
+        write_split_table(path, table)
+    elif read_split_table(path) != table:
+        # Runs may have been trained on it, and would then be tested on what they have seen.
+        raise ViccError(f"{path} exists and divides the videos otherwise. Give another --name or --out, or remove it.")
+    return FoldsReport(str(path), str(path) if config.out else name, _summaries(videos, table))
+
+
+def _summaries(videos: list[SplitMember], table: SplitTable) -> list[Fold]:
+    labels = {video.label for video in videos}
+    folds = []
+    for number in range(table.num_folds):
+        tested = [video for video in videos if table.cells[video.id][number] == "test"]
+        counts = Counter(video.label for video in tested)
+        each = [counts[label] for label in labels]
+        classes = 0 if labels == {None} else len(counts)
+        groups = len({group_name(video) for video in tested})
+        folds.append(Fold(number + 1, len(tested), groups, classes, (min(each), max(each))))
+    return folds
