@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import main
-from vicc.configs import BenchConfig
+from vicc.configs import BenchConfig, PrepareConfig
 from vicc.data.bench import bench_data
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.prepare.build import prepare_videos
 
 
 def test_the_figures_are_of_this_store_and_add_up(store_path: Path) -> None:
@@ -38,6 +39,12 @@ def test_the_command_prints_its_table_and_a_document(store_path: Path, capsys: p
     assert document["store"] == str(store_path)
     assert main(words) == 0
     assert "loader worker" in capsys.readouterr().out
+
+
+def test_a_store_without_flow_is_measured_with_diff(tmp_path: Path, video_folder: Path) -> None:
+    prepare_videos(PrepareConfig(video_folder / "test", tmp_path / "store", flow="none", workers=1))
+    result = bench_data(BenchConfig("data", tmp_path / "store", clip_frames=4, size=32, seconds=0.1))
+    assert [row.streams for row in result.loading] == [("rgb",), ("diff",), ("rgb", "diff")]
 
 
 def test_a_store_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ def bench(config: BenchConfig) -> Outcome:
             )
         Console().print(table)
         for workers, rate in result.clips_per_second_of_a_worker.items():
-            _print(f"{workers} loader worker{'s' * (workers > 1)}: {rate:.0f} clips/s each, RGB and flow together")
+            _print(f"{workers} loader worker{'s' * (workers > 1)}: {rate:.0f} clips/s each, both streams together")
         for method, rate in result.flow_frames_per_second.items():
             _print(f"flow by {method}: {rate:.1f} frames/s a core")
         _print(

@@ -12,7 +12,7 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import BenchConfig
-from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader
+from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
 from vicc.data.frame_pack import StoredStream
 from vicc.data.maintenance import store_info
 from vicc.data.store import Store
@@ -73,7 +73,9 @@ def bench_data(config: BenchConfig) -> DataBench:
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    choices: list[tuple[Stream, ...]] = [("rgb",), ("flow",), ("rgb", "flow")]
+    with_flow = store.settings.flow != "none"
+    motion: Stream = "flow" if with_flow else "diff"
+    choices: list[tuple[Stream, ...]] = [("rgb",), (motion,), ("rgb", motion)]
     workers = sorted({1, min(2, os.cpu_count() or 1), os.cpu_count() or 1})
     try:
         with progress("bench", total=len(choices) + len(workers) + 2, unit="rows") as advance:
@@ -83,7 +85,7 @@ def bench_data(config: BenchConfig) -> DataBench:
                 advance(1, " and ".join(streams))
             by_workers = {}
             for number in workers:
-                by_workers[number] = _worker_rate(config, store, number)
+                by_workers[number] = _worker_rate(config, store, ("rgb", motion), number)
                 advance(1, f"{number} workers")
             flow: dict[FlowName, float] = {}
             for method in ("dis", "tvl1"):
@@ -150,12 +152,12 @@ def _loading(config: BenchConfig, store: Store, streams: tuple[Stream, ...]) -> 
     return Loading(streams, rate, read / total, (timed.seconds - read) / total, 1 - timed.seconds / total)
 
 
-def _worker_rate(config: BenchConfig, store: Store, workers: int) -> float:
+def _worker_rate(config: BenchConfig, store: Store, streams: tuple[Stream, ...], workers: int) -> float:
     """Clips a second and worker of a loader with this many, start-up not counted."""
-    dataset = _dataset(config, store, ("rgb", "flow"))
+    dataset = _dataset(config, store, streams)
     batch_size = min(4, len(dataset))
     batches = EpochBatches(len(dataset), batch_size, first_step=0, last_step=1 << 30, seed=0)
-    loader = iter(clip_loader(dataset, batches, workers=workers))
+    loader = iter(ClipLoader(dataset, batches, workers=workers))
     for _ in range(2 * workers):
         next(loader)
     begin, done = time.perf_counter(), 0
