@@ -16,7 +16,8 @@ import pytest
 from tests.conftest import moving_frames, write_frames
 from vicc.cli import main
 from vicc.configs import CheckConfig, PrepareConfig
-from vicc.data.store import Store, _key
+from vicc.data.shard import key_of
+from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.prepare import check
 from vicc.prepare.build import prepare_videos
@@ -146,7 +147,7 @@ def test_a_damaged_entry_of_a_store_is_found_and_the_others_pass(store_path: Pat
     victim = Store(store_path).videos[7].id
     (shard,) = store.glob("shard-*.lmdb")
     with lmdb.open(str(shard), subdir=False, map_size=1 << 30) as opened, opened.begin(write=True) as transaction:
-        key = _key(stream, victim)
+        key = key_of(stream, victim)
         data = transaction.get(key)
         transaction.put(key, data[: len(data) * 3 // 4])
     report = run(store)
