@@ -44,13 +44,13 @@ def run_locally(
     items: Sequence[Item],
     *,
     died: Callable[[Item, str], Result],
-    size_of: Callable[[Result], int],
+    size_of: Callable[[Result], int] = lambda result: 0,
     workers: int,
 ) -> Generator[tuple[Item, Result], None, None]:
     """The engine of one machine: `workers` spawned processes.
 
     A decoder that crashes or hangs takes its whole pool with it: the items then under way are tried again, each in a
-    process of its own, and there it dies alone.
+    process of its own, and there it dies alone. Without `size_of`, results count as too small to matter.
     """
     waiting = deque(items)
     while waiting:
