@@ -303,6 +303,38 @@ class SplitsConfig:
 
 
 @dataclass(frozen=True)
+class BenchConfig:
+    """Measure how fast a store feeds training on this machine.
+
+    Prints samples a second of one process for each stream and for both (a sample is two clips), the share of time that
+    goes into reading, decoding and augmenting, the clips a second that each loader worker gives, the frames a second
+    of computing flow, and the bytes a frame. Nothing is written.
+
+    Example:
+        vicc bench data --store store
+        vicc bench data --store store --preset default --clip-frames 16 --size 112
+    """
+
+    what: Annotated[Literal["data"], Positional]
+    """What to measure: data is the way from a store to batches."""
+    store: StorePlace
+    """Store made by `vicc prepare`, a folder or a URL."""
+    preset: Literal["default", "published"] = "published"
+    """Augmentation."""
+    clip_frames: int = 32
+    """Frames of a clip."""
+    size: int = 128
+    """Side of a view in pixels."""
+    seconds: float = 5.0
+    """How long each figure is measured."""
+
+    def __post_init__(self) -> None:
+        _require(self.clip_frames >= 1, f"--clip-frames {self.clip_frames}: expected at least 1.")
+        _require(self.size >= 8, f"--size {self.size}: expected at least 8 pixels.")
+        _require(0 < self.seconds <= 3600, f"--seconds {self.seconds}: expected more than 0, up to 3600.")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Train the encoders of a recipe on a store, without labels, stage after stage.
 

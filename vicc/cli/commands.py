@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from vicc.configs import (
+    BenchConfig,
     CheckConfig,
     DemoConfig,
     DemoVideosConfig,
@@ -345,6 +346,34 @@ def recipes(config: RecipesConfig) -> Outcome:
     from vicc.cli.recipes import list_recipes, show_recipe
 
     return list_recipes() if config.name is None else show_recipe(config.name, config)
+
+
+def bench(config: BenchConfig) -> Outcome:
+    from vicc.data.bench import bench_data
+
+    result = bench_data(config)
+
+    def show() -> None:
+        table = Table("streams", "samples/s (median, range)", "clips/s", "read", "decode", "augment")
+        for row in result.loading:
+            median, smallest, largest = row.samples_per_second
+            table.add_row(
+                " and ".join(row.streams),
+                f"{median:.1f} ({smallest:.1f} to {largest:.1f})",
+                f"{median * 2 * len(row.streams):.0f}",
+                *(f"{share:.0%}" for share in (row.read, row.decode, row.augment)),
+            )
+        Console().print(table)
+        for workers, rate in result.clips_per_second_of_a_worker.items():
+            _print(f"{workers} loader worker{'s' * (workers > 1)}: {rate:.0f} clips/s each, RGB and flow together")
+        for method, rate in result.flow_frames_per_second.items():
+            _print(f"flow by {method}: {rate:.1f} frames/s a core")
+        _print(
+            f"{result.bytes_per_frame:,.0f} bytes a frame, all streams; {result.videos} videos, {result.frames} frames"
+        )
+        _print(f"a sample: two clips of {config.clip_frames} frames, {config.size} x {config.size}, {config.preset}")
+
+    return Outcome(asdict(result), show)
 
 
 def parity(config: ParityConfig) -> Outcome:

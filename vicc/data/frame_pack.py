@@ -306,3 +306,17 @@ def _rgb_image(frame: av.VideoFrame) -> np.ndarray:
 
 def _plane(plane: Any) -> np.ndarray:
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+
+
+def read_frames(data: bytes | memoryview, numbers: Sequence[int]) -> int:
+    """Read what decoding these frames reads, check its checksums and decode nothing; returns the bytes.
+
+    Raises:
+        ViccError: a damaged pack, or a frame that it does not have.
+    """
+    header = read_header(data)
+    check_numbers(numbers, stream=header.stream, num=header.num)
+    encoded, wanted = _Encoded(data, header), sorted(set(numbers))
+    if header.codec == "h264":
+        wanted = [number for first, last in _runs(wanted) for number in range(first, last + 1)]
+    return sum(len(encoded[number]) for number in wanted)

@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 import lmdb
 import numpy as np
 
-from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_header
+from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_frames, read_header
 from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
 from vicc.data.remote import fetch_shard, is_url, remote_manifest
 from vicc.data.shard import (
@@ -226,6 +226,17 @@ class Store:
         Raises:
             ViccError: no such video, stream or frame, or damaged data; the message names the video.
         """
+        with self._pack(video_id, stream) as (key, data):
+            return self._decode(key, data, numbers)
+
+    def read(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> int:
+        """Read what `frames` would read, and decode nothing; returns the bytes. Errors are those of `frames`."""
+        with self._pack(video_id, stream) as (_, data):
+            return read_frames(data, numbers)
+
+    @contextmanager
+    def _pack(self, video_id: str, stream: StoredStream) -> Iterator[tuple[bytes, memoryview]]:
+        """The key of a pack and the pack; what goes wrong with it within the block is told with the video's name."""
         if video_id not in self.place:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
         key = key_of(stream, video_id)
@@ -234,7 +245,7 @@ class Store:
             if data is None:
                 raise ViccError(f"The store {self.path} has no stream {stream!r} of video {video_id!r}.")
             try:
-                return self._decode(key, data, numbers)
+                yield key, data
             except ViccError as error:
                 raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {error}.") from error
 
