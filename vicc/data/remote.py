@@ -123,7 +123,7 @@ def upload_store(folder: Path, manifest: Manifest, url: str) -> int:
         others = [_STORE_FILE, *other_files(folder)]
         with _megabytes("copy", sum(shard.bytes for shard in missing)) as advance:
             for shard in missing:
-                # Put down by the checksum of what is sent: a shard of this name whose checksum is an older one is sent.
+                # The checksum after the shard: one of which only a part, or an older one, is there is sent again.
                 _send(folder / shard.name, files, f"{root}/{shard.name}", advance)
                 files.pipe_file(f"{root}/{shard.name}.blake2b", shard.blake2b.encode())
         for name in others:
