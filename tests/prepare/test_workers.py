@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,24 @@ def test_whatever_happens_to_one_the_others_are_done_in_order() -> None:
 def test_a_mistake_in_the_program_is_raised_and_not_blamed_on_a_file(before: list[str]) -> None:
     with pytest.raises(ValueError, match="a mistake in the program"):
         list(run_locally(work, [*before, "raises"], died=died, size_of=len, workers=2))
+
+
+def die_while_answering(folder: Path, milliseconds: int) -> bytes:
+    """The first time, the process is killed so long after the function has returned."""
+    mark = folder / str(milliseconds)
+    if not mark.exists():
+        mark.touch()
+        threading.Timer(milliseconds / 1000, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return bytes(64 << 20)
+
+
+def test_a_process_that_is_killed_while_it_hands_over_its_result_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Half a message in a pipe that all processes share would be waited for for ever."""
+    items = [1, 10, 20, 40, 80, 160]
+    began = time.monotonic()
+    running = run_locally(partial(die_while_answering, tmp_path), items, died=lambda item, reason: b"", workers=2)
+    assert [(item, len(result)) for item, result in running] == [(item, 64 << 20) for item in items]
+    assert time.monotonic() - began < 60
 
 
 def test_the_guard_does_nothing_outside_of_a_worker() -> None:

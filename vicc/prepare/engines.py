@@ -7,10 +7,9 @@ stores, whatever finished first. Here: processes of this machine. `ray_engine` s
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol, TypeVar
 
-from vicc.prepare.workers import alone, new_pool, submit
+from vicc.prepare.workers import Workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,36 +48,18 @@ def run_locally(
 ) -> Generator[tuple[Item, Result], None, None]:
     """The engine of one machine: `workers` spawned processes.
 
-    A decoder that crashes or hangs takes its whole pool with it: the items then under way are tried again, each in a
-    process of its own, and there it dies alone. Without `size_of`, results count as too small to matter.
+    Without `size_of`, results count as too small to matter.
     """
-    waiting = deque(items)
-    while waiting:
-        started: deque[tuple[Item, Future[Result]]] = deque()
-        pool = new_pool(workers)
-        try:
-            yield from in_order(
-                lambda item, pool=pool: submit(pool, work, item),  # type: ignore[misc]
-                waiting,
-                started,
-                size_of=size_of,
-                slots=lambda: 2 * workers,
-            )
-        except BrokenProcessPool:
-            for item, future in started:
-                finished = future.done() and future.exception() is None
-                yield item, future.result() if finished else alone(work, item, died)
-        except BaseException:
-            pool.end_now()  # stopped: a film of an hour is not waited for
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = Workers(work, died, number=workers)
+    try:
+        yield from in_order(pool.submit, deque(items), size_of=size_of, slots=lambda: 2 * workers)
+    finally:
+        pool.stop()  # also when the caller is stopped: a film of an hour is not waited for
 
 
 def in_order(
     start: Callable[[Item], "Future[Result]"],
     waiting: deque[Item],
-    started: deque[tuple[Item, "Future[Result]"]],
     *,
     size_of: Callable[[Result], int],
     slots: Callable[[], int],
@@ -87,24 +68,22 @@ def in_order(
 
     Args:
         start: hands one item to a worker.
-        waiting: items not started yet; emptied from the left.
-        started: items whose result has not been yielded yet. Both deques are the caller's, so that it still has them
-            when `start` or a result raises.
+        waiting: items; emptied from the left.
         slots: items that may be under way: those in the workers, and enough behind them that none waits.
     """
+    started: deque[tuple[Item, Future[Result]]] = deque()
     running: set[Future[Result]] = set()
     held = 0
     while waiting or started:
         while waiting and len(running) < slots() and held < HELD_BYTES:
-            future = start(waiting[0])
-            # Off the list only once handed over: a broken pool takes nothing.
-            started.append((waiting.popleft(), future))
+            item = waiting.popleft()
+            future = start(item)
+            started.append((item, future))
             running.add(future)
         finished, running = wait(running, return_when=FIRST_COMPLETED)
         held += sum(size_of(future.result()) for future in finished)
         while started and started[0][1] not in running:
-            item, future = started[0]
+            item, future = started.popleft()
             result = future.result()
-            started.popleft()
             held -= size_of(result)
             yield item, result

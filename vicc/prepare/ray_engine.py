@@ -80,7 +80,7 @@ def run_on_ray(
             return isinstance(raw.exception(), ray.exceptions.WorkerCrashedError)
 
         try:
-            yield from in_order(start, deque(items), deque(), size_of=size_of, slots=slots)
+            yield from in_order(start, deque(items), size_of=size_of, slots=slots)
         finally:
             for reference in list(references.values()):
                 ray.cancel(reference, force=True)

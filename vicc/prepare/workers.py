@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, ParamSpec, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import cv2
 
@@ -26,11 +27,23 @@ _in_worker = False
 
 
 def start_worker() -> None:
-    """Make this process one that decodes: one thread for OpenCV, and a decoder that hangs may end it."""
+    """Make this process one that decodes: one thread for OpenCV; ended by a decoder that hangs, and with its parent.
+
+    The last is for a main process that was killed: workers of a pool would wait for ever, since each holds both ends of
+    the queue that it reads from.
+    """
     global _in_worker
     _in_worker = True
     cv2.setNumThreads(1)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # a worker of Ray's has none, and Ray sees to its end
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager
@@ -49,46 +62,13 @@ def decoder_guard(seconds: float = HUNG_AFTER_SECONDS) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-class WorkerPool(ProcessPoolExecutor):
-    """A pool of spawned processes that end with this one, however it ends.
-
-    The executor's own workers wait for ever when the main process was killed, for each of them holds the other end of
-    the queue that they read from. Ours also hold one end of a pipe, the leash, whose other end nobody else has.
-    """
-
-    def __init__(self, workers: int | None) -> None:
-        held_by_workers, self._leash = multiprocessing.Pipe(duplex=False)
-        super().__init__(
-            workers, multiprocessing.get_context("spawn"), initializer=_start_pooled, initargs=(held_by_workers,)
-        )
-
-    def end_now(self) -> None:
-        """End all workers in the middle of what they do; without it a shutdown waits for the calls under way."""
-        self._leash.close()
-
-
-def _start_pooled(leash: "Connection[Any, Any]") -> None:
-    start_worker()
-    _end_with(leash)
-
-
-def _end_with(leash: "Connection[Any, Any]") -> None:
-    """End this process as soon as the other end of the pipe is closed; nothing is ever sent from there."""
-
-    def watch() -> None:
-        wait([leash])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def new_pool(workers: int | None) -> WorkerPool:
+def new_pool(workers: int | None) -> ProcessPoolExecutor:
     """A pool of spawned processes, one for each core by default.
 
     Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV gets one thread in
     each: one process a core scales 1.96x on two cores, threads 0.93x.
     """
-    return WorkerPool(workers)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
 
 
 def submit(
@@ -105,38 +85,135 @@ def submit(
         return pool.submit(function, *arguments, **options)
 
 
-def alone(function: Callable[[Item], Result], item: Item, died: Callable[[Item, str], Result]) -> Result:
-    """Call `function` in a process of its own; if that dies, the result is `died(item, reason)`."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe()
-    process = context.Process(target=_answer, args=(sender, function, item))
-    with _ctrl_c_blocked():
-        process.start()
-    sender.close()  # the process has its own; ours would keep the pipe open after its end
-    try:
-        succeeded, answer = receiver.recv()
-    except EOFError:
-        process.join()
-        require_workers()  # before a file is blamed
-        return died(item, _cause_of_death(process.exitcode))
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        receiver.close()
-    process.join()
-    if not succeeded:
-        raise answer
-    return answer
+class Workers(Generic[Item, Result]):
+    """Processes that call one function on items, each with a pipe of its own to the main process.
+
+    `ProcessPoolExecutor` would do but for processes that end on their way: it ends all others too, and if one was just
+    handing over a result, the pipe that they share holds half a message, for whose rest the main process waits for
+    ever. Here a process that ends costs its own item and no other. The item is tried again; if that ends a process too,
+    its result is `died(item, reason)`.
+
+    Args:
+        function: what is called; the processes must be able to import it.
+        number: of processes. They start with their first item.
+    """
+
+    def __init__(self, function: Callable[[Item], Result], died: Callable[[Item, str], Result], *, number: int) -> None:
+        self._function, self._died = function, died
+        self._waiting: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
+        self._processes: set[_Process] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+        # A thread for each process, which only waits: so a process gets its next item while the main thread writes.
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(number)]
+        with _ctrl_c_blocked():  # threads and processes inherit it: Ctrl-C is the main thread's to handle
+            for thread in self._threads:
+                thread.start()
+
+    def submit(self, item: Item) -> "Future[Result]":
+        """Hand an item over. Its future raises what the function raised, or ViccError if no process can start."""
+        future: Future[Result] = Future()
+        self._waiting.put((item, future))
+        return future
+
+    def stop(self) -> None:
+        """End all processes at once, in the middle of what they do."""
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.kill()
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        process: _Process | None = None
+        while (task := self._waiting.get()) is not None and not self._stopped:
+            item, future = task
+            reason: str | None = None
+            try:
+                for _ in range(2):
+                    process = process or self._start()
+                    try:
+                        answer = process.call(self._function, item)
+                        break
+                    except _DeadProcessError as error:
+                        self._forget(process)
+                        process, reason = None, str(error)
+                else:
+                    assert reason is not None
+                    answer = self._died(item, reason)
+            except Exception as error:  # noqa: BLE001
+                future.set_exception(error)  # raised in the thread that waits for the result
+            else:
+                future.set_result(answer)
+
+    def _start(self) -> "_Process":
+        with self._lock:
+            if self._stopped:
+                raise ViccError("The workers have been stopped.")  # to nobody: whoever stops them waits no more
+            process = _Process()
+            self._processes.add(process)
+        process.wait_until_ready()
+        return process
+
+    def _forget(self, process: "_Process") -> None:
+        with self._lock:
+            self._processes.discard(process)
 
 
-def _answer(sender: "Connection[Any, Any]", function: Callable[[Item], Any], item: Item) -> None:
+class _DeadProcessError(Exception):
+    """A process has ended instead of answering; the message says why."""
+
+
+class _Process:
+    """One spawned process that answers calls, one after the other."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_answer, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()  # the process has its own; ours would keep the pipe open after its end
+        self.kill = self._process.kill
+
+    def wait_until_ready(self) -> None:
+        try:
+            self._pipe.recv()
+        except (EOFError, ConnectionError):
+            raise ViccError(
+                "Worker processes cannot start. In a script of your own, put the calls under if __name__ == "
+                "'__main__':, since each worker imports the script; otherwise look at what the workers printed above."
+            ) from None
+
+    def call(self, function: Callable[[Item], Result], item: Item) -> Result:
+        try:
+            self._pipe.send((function, item))
+            succeeded, answer = self._pipe.recv()
+        except (EOFError, ConnectionError):  # no message, or half of one
+            self._process.join()
+            raise _DeadProcessError(_cause_of_death(self._process.exitcode)) from None
+        if not succeeded:
+            raise answer
+        return answer
+
+
+def _answer(pipe: "Connection[Any, Any]") -> None:
+    """What a `_Process` does: say that it is ready, then answer every call."""
     start_worker()
-    _end_with(sender)
-    try:
-        sender.send((True, function(item)))
-    except Exception as error:  # noqa: BLE001
-        sender.send((False, error))  # to be raised by the process that asked
+    pipe.send("ready")
+    while True:
+        try:
+            function, item = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            succeeded, answer = True, function(item)
+        except Exception as error:  # noqa: BLE001
+            error.add_note(f"In a worker: {traceback.format_exc()}")
+            succeeded, answer = False, error
+        pipe.send((succeeded, answer))
 
 
 def _cause_of_death(exit_code: int | None) -> str:
@@ -154,20 +231,3 @@ def _ctrl_c_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def require_workers() -> None:
-    """Make sure that a worker can start and do nothing; what breaks a pool then is the work, not the pool.
-
-    Raises:
-        ViccError: none can start. The usual reason is a script that calls vicc outside of a main guard: each worker
-            imports the script, and so would call vicc again.
-    """
-    try:
-        with new_pool(1) as pool:
-            submit(pool, int).result()
-    except BrokenProcessPool as error:
-        raise ViccError(
-            "Worker processes cannot start. In a script of your own, put the calls under if __name__ == '__main__':, "
-            "since each worker imports the script; otherwise look at what the workers printed above."
-        ) from error
