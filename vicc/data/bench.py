@@ -12,7 +12,7 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import BenchConfig
-from vicc.data.dataset import ClipDataset, EpochBatches, clip_loader
+from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
 from vicc.data.frame_pack import StoredStream
 from vicc.data.maintenance import store_info
 from vicc.data.store import Store
@@ -155,7 +155,7 @@ def _worker_rate(config: BenchConfig, store: Store, workers: int) -> float:
     dataset = _dataset(config, store, ("rgb", "flow"))
     batch_size = min(4, len(dataset))
     batches = EpochBatches(len(dataset), batch_size, first_step=0, last_step=1 << 30, seed=0)
-    loader = iter(clip_loader(dataset, batches, workers=workers))
+    loader = iter(ClipLoader(dataset, batches, workers=workers))
     for _ in range(2 * workers):
         next(loader)
     begin, done = time.perf_counter(), 0
