@@ -14,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/vicc demo $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 drill: .venv/installed
 	$(BIN)/python -m tests.drills.kill_prepare $(ARGS)
