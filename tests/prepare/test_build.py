@@ -1,5 +1,6 @@
 """Preparing: parallel, resumable, nothing half-written, and no file lost without a reason."""
 
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lmdb
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from vicc.data.store import SetAside, Store, StoreSettings
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos
+from vicc.video.decode import VideoReader
+from vicc.video.flow import create_flow, dequantize_flow
 
 Write = Callable[..., Path]
 SETTINGS = StoreSettings(short_side=32)
@@ -76,6 +80,39 @@ def test_the_stored_flow_is_that_of_the_motion(tmp_path: Path, write_video: Writ
     run(tmp_path / "videos", tmp_path / "store", short_side=128, flow_bound=10.0)
     stored = Store(tmp_path / "store").frames("a.mp4", "flow", range(5)).astype(float)
     np.testing.assert_allclose(np.median((stored - 128) * 10 / 127, axis=(0, 1, 2)), (3, -1), atol=0.2)
+
+
+def test_stored_flow_is_within_one_step_of_the_float_flow(tmp_path: Path, write_video: Write) -> None:
+    """Of every pixel, not on average; beyond the bound it is cut off."""
+    path = write_video(tmp_path / "videos" / "a.mp4", num_frames=12, size=(64, 82), velocity=(7, 2))
+    run(tmp_path / "videos", tmp_path / "store", short_side=48, flow_bound=4.0)
+    store = Store(tmp_path / "store")
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in VideoReader(path, short_side=48)]
+    dis = create_flow("dis")
+    exact = np.stack([dis(first, second) for first, second in itertools.pairwise(grey)])
+    stored = dequantize_flow(store.frames("a.mp4", "flow", range(11)), bound=4.0)
+    assert np.abs(exact).max() > 4  # so that the bound is met
+    assert np.abs(stored - np.clip(exact, -4, 4)).max() <= 4 / 127
+
+
+def test_native_flow_is_computed_from_the_files_own_frames_and_told_in_stored_pixels(
+    tmp_path: Path, write_video: Write
+) -> None:
+    path = write_video(tmp_path / "videos" / "a.mp4", num_frames=8, size=(96, 128), velocity=(6, 3))
+    for place in ("store", "native"):
+        run(tmp_path / "videos", tmp_path / place, short_side=32, flow_at=place)
+    stores = {place: Store(tmp_path / place) for place in ("store", "native")}
+    np.testing.assert_array_equal(*(store.frames("a.mp4", "rgb", range(8)) for store in stores.values()))
+    flow = dequantize_flow(stores["native"].frames("a.mp4", "flow", range(7)), bound=20.0)
+    assert flow.shape == (7, 32, 43, 2)
+    np.testing.assert_allclose(np.median(flow, axis=(0, 1, 2)), (2, 1), atol=0.2)  # a third of the file's own pixels
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in VideoReader(path)]
+    exact = create_flow("dis")(grey[0], grey[1])
+    exact = cv2.resize(exact, (43, 32), interpolation=cv2.INTER_AREA) * np.float32((43 / 128, 32 / 96))
+    np.testing.assert_allclose(flow[0], exact, atol=20 / 127)
+    assert stores["native"].settings.flow_at == "native"
+    with pytest.raises(ViccError, match="flow_at"):
+        run(tmp_path / "videos", tmp_path / "native", short_side=32)
 
 
 def test_a_second_run_does_only_what_is_missing_or_has_changed(
