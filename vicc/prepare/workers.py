@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -106,7 +107,10 @@ class Workers(Generic[Item, Result]):
         self._stopped = False
         # A thread for each process, which only waits: so a process gets its next item while the main thread writes.
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(number)]
-        with _ctrl_c_blocked():  # threads and processes inherit it: Ctrl-C is the main thread's to handle
+        # Ctrl-C is the main thread's to handle; threads and processes inherit that. Python starts its tracker with the
+        # first process and then lets Ctrl-C through again, so that comes before.
+        resource_tracker.ensure_running()
+        with _ctrl_c_blocked():
             for thread in self._threads:
                 thread.start()
 
