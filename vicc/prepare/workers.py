@@ -185,7 +185,7 @@ class _Process:
     def wait_until_ready(self) -> None:
         try:
             self._pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             raise ViccError(
                 "Worker processes cannot start. In a script of your own, put the calls under if __name__ == "
                 "'__main__':, since each worker imports the script; otherwise look at what the workers printed above."
@@ -195,7 +195,7 @@ class _Process:
         try:
             self._pipe.send((function, item))
             succeeded, answer = self._pipe.recv()
-        except (EOFError, ConnectionError):  # no message, or half of one
+        except (EOFError, OSError):  # no message, or half of one
             self._process.join()
             raise _DeadProcessError(_cause_of_death(self._process.exitcode)) from None
         if not succeeded:
@@ -210,7 +210,7 @@ def _answer(pipe: "Connection[Any, Any]") -> None:
     while True:
         try:
             function, item = pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             return
         try:
             succeeded, answer = True, function(item)
