@@ -130,6 +130,8 @@ class Workers(Generic[Item, Result]):
             self._waiting.put(None)
         for thread in self._threads:
             thread.join()
+        for process in self._processes:
+            process.join()
 
     def _serve(self) -> None:
         process: _Process | None = None
@@ -180,7 +182,7 @@ class _Process:
         self._process = context.Process(target=_answer, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()  # the process has its own; ours would keep the pipe open after its end
-        self.kill = self._process.kill
+        self.kill, self.join = self._process.kill, self._process.join
 
     def wait_until_ready(self) -> None:
         try:
