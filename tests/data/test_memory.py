@@ -2,11 +2,14 @@
 
 import multiprocessing
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
+from vicc.data.frame_pack import StoredStream
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store
 from vicc.prepare.scan import scan_videos
@@ -42,7 +45,8 @@ def growth(source: FrameSource, *, samples: int, warm_up: int, batch_size: int =
     )
     batches = EpochBatches(len(dataset), batch_size, first_step=0, last_step=samples // batch_size, seed=0)
     seen: list[int] = []
-    for step, _ in enumerate(ClipLoader(dataset, batches, workers=1)):
+    # Spawned: a forked worker begins with this process's free memory, and would grow into that unseen.
+    for step, _ in enumerate(ClipLoader(dataset, batches, workers=1, start_method="spawn")):
         if step in (warm_up // batch_size, samples // batch_size - 10):  # before the worker comes to its end
             (worker,) = multiprocessing.active_children()
             assert worker.pid is not None
@@ -60,10 +64,14 @@ def test_a_worker_that_decodes_files_is_flat(video_folder: Path) -> None:
     assert growth(scan_videos(video_folder, workers=1), samples=900, warm_up=300) < 5 << 20
 
 
-def test_growth_would_be_seen(video_folder: Path) -> None:
-    """The same with a cache that is never full: what the test above must be able to tell."""
-    folder = scan_videos(video_folder, workers=1, cache_bytes=1 << 30)
-    for video in folder.videos:
-        folder.frames(video.id, "rgb", [0])
-    folder.close()
-    assert growth(folder, samples=120, warm_up=10) > 256 << 10
+class Leaking(Store):
+    """Keeps a kilobyte of every answer."""
+
+    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+        self.kept = [*getattr(self, "kept", []), bytes(1024)]
+        return super().frames(video_id, stream, numbers)
+
+
+def test_a_kilobyte_a_sample_would_be_seen(store_path: Path) -> None:
+    """What the tests above must be able to tell: 8,000 samples of this would be 24 MB."""
+    assert growth(Leaking(store_path), samples=1_500, warm_up=500) > 2 << 20
