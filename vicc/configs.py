@@ -77,7 +77,7 @@ class PrepareConfig:
     """Frames that flow is computed from: the stored ones, or the file's own, as published and many times slower. Stored
     at the stored frames' size either way."""
     codec: Literal["h264", "jpeg"] = "h264"
-    """How frames are stored. h264 takes a seventh of jpeg's bytes and loads as fast."""
+    """How frames are stored. h264 takes a ninth of jpeg's bytes and loads about as fast."""
     quality: int | None = None
     """Of stored RGB frames. h264: 0 to 51, the smaller the better, default 23. jpeg: 1 to 100, the larger the better,
     default 90."""
