@@ -374,19 +374,32 @@ class PretrainConfig:
     Default: what the recipe says. Changes of --set come after it."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast with channels_last_3d where the device has it, else fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    """auto: bf16 autocast with channels_last_3d where the device has it, else fp32. fp64 is for comparing numbers."""
     workers: int | None = None
     """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
     cache_mb: int = 1024
     """Memory for decoded frames, in MiB and for each process that loads; a store that fits is decoded only once."""
+    stages: list[str] = field(default_factory=list)
+    """Train only these stages of the recipe, for instance one a job. Default: all that are not finished."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints. One is also written at the end of a stage and when training is stopped."""
+    """Minutes between checkpoints. One is also written at the end of every epoch and when training is stopped."""
+    keep_checkpoints: int = 2
+    """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
+    allow_elastic: bool = False
+    """Resume with another number of processes than the run has had: queues are dealt out anew, and the result is no
+    longer that of an undisturbed run."""
+    hang_minutes: float = 20.0
+    """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
     dry_run: bool = False
     """Print the plan (stages, steps, clips) and do nothing."""
 
     def __post_init__(self) -> None:
         _require_store_or_videos(self.store, self.videos)
+        _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
+        for name in ("checkpoint_minutes", "hang_minutes"):
+            value = getattr(self, name)
+            _require(value >= 0, f"--{name.replace('_', '-')} {value}: expected 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from vicc.errors import ViccError
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; it takes the name `path` only when the block ended without an error.
 
-    The data is on disk (fsync) before the name changes, so after a power cut there is the old file or the new one.
+    The data is on disk (fsync) before the name changes, so after a power cut there is the old file or the new one;
+    not so with sync=False, which is for what nobody needs after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -28,7 +29,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Progress on standard error: a bar with an ETA on a terminal, a line now and then in a log file."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +20,24 @@ class Advance(Protocol):
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+def process_number() -> int:
+    """Which of the processes that train together this is, from 0, as torchrun says it; free of torch."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def complain(message: str) -> None:
+    """Print a sentence on standard error from any process, with its number if there are several."""
+    who = f" (process {process_number()})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    print(f"vicc{who}: {message}", file=sys.stderr, flush=True)
+
+
 def say(message: str) -> None:
-    """Print one line for people, on standard error, so that standard output stays for results."""
-    _console().print(message, markup=False, highlight=False, soft_wrap=True)
+    """Print one line for people, on standard error, so that standard output stays for results.
+
+    Of several processes that train together the first speaks for all.
+    """
+    if process_number() == 0:
+        _console().print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -33,6 +49,9 @@ def progress(description: str, *, total: int, start: int = 0, unit: str = "") ->
         unit: what is counted, for the log lines.
     """
     console = _console()
+    if process_number() != 0:
+        yield lambda count, note="": None
+        return
     if not console.is_terminal:
         with _lines(console, description, total, start, unit) as advance:
             yield advance

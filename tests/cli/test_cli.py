@@ -471,13 +471,13 @@ def stopped_run(pretrain_words: Callable[..., list[object]], tmp_path: Path) -> 
 def test_a_checkpoint_cut_short(
     stopped_run: Path, pretrain_words: Callable[..., list[object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = stopped_run / "rgb-1" / "checkpoint.pt"
+    path = stopped_run / "rgb-1" / "checkpoints" / "00000002.pt"
     size = path.stat().st_size
     for share in (0.9, 0.5, 0.0):
         os.truncate(path, int(size * share))
         sentence = refuse(capsys, *pretrain_words())
         assert "damaged or cut short" in sentence
-        assert "rgb-1/checkpoint.pt" in sentence
+        assert "rgb-1/checkpoints/00000002.pt" in sentence
 
 
 class Malicious:
@@ -498,14 +498,14 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(
     writer: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path, proof = stopped_run / "rgb-1" / "checkpoint.pt", tmp_path / "proof"
+    path, proof = stopped_run / "rgb-1" / "checkpoints" / "00000002.pt", tmp_path / "proof"
     content = {"version": 1, "step": Malicious(proof)}
     if writer == "pickle":
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
     sentence = refuse(capsys, *pretrain_words())
-    assert "checkpoint.pt" in sentence
+    assert "00000002.pt" in sentence
     assert ("refused" if writer == "torch" else "damaged") in sentence
     assert not proof.exists()
     # It would have, had it been loaded the old way.
@@ -663,7 +663,9 @@ def test_a_training_that_is_stopped_leaves_a_checkpoint_and_the_same_command_fin
     assert process.returncode == 130, said
     assert "the same command continues" in said
     assert "Traceback" not in said
-    step = torch.load(tmp_path / "run" / "rgb-1" / "checkpoint.pt", weights_only=True)["step"]
+    from vicc.training.checkpoint import CheckpointFolder
+
+    step = CheckpointFolder(tmp_path / "run" / "rgb-1").newest_step()
     assert 0 < step < 60
     _, said = succeed(capsys, *pretrain_words(*changes))
     assert f"rgb-1: resumes after step {step} of 60" in said

@@ -11,7 +11,7 @@ import torch
 from vicc.configs import PretrainConfig
 from vicc.device import has_native_bf16
 from vicc.errors import ViccError
-from vicc.training.checkpoint import load_checkpoint
+from vicc.training.checkpoint import CheckpointFolder
 from vicc.training.engine import Stopped
 from vicc.training.log import read_log
 from vicc.training.pretrain import pretrain
@@ -35,7 +35,7 @@ def results(run: Path, names: Sequence[str] = STAGES) -> dict[str, object]:
     """All that a run leaves behind, but for how long steps took."""
     timeless = {name: [{**row, "seconds": 0, "waited": 0} for row in read_log(run / name)] for name in names}
     weights = {name: (run / name / "encoder" / "model.safetensors").read_bytes() for name in names}
-    return {"logs": timeless, "weights": weights, **{n: load_checkpoint(run / n / "checkpoint.pt") for n in names}}
+    return {"logs": timeless, "weights": weights, **{n: CheckpointFolder(run / n).load_newest() for n in names}}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def straight(
 
 def test_the_straight_run_exercises_queue_and_frozen_prototypes(straight: dict[str, object]) -> None:
     for name in STAGES:
-        rows = straight[name]["rank_state"]["queue"]["rows"]  # type: ignore[index]
+        rows = straight[name]["ranks"][0]["task"]["queue"]["rows"]  # type: ignore[index]
         assert rows[:, -1].any()
         assert len(straight["logs"][name]) == 6  # type: ignore[index]
 
@@ -189,7 +189,7 @@ def test_an_early_end_is_a_point_on_the_way_of_the_whole(tiny_recipe: Recipe, st
             whole, PretrainConfig(store=store_path, run=tmp_path / "whole"), should_stop=lambda stage, step: step == 6
         )
     assert not (tmp_path / "whole" / "rgb-1" / "encoder").exists()
-    states = [load_checkpoint(tmp_path / name / "rgb-1" / "checkpoint.pt") for name in ("early", "whole")]
+    states = [CheckpointFolder(tmp_path / name / "rgb-1").load_newest() for name in ("early", "whole")]
     assert states[0]["step"] == 6
     assert same(*({key: value for key, value in state.items() if key != "stage"} for state in states))
     assert (tmp_path / "early" / "rgb-1" / "encoder" / "config.json").exists()
@@ -214,7 +214,7 @@ def test_a_baseline_stopped_and_resumed_equals_straight(
         torch.manual_seed(999)
     pretrain(recipe, stopped)
     for stage in recipe.stages:
-        states = [load_checkpoint(config.run / stage.name / "checkpoint.pt") for config in (straight, stopped)]
+        states = [CheckpointFolder(config.run / stage.name).load_newest() for config in (straight, stopped)]
         assert same(*states), stage.name
         logs = [[row["loss"] for row in read_log(config.run / stage.name)] for config in (straight, stopped)]
         assert logs[0] == logs[1]

@@ -8,6 +8,7 @@ import inspect
 import json
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,7 +157,12 @@ def _group_help(name: str, group: Group) -> str:
 
 
 def _complain(message: str) -> int:
-    print(f"vicc: {message}", file=sys.stderr)
+    from vicc.progress import complain, process_number
+
+    if process_number() != 0:
+        # Most mistakes are those of all processes. The first has then said it, and torchrun ends the others.
+        time.sleep(3)
+    complain(message)
     return EXIT_BAD_INPUT
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from vicc.batch import Batch, Stream
 from vicc.data.frame_source import FrameSource
@@ -295,6 +295,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self._order: tuple[int, np.ndarray] | None = None  # an epoch and the order of its videos
 
     @property
     def steps_per_epoch(self) -> int:
@@ -304,13 +305,16 @@ class EpochBatches(Sampler[list[Key]]):
         return self.last_step - self.first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order_of: tuple[int, np.ndarray] | None = None
-        for step in range(self.first_step, self.last_step):
-            epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-            if order_of is None or order_of[0] != epoch:
-                order_of = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_videos))
-            begin = (step_in_epoch * self.world_size + self.rank) * self.batch_size
-            yield [(epoch, int(position)) for position in order_of[1][begin : begin + self.batch_size]]
+        return map(self.batch, range(self.first_step, self.last_step))
+
+    def batch(self, step: int) -> list[Key]:
+        """What this rank loads for a step."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        order = self._order  # by a name of our own: the watchdog asks from another thread
+        if order is None or order[0] != epoch:
+            order = self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_videos))
+        begin = (step_in_epoch * self.world_size + self.rank) * self.batch_size
+        return [(epoch, int(position)) for position in order[1][begin : begin + self.batch_size]]
 
 
 class ClipLoader:
@@ -333,8 +337,10 @@ class ClipLoader:
         pin_memory: bool = False,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
+        self._batches = batches
+        self._guarded = _Guarded(dataset, processes=max(1, workers))
         self._loader = DataLoader(
-            _Guarded(dataset),
+            self._guarded,
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_collate_or_fail,
@@ -348,6 +354,13 @@ class ClipLoader:
 
     def __len__(self) -> int:
         return len(self._loader)
+
+    def loading(self, step: int) -> list[str]:
+        """Videos of the batch of a step that are being loaded at this moment; all of the batch if none is."""
+        videos = self._guarded.dataset.videos
+        batch = [position for _, position in self._batches.batch(step)]
+        now = [position for position in batch if position in self._guarded.at.tolist()]
+        return [videos[position].id for position in now or batch]
 
     def __iter__(self) -> Iterator[Batch]:
         with worker_deaths_named():
@@ -378,14 +391,21 @@ def worker_deaths_named() -> Iterator[None]:
 class _Guarded(Dataset[Sample | ViccError]):
     """A dataset whose mistakes are results: torch would hand an error of a worker on as text, traceback and all."""
 
-    def __init__(self, dataset: ClipDataset) -> None:
+    def __init__(self, dataset: ClipDataset, *, processes: int) -> None:
         self.dataset = dataset
+        # In shared memory: which video each process is loading, -1 for none. A process that hangs cannot tell.
+        self.at = torch.full((processes,), -1).share_memory_()
 
     def __getitem__(self, key: Key) -> Sample | ViccError:
+        worker = get_worker_info()
+        place = 0 if worker is None else worker.id
+        self.at[place] = key[1]
         try:
             return self.dataset[key]
         except ViccError as error:
             return error
+        finally:
+            self.at[place] = -1
 
 
 def _collate_or_fail(samples: Sequence[Sample | ViccError]) -> Batch | ViccError:

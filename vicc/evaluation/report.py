@@ -31,7 +31,7 @@ from vicc.files import atomic_write, read_json
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
 from vicc.training.log import read_log
-from vicc.training.pretrain import RECIPE_FILE, RUNS_FILE
+from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
 from vicc.training.stage import Recipe, Stage
 from vicc.version import __version__
 

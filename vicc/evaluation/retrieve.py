@@ -25,7 +25,7 @@ from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
-from vicc.training.pretrain import RECIPE_FILE, run_division
+from vicc.training.run_folder import RECIPE_FILE, run_division
 from vicc.training.stage import Recipe, Stage
 
 RESULT_FILE = "retrieval.json"

@@ -5,10 +5,9 @@ can be solved by that leak. Both ways close it (He et al., MoCo, CVPR 2020, sect
 """
 
 import torch
-import torch.distributed.nn
 from torch import nn
 
-from vicc.distributed import all_gather, from_first, rank, world_size
+from vicc.distributed import all_gather, from_first, mean_with_gradient, rank, world_size
 from vicc.methods.encoder import Encoder
 
 
@@ -21,7 +20,7 @@ class JointBatchNorm3d(nn.BatchNorm3d):
         axes = (0, 2, 3, 4)
         # Mean and mean square together: one exchange a layer. Its gradient is exchanged in the same way.
         moments = torch.stack((input.mean(axes), input.square().mean(axes)))
-        mean, square = torch.distributed.nn.functional.all_reduce(moments) / world_size()
+        mean, square = mean_with_gradient(moments)
         variance = square - mean.square()
         with torch.no_grad():
             count = input.numel() / input.shape[1] * world_size()

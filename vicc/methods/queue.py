@@ -52,6 +52,18 @@ class EmbeddingQueue:
     def load_state(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
         self.rows = state["rows"].to(device) if "rows" in state else None
 
+    def deal_out(self, states: list[dict[str, torch.Tensor]], rank: int, processes: int) -> dict[str, torch.Tensor]:
+        """The rows of all processes' queues, of like age side by side, dealt out to `processes`: those of `rank`.
+
+        With more processes than before there are too few rows; the queue fills up again before it takes part.
+        """
+        if not states[0]:
+            return {}
+        rows = torch.stack([state["rows"] for state in states], dim=2).flatten(1, 2)[:, rank::processes]
+        dealt = rows.new_zeros(self.num_views, self.length, self.embedding_dim)
+        dealt[:, : rows.shape[1]] = rows[:, : self.length]
+        return {"rows": dealt}
+
 
 class KeyQueue:
     """Past keys and what is known of them, a ring in which the newest overwrite the oldest (MoCo, section 3.2).

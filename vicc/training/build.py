@@ -16,12 +16,12 @@ from vicc.methods.infonce import InfoNCE
 from vicc.methods.single_stream import SingleStream
 from vicc.methods.task import Task
 from vicc.methods.ubernce import UberNCE
-from vicc.training.checkpoint import copy_weights, load_checkpoint, load_encoder
+from vicc.training.checkpoint import CheckpointFolder, copy_weights, load_encoder
 from vicc.training.optim import LARC
 from vicc.training.stage import CONTRASTIVE, Stage
 
-CHECKPOINT_FILE, ENCODER_FOLDER = "checkpoint.pt", "encoder"
-"""Names in the folder of a stage."""
+ENCODER_FOLDER = "encoder"
+"""Its name in the folder of a stage."""
 
 
 def encoder_config(stage: Stage, store: FrameSource) -> EncoderConfig:
@@ -52,7 +52,10 @@ def build_task(stage: Stage, run: Path, store: FrameSource) -> Task:
     teacher = None if stage.teacher is None else load_encoder(run / stage.teacher / ENCODER_FOLDER)
     task = _contrastive(stage, encoder, teacher) if stage.method in CONTRASTIVE else _vicc(stage, encoder, teacher)
     if stage.start_from is not None:
-        _copy_rest(load_checkpoint(run / stage.start_from / CHECKPOINT_FILE)["model"], task, what=what)
+        state = CheckpointFolder(run / stage.start_from).load_newest()
+        if state is None:
+            raise ViccError(f"{what}, which has no checkpoint in {run}. Train that stage first, in the same run.")
+        _copy_rest(state["model"], task, what=what)
     return task
 
 

@@ -1,8 +1,10 @@
 """Training states and encoders on disk: written atomically, read without executing anything."""
 
 import io
+import os
 import pickle
 import re
+import shutil
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +17,11 @@ import torch
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.progress import say
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 WEIGHTS_FILE, _CONFIG = "model.safetensors", "config.json"
+CHECKPOINTS_FOLDER, BEST_FILE = "checkpoints", "best.pt"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
 
@@ -34,24 +38,125 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote. Only tensors and plain values are accepted, so no file can run code.
 
     Raises:
-        ViccError: a file that is cut short, is no checkpoint, would execute code, or comes from a newer version.
+        DamagedCheckpoint: a file that is cut short or was changed.
+        ViccError: a file that would execute code, or comes from another version.
     """
-    damaged = f"The checkpoint {path} is damaged or cut short%s. Delete it to start its stage again, or restore it."
-    if not zipfile.is_zipfile(path):  # torch would go on to try older formats
-        raise ViccError(damaged % f" ({path.stat().st_size} bytes that are no archive)")
     try:
+        _require_whole(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ViccError(
             f"The checkpoint {path} was refused: it holds something other than tensors and plain values, which could "
             "run code when loaded. vicc never writes such a file; delete it unless you know where it comes from."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ViccError(damaged % f" ({' '.join(str(error).split())[:100]})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DamagedCheckpoint(f"The checkpoint {path} is damaged or cut short ({reason}).") from error
     version = state.get("version") if isinstance(state, dict) else None
     if version != CHECKPOINT_VERSION:
         raise ViccError(f"The checkpoint {path} has version {version}; this vicc reads version {CHECKPOINT_VERSION}.")
     return state
+
+
+def _require_whole(path: Path) -> None:
+    """Compare every entry of the archive with its checksum (CRC-32), which torch writes but does not look at."""
+    if not zipfile.is_zipfile(path):  # torch would go on to try older formats
+        raise ValueError(f"{path.stat().st_size} bytes that are no archive")
+    with zipfile.ZipFile(path) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise ValueError(f"{wrong} does not match its checksum")
+
+
+class DamagedCheckpoint(ViccError):  # noqa: N818 - reads as what it is
+    """A checkpoint that is not what was written."""
+
+
+class CheckpointFolder:
+    """The checkpoints of a stage: the newest few, by step, and the best.
+
+    STAGE/checkpoints/00001200.pt   after 1,200 steps
+    STAGE/checkpoints/best.pt       the best by a metric, one of those above or an earlier one
+
+    Args:
+        stage_folder: folder of the stage.
+        keep: how many of the newest are kept.
+    """
+
+    def __init__(self, stage_folder: Path, *, keep: int = 2) -> None:
+        self.folder = stage_folder / CHECKPOINTS_FOLDER
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """The checkpoints by step, newest first."""
+        return sorted((path for path in self.folder.glob("*.pt") if path.stem.isdecimal()), reverse=True)
+
+    def path(self, step: int) -> Path:
+        """Where the state after so many steps is, or would be."""
+        return self.folder / f"{step:08d}.pt"
+
+    def newest_step(self) -> int:
+        """Steps done at the newest checkpoint; 0 without one. Does not look into it."""
+        return max((int(path.stem) for path in self.paths()), default=0)
+
+    def save(self, state: dict[str, Any], *, best: bool = False) -> None:
+        """Write a state with its "step"; then, not before, those that are too old go, by steps.
+
+        Args:
+            best: it is the best until now as well.
+        """
+        path = self.path(state["step"])
+        if best:
+            # Before the other name: a crash in between repeats an epoch, and does not leave an old one as the best.
+            save_checkpoint(self.folder / BEST_FILE, state)
+            _link(self.folder / BEST_FILE, path)
+        else:
+            save_checkpoint(path, state)
+        for old in self.paths()[self.keep :]:
+            old.unlink()
+
+    def replace_all(self, state: dict[str, Any], *, aside: str) -> None:
+        """Write a state in place of all others, which move to the folder `aside` within; its step may be lower."""
+        old = [path for path in [*self.paths(), self.folder / BEST_FILE] if path.exists()]
+        (self.folder / aside).mkdir(exist_ok=True)
+        for path in old:
+            _link(path, self.folder / aside / path.name)
+        save_checkpoint(self.path(state["step"]), state)  # a crash before the next line does all of it again
+        for path in old:
+            if path != self.path(state["step"]):
+                path.unlink()
+
+    def load_newest(self) -> dict[str, Any] | None:
+        """The newest state that is whole; None where no checkpoint was written yet.
+
+        Damaged ones are put aside under another name, and that is said.
+
+        Raises:
+            ViccError: all of them are damaged, or one was refused (see `load_checkpoint`).
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                return load_checkpoint(path)
+            except DamagedCheckpoint as error:
+                if path == paths[-1]:
+                    raise ViccError(
+                        f"{error} There is no earlier one. Restore it, or delete {self.folder} to start afresh."
+                    ) from error
+                os.replace(path, path.with_suffix(".damaged"))
+                say(f"{error} It was renamed to {path.stem}.damaged; training goes on from the one before.")
+        return None
+
+
+def _link(path: Path, link: Path) -> None:
+    """Give the file `path` the second name `link`, which takes no room; a copy where a disk has no such thing."""
+    temporary = link.with_suffix(".partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, link)
 
 
 def save_encoder(folder: Path, encoder: Encoder) -> None:

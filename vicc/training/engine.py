@@ -5,21 +5,41 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any, Protocol
 
 import torch
 
 from vicc.batch import Batch
-from vicc.device import Precision
+from vicc.distributed import any_process, mean_of_all
 from vicc.errors import ViccError
-from vicc.methods.task import Task
-from vicc.progress import Advance
-from vicc.training.log import StepLog
+from vicc.training.step import TrainingStep
+from vicc.training.watchdog import Watchdog
+
+Row = dict[str, Any]
+"""A line of the log."""
+
+_SECONDS_BETWEEN_CTRL_C = 1.0
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
     """Training was asked to stop and has written a checkpoint; the same command goes on from there."""
+
+
+class NotFinite(ViccError):  # noqa: N818 - reads as what it is
+    """The loss became infinite or not a number. The last checkpoint is kept.
+
+    Attributes:
+        step: the first step that shows it.
+    """
+
+    def __init__(self, loss: float, step: int) -> None:
+        super().__init__(
+            f"The loss is {loss} at step {step}: training has diverged. The last checkpoint is kept. Try a smaller "
+            "learning rate, a longer warm-up or --precision fp32."
+        )
+        self.step = step
 
 
 @dataclass
@@ -35,96 +55,136 @@ class Position:
         return self.step // self.steps_per_epoch
 
 
+class Observer(Protocol):
+    """What the loop tells of, in every process."""
+
+    def steps(self, rows: list[Row]) -> None:
+        """Some steps are done; their rows are the same in all processes but for the times."""
+
+    def epoch(self, epoch: int) -> None:
+        """An epoch is done; its checkpoint comes next."""
+
+
+@dataclass
+class _Unsettled:
+    """Rows whose values are still on the device, so that no step waits for it."""
+
+    rows: list[Row] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+
+    def add(self, scalars: dict[str, torch.Tensor], row: Row) -> None:
+        """A step's values, and its row with None in their places."""
+        self.rows.append(row)
+        self.values.append(torch.stack([value.double() for value in scalars.values()]))
+
+    def settle(self) -> list[Row]:
+        """The rows with their values, the mean over all processes.
+
+        Raises:
+            NotFinite: a loss is not finite.
+        """
+        if not self.rows:
+            return []
+        values = mean_of_all(torch.stack(self.values).cpu()).tolist()
+        rows = self.rows
+        self.rows, self.values = [], []
+        for row, numbers in zip(rows, values, strict=True):
+            row.update(zip([name for name, value in row.items() if value is None], numbers, strict=True))
+            if not math.isfinite(row["loss"]):
+                raise NotFinite(row["loss"], row["step"])
+        return rows
+
+
 def train(
-    task: Task,
+    step: TrainingStep,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
     position: Position,
     *,
     learning_rate: Callable[[int], float],
-    precision: Precision,
-    log: StepLog,
+    observer: Observer,
     save: Callable[[], None],
-    advance: Advance,
+    watchdog: Watchdog,
     should_stop: Callable[[int], bool] = lambda step: False,
     seconds_between_checkpoints: float = 600.0,
+    settle_every: int = 1,
 ) -> None:
     """Train from `position` to the end of the stage.
 
     Args:
         batches: exactly the batches of the remaining steps.
         learning_rate: of a step.
-        save: writes a checkpoint of everything, `position` included.
+        save: writes a checkpoint of everything, `position` included; called in all processes.
         should_stop: asked after every step with the number of steps done; True saves and raises `Stopped`; a signal
-            (Ctrl-C, SIGTERM, SIGUSR1) does the same.
+            (Ctrl-C, SIGTERM, SIGUSR1) does the same. One process that is asked stops all.
+        settle_every: steps after which values are fetched from the device, looked at and told of.
 
     Raises:
         Stopped: asked to stop.
-        ViccError: the loss is not finite. The last checkpoint stays as it is.
+        NotFinite: the loss is not finite. The last checkpoint stays as it is.
     """
-    task.train()
+    step.task.train()
+    unsettled = _Unsettled()
     saved_at = ended = time.monotonic()
     with _stop_signals() as stop_asked:
+        watchdog.at("loads", position.step)
         for batch in batches:
             began = time.monotonic()
+            watchdog.at("computes", position.step)
             epoch, rate = position.epoch, learning_rate(position.step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            task.before_step()
-            with precision.autocast():
-                outputs = task(batch.to(precision.device), epoch)
-            optimizer.zero_grad()
-            outputs["loss"].backward()
-            task.cancel_gradients(epoch)
-            optimizer.step()
-
-            scalars = {name: value.item() for name, value in outputs.items()}
-            if not math.isfinite(scalars["loss"]):
-                raise ViccError(
-                    f"The loss is {scalars['loss']} at step {position.step}: training has diverged. The last "
-                    "checkpoint is kept. Try a smaller learning rate, a longer warm-up or --precision fp32."
-                )
-            log.write(
+            scalars = step(batch, epoch, learning_rate=rate)
+            unsettled.add(
+                scalars,
                 {
                     "step": position.step,
                     "epoch": epoch,
-                    **scalars,
+                    **dict.fromkeys(scalars),
                     "learning_rate": rate,
                     "waited": round(began - ended, 4),
                     "seconds": round(time.monotonic() - began, 4),
-                }
+                },
             )
             position.step += 1
-            advance(1, f"epoch {epoch} loss {scalars['loss']:.3f}")
 
-            ended = time.monotonic()
-
-            if stop_asked() or should_stop(position.step):
-                save()
-                raise Stopped
-            if time.monotonic() - saved_at >= seconds_between_checkpoints:
+            due = time.monotonic() - saved_at >= seconds_between_checkpoints
+            stop, due = any_process([stop_asked() or should_stop(position.step), due])
+            end_of_epoch = position.step % position.steps_per_epoch == 0
+            save_now = stop or due or end_of_epoch or position.step == position.total_steps
+            if save_now or len(unsettled.rows) >= settle_every:
+                observer.steps(unsettled.settle())
+            if end_of_epoch:
+                watchdog.at("evaluates", position.step)
+                observer.epoch(epoch)
+            if save_now:
+                watchdog.at("saves", position.step)
                 save()
                 saved_at = time.monotonic()
-    save()
+            if stop:
+                raise Stopped
+            ended = time.monotonic()
+            watchdog.at("loads", position.step)
 
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 into a question that answers True; a second Ctrl-C ends at once."""
-    asked = False
+    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 into a question that answers True; a second Ctrl-C ends at once.
+
+    A second one that comes at once is the first, passed on by torchrun.
+    """
+    asked_at: float | None = None
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
+        nonlocal asked_at
+        now = time.monotonic()
+        if asked_at is not None and number == signal.SIGINT and now - asked_at > _SECONDS_BETWEEN_CTRL_C:
             raise KeyboardInterrupt
-        asked = True
+        asked_at = asked_at or now
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     except ValueError:  # not the main thread: whoever started the thread handles signals
         before = {}
     try:
-        yield lambda: asked
+        yield lambda: asked_at is not None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

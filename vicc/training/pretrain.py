@@ -1,22 +1,20 @@
 """A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
 
-RUN/recipe.json          the recipe with all values, seed, the split, and what the videos were
+RUN/recipe.json          the recipe with all values, seed, the split, what the videos were, and how many processes
 RUN/split.csv            which videos it trains on, and which of the store's videos are for testing it
 RUN/scan.json, splits/   with --videos: what the files were found to hold, and their official splits
 RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
 RUN/STAGE/log.jsonl      one line a step
-RUN/STAGE/checkpoint.pt  everything a resume needs
+RUN/STAGE/checkpoints/   everything a resume needs: the newest few, and the best
+RUN/STAGE/processes/     what each process is doing, for the watchdogs of the others
 RUN/STAGE/encoder/       the result, once the stage is finished
 """
 
 import hashlib
-import json
 import os
-import platform
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,37 +26,31 @@ from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
 from vicc.data.frame_source import FrameSource
 from vicc.data.sources import VideoSource
-from vicc.data.splits import (
-    OFFICIAL,
-    SPLITS_FOLDER,
-    Division,
-    Member,
-    divide_by_table,
-    divide_videos,
-    division_table,
-    read_split_table,
-    write_split_table,
-)
+from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, Member, divide_by_table, divide_videos
 from vicc.data.store import Store, Video
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
+from vicc.distributed import gathered, is_first, on_first, processes, rank, world_size
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder, read_json, write_json
+from vicc.files import exclusive_folder
 from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.encoder import Encoder
-from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_source, splits_of
 from vicc.progress import progress, say
-from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER, build_dataset, build_optimizer, build_task
-from vicc.training.checkpoint import load_checkpoint, save_checkpoint, save_encoder
+from vicc.training.build import ENCODER_FOLDER, build_dataset, build_optimizer, build_task
+from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
-from vicc.training.log import StepLog
-from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
+from vicc.training.log import keep_log
+from vicc.training.monitor import Monitor
+from vicc.training.run_folder import claim_run, note_start, require_run_folder, run_division
+from vicc.training.schedule import stage_learning_rate, stage_length
 from vicc.training.stage import Recipe, Stage
-from vicc.version import __version__
+from vicc.training.state import rank_state, restore, training_state
+from vicc.training.step import TrainingStep
+from vicc.training.watchdog import Watchdog
 
-RECIPE_FILE, RUNS_FILE, SPLIT_FILE = "recipe.json", "runs.jsonl", "split.csv"
+_SETTLE_EVERY = 16  # steps: on an accelerator, whose work a look at the loss would wait for
 
 
 @dataclass(frozen=True)
@@ -82,45 +74,90 @@ def pretrain(
 ) -> list[StageSummary]:
     """Train the stages of a recipe that are not finished yet.
 
+    Of several processes (torchrun, or its variables set by something else) all call this; the first one writes.
+
     Args:
         should_stop: asked after every step with the stage's name and the steps done; True stops as a signal would.
 
     Raises:
         Stopped: asked to stop; a checkpoint has been written.
-        ViccError: a store without enough videos or without the flow that a stage sees, a run of another recipe, seed or
-            videos, a run in use by another process, a damaged checkpoint.
+        ViccError: a store without enough videos or without the flow that a stage sees, a run of another recipe, seed,
+            videos or number of processes, a run in use by another process, no checkpoint that is whole.
     """
     for stage in recipe.stages:
         require_backbone(stage.backbone)
-    store: FrameSource | None = None
-    if config.store is not None:
-        store = Store(config.store, cache_bytes=config.cache_mb << 20)
-        _require_flow(recipe, store)
-        division = _divide(store, config)
-        num_videos = len(division.train)
-    else:
-        assert config.videos is not None  # the config refuses neither
-        num_videos = len(_planned(config, config.videos).train)
-    if config.dry_run:
-        return [_summary(config, stage, num_videos) for stage in recipe.stages]
+    _require_stages(recipe, config)
     device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    with processes(device):
+        if config.dry_run:
+            num_videos = len(_planned_division(recipe, config).train)
+            return [_summary(config, stage, num_videos) for stage in recipe.stages]
+        with ExitStack() as stack:
+            on_first(lambda: stack.enter_context(_run_folder(config)) and None)
+            return _pretrain(recipe, config, choose_precision(config.precision, device), should_stop)
+
+
+def _planned_division(recipe: Recipe, config: PretrainConfig) -> Division[Any]:
+    """Which videos the run would learn from; nothing is written."""
+    if config.store is None:
+        assert config.videos is not None  # the config refuses neither
+        return _planned(config, config.videos)
+    store = Store(config.store, cache_bytes=config.cache_mb << 20)
+    _require_flow(recipe, store)
+    return _divide(store, config)
+
+
+@contextmanager
+def _run_folder(config: PretrainConfig) -> Iterator[bool]:
     with exclusive_folder(config.run, what="run folder"):
-        _require_run_folder(config.run)
-        if store is None:
-            store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
-            division = _divide(store, config)
-        videos = division.train
-        _claim_run(recipe, config, store, division)
-        _note_start(config, precision)
-        if isinstance(store, VideoFolder) and not all(_is_finished(config.run, stage) for stage in recipe.stages):
-            _say_speed(recipe, store, videos)
-        for number, stage in enumerate(recipe.stages):
-            if _is_finished(config.run, stage):
-                say(f"{stage.name}: finished already")
-                continue
+        require_run_folder(config.run)
+        yield True
+
+
+def _pretrain(
+    recipe: Recipe, config: PretrainConfig, precision: Precision, should_stop: Callable[[str, int], bool]
+) -> list[StageSummary]:
+    store = _open_everywhere(config)
+    if isinstance(store, Store):
+        _require_flow(recipe, store)
+    division = _divide(store, config)
+    videos = division.train
+    on_first(partial(claim_run, recipe, config, store, division))
+    on_first(partial(note_start, config, precision))
+    asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
+    unfinished = on_first(lambda: [stage.name for stage in asked if not _is_finished(config.run, stage)])
+    if isinstance(store, VideoFolder) and unfinished and is_first():
+        _say_speed(recipe, store, videos)
+    for number, stage in enumerate(recipe.stages):
+        if stage.name in unfinished:
             _train_stage(stage, number, config, store, videos, precision, partial(should_stop, stage.name))
+        elif stage in asked:
+            say(f"{stage.name}: finished already")
     return [_summary(config, stage, len(videos)) for stage in recipe.stages]
+
+
+def _open_everywhere(config: PretrainConfig) -> FrameSource:
+    """The store or folder, opened by the first process, which may have to scan or download it, then by the others."""
+    opened: list[FrameSource] = []
+
+    def open_it() -> None:
+        opened.append(
+            Store(config.store, cache_bytes=config.cache_mb << 20)
+            if config.store is not None
+            else open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
+        )
+
+    on_first(open_it)
+    if not opened:
+        open_it()
+    return opened[0]
+
+
+def _require_stages(recipe: Recipe, config: PretrainConfig) -> None:
+    unknown = [name for name in config.stages if name not in {stage.name for stage in recipe.stages}]
+    if unknown:
+        known = ", ".join(stage.name for stage in recipe.stages)
+        raise ViccError(f"--stages {' '.join(unknown)}: recipe {recipe.name} has the stages {known}.")
 
 
 def _require_flow(recipe: Recipe, store: FrameSource) -> None:
@@ -176,63 +213,82 @@ def _train_stage(
         synchronize_batchnorm(task, precision.device)
     precision.place(task)
     precision = _sound_precision(precision, stage, task.encoder)
-    length = stage_length(stage, len(videos))
-    position = _start_position(length)
-    optimizer = build_optimizer(stage, task)
+    length = stage_length(stage, len(videos), world_size())
+    position = Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
+    step = TrainingStep(task, build_optimizer(stage, task), precision)
+    if not is_first():
+        torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}/process {rank()}"))
+    if length.batch_size < stage.batch_size:
+        say(
+            f"{stage.name}: batches of {length.batch_size}, not {stage.batch_size}: there are no more training videos"
+            + (f" for {world_size()} processes" if world_size() > 1 else "")
+        )
 
-    if len(videos) < stage.batch_size:
-        say(f"{stage.name}: batches of {len(videos)}, not {stage.batch_size}: there are no more training videos")
-
-    if (folder / CHECKPOINT_FILE).exists():
-        _restore(load_checkpoint(folder / CHECKPOINT_FILE), folder, stage, task, optimizer, position)
+    checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
+    monitor = Monitor()
+    state = _load_newest(checkpoints)
+    if state is not None:
+        restore(state, folder, stage, step, position, monitor)
         say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
-    log = StepLog(folder, first_step=position.step)
+
+    def current() -> dict[str, Any]:
+        return training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
 
     def save() -> None:
-        log.sync()
-        save_checkpoint(folder / CHECKPOINT_FILE, _state(stage, task, optimizer, position))
+        monitor.sync()
+        state = current()
+        on_first(lambda: checkpoints.save(state, best=monitor.improved))
 
+    if state is not None and len(state["ranks"]) != world_size():
+        aside, dealt = f"{len(state['ranks'])}-processes", current()
+        on_first(lambda: checkpoints.replace_all(dealt, aside=aside))
+        on_first(lambda: keep_log(folder, aside))
+
+    seed = _stage_seed(config.seed, stage.name)
+    batches = EpochBatches(
+        len(videos),
+        length.batch_size,
+        first_step=position.step,
+        last_step=position.total_steps,
+        seed=seed,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    on_accelerator = precision.device.type != "cpu"
     loader = ClipLoader(
-        build_dataset(stage, task, store, videos, seed=_stage_seed(config.seed, stage.name)),
-        EpochBatches(
-            len(videos),
-            length.batch_size,
-            first_step=position.step,
-            last_step=position.total_steps,
-            seed=_stage_seed(config.seed, stage.name),
-        ),
+        build_dataset(stage, task, store, videos, seed=seed),
+        batches,
         workers=_num_workers(config.workers),
         pin_memory=precision.device.type == "cuda",
     )
     try:
         with (
             progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
+            monitor.open(folder, first_step=position.step, advance=advance),
+            Watchdog(folder, minutes=config.hang_minutes, videos=loader.loading) as watchdog,
             worker_deaths_named(),
         ):
             train(
-                task,
+                step,
                 loader,
-                optimizer,
                 position,
                 learning_rate=stage_learning_rate(stage, length),
-                precision=precision,
-                log=log,
+                observer=monitor,
                 save=save,
-                advance=advance,
+                watchdog=watchdog,
                 should_stop=should_stop,
                 seconds_between_checkpoints=60 * config.checkpoint_minutes,
+                settle_every=_SETTLE_EVERY if on_accelerator else 1,
             )
     except Stopped:
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
-    finally:
-        log.close()
-    save_encoder(folder / ENCODER_FOLDER, task.encoder)
+    on_first(partial(save_encoder, folder / ENCODER_FOLDER, task.encoder))
 
 
 def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Precision:
     """fp32 in place of bf16 where this stage's clips are too short for the CPU's bf16 gradients."""
-    if not precision.bf16 or precision.device.type != "cpu":
+    if precision.name != "bf16" or precision.device.type != "cpu":
         return precision
     clip = torch.zeros(1, encoder.config.in_channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
     unsound = cpu_bf16_loses_gradients(encoder, clip)
@@ -242,53 +298,22 @@ def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Pr
         f"{stage.name}: fp32, since bf16 gradients are wrong on CPUs where a clip is shorter than a kernel "
         f"({len(unsound)} layers with clips of {stage.clip_frames} frames)"
     )
-    return replace(precision, bf16=False)
+    return replace(precision, name="fp32")
 
 
-def _state(stage: Stage, task: Task, optimizer: torch.optim.Optimizer, position: Position) -> dict[str, Any]:
-    state = {
-        "vicc": __version__,
-        "stage": json.dumps(asdict(stage)),
-        "step": position.step,
-        "model": task.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rank_state": task.rank_state(),
-        "torch_rng": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda_rng"] = torch.cuda.get_rng_state_all()
+def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
+    """The newest whole checkpoint, in all processes; which one it is, and what is damaged, the first one says."""
+    state: dict[str, Any] | None = None
+
+    def find() -> int | None:
+        nonlocal state
+        state = checkpoints.load_newest()
+        return None if state is None else state["step"]
+
+    found = on_first(find)
+    if found is not None and state is None:
+        state = load_checkpoint(checkpoints.path(found))
     return state
-
-
-def _restore(
-    state: dict[str, Any],
-    folder: Path,
-    stage: Stage,
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-) -> None:
-    if state["stage"] != json.dumps(asdict(stage)):
-        raise ViccError(
-            f"The checkpoint in {folder} belongs to another recipe: "
-            f"{_first_difference(json.loads(state['stage']), json.loads(json.dumps(asdict(stage))))}. "
-            "Give the recipe it was trained with, or another --run folder."
-        )
-    task.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    task.load_rank_state(state["rank_state"])
-    torch.set_rng_state(state["torch_rng"])
-    if "cuda_rng" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    position.step = state["step"]
-
-
-def _require_run_folder(run: Path) -> None:
-    """A new folder, a run, or one that a scan of the videos was begun in; anything else may be somebody's work."""
-    if not (run / RECIPE_FILE).exists() and any(
-        not entry.name.startswith(".") and entry.name not in (SCAN_FILE, SPLITS_FOLDER) for entry in run.iterdir()
-    ):
-        raise ViccError(f"{run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder.")
 
 
 def _divide(store: FrameSource, config: PretrainConfig) -> Division[Video]:
@@ -319,96 +344,10 @@ def _enough(division: Division[Member], config: PretrainConfig) -> Division[Memb
     return division
 
 
-def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
-    """These videos as the run divides them; None if it is no run yet, or knows fewer than half of them: they are of
-    another store.
-
-    Raises:
-        ViccError: the run's files are damaged.
-    """
-    if not (run / SPLIT_FILE).exists() or not (run / RECIPE_FILE).exists():
-        return None
-    table = read_split_table(run / SPLIT_FILE)
-    if 2 * sum(video.id in table.cells for video in videos) < len(videos):
-        return None
-    name = read_json(run / RECIPE_FILE, what="run description").get("split", "of the run")
-    return divide_by_table(videos, table, 1, name=name)
-
-
-def _claim_run(recipe: Recipe, config: PretrainConfig, store: FrameSource, division: Division[Video]) -> None:
-    """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos."""
-    videos = division.train
-    ours = {
-        "recipe": recipe.to_json(),
-        "seed": config.seed,
-        "split": division.name,
-        "videos": len(videos),
-        "content": _content(store, videos),
-    }
-    path = config.run / RECIPE_FILE
-    if not path.exists():
-        write_json(path, ours)
-    theirs = read_json(path, what="run description")
-    if theirs != ours:
-        raise ViccError(
-            f"The run {config.run} was started with other settings: {_first_difference(theirs, ours)}. "
-            "Give the same recipe, --seed, --store or --videos, and --split, or another --run folder."
-        )
-    if not (config.run / SPLIT_FILE).exists():
-        write_split_table(config.run / SPLIT_FILE, division_table(division))
-
-
-def _content(store: FrameSource, videos: list[Video]) -> str:
-    """A fingerprint of the training videos and how they were prepared."""
-    facts = [asdict(store.settings), [(video.id, video.num_frames, video.source.blake2b) for video in videos]]
-    if isinstance(store, VideoFolder):
-        facts.append("decoded on the fly")  # which is not what the codec of a store gives
-    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
-
-
-def _first_difference(theirs: Any, ours: Any, path: str = "") -> str:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in [*theirs, *(key for key in ours if key not in theirs)]:
-            if theirs.get(key) != ours.get(key):
-                return _first_difference(theirs.get(key), ours.get(key), f"{path}.{key}" if path else key)
-    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
-        for old, new in zip(theirs, ours, strict=True):
-            if old != new:
-                name = f" {old['name']}" if isinstance(old, dict) and "name" in old else ""
-                return _first_difference(old, new, path + name)
-    return f"{path} was {_short(theirs)}, now {_short(ours)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _note_start(config: PretrainConfig, precision: Precision) -> None:
-    row = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "vicc": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "device": str(precision.device),
-        "precision": precision.name,
-        "threads": torch.get_num_threads(),
-        "store" if config.videos is None else "videos": str(config.videos or config.store),
-    }
-    with (config.run / RUNS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _start_position(length: StageLength) -> Position:
-    return Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
-
-
 def _summary(config: PretrainConfig, stage: Stage, num_videos: int) -> StageSummary:
     folder = config.run / stage.name
-    length = stage_length(stage, num_videos)
-    steps = load_checkpoint(folder / CHECKPOINT_FILE)["step"] if (folder / CHECKPOINT_FILE).exists() else 0
+    length = stage_length(stage, num_videos, world_size())
+    steps = CheckpointFolder(folder).newest_step()
     return StageSummary(
         stage.name,
         _is_finished(config.run, stage),
@@ -422,7 +361,7 @@ def _summary(config: PretrainConfig, stage: Stage, num_videos: int) -> StageSumm
 
 def _num_workers(asked: int | None) -> int:
     # On two cores the model uses both; a loader process beside it only takes turns with it.
-    cores = os.cpu_count() or 1
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
 
 

@@ -33,8 +33,8 @@ from vicc.batch import Stream
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.training.build import CHECKPOINT_FILE, ENCODER_FOLDER
-from vicc.training.checkpoint import WEIGHTS_FILE, load_checkpoint, load_encoder, save_weights
+from vicc.training.build import ENCODER_FOLDER
+from vicc.training.checkpoint import WEIGHTS_FILE, CheckpointFolder, load_encoder, save_weights
 from vicc.training.log import read_log
 
 IMPORT_FILE = "published.json"
@@ -541,8 +541,8 @@ def export_published(source: Path | str, path: Path | str) -> Exported:
         raise ViccError(f"{path} exists already. Give another --out, or delete that file.")
     if (source / IMPORT_FILE).exists():
         written = _from_import(source)
-    elif (source / CHECKPOINT_FILE).exists():
-        written = _from_stage(source)
+    elif (trained := CheckpointFolder(source).load_newest()) is not None:
+        written = _from_stage(source, trained)
     else:
         encoder = load_encoder(source)
         written = _Sorted("encoder", {"": encoder.config}, {"": encoder.state_dict()}), None, None, 0.0
@@ -596,9 +596,8 @@ def _from_import(source: Path) -> tuple[_Sorted, int | None, int | None, float]:
     return found, note["epoch"], note["iteration"], note["best"] or 0.0
 
 
-def _from_stage(source: Path) -> tuple[_Sorted, int | None, int | None, float]:
+def _from_stage(source: Path, state: dict[str, Any]) -> tuple[_Sorted, int | None, int | None, float]:
     """A stage's task under published names: what its checkpoint holds, described by its encoders' configs."""
-    state = load_checkpoint(source / CHECKPOINT_FILE)
     stage, model = json.loads(state["stage"]), state["model"]
     layout, found = _LAYOUTS[stage["method"]], _Sorted(stage["method"])
     config = load_encoder(source / ENCODER_FOLDER).config

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from vicc.errors import ViccError
 from vicc.training.stage import Stage
 
 
@@ -13,7 +14,7 @@ class StageLength:
     """A stage on a number of videos.
 
     Attributes:
-        batch_size: videos a step; all of them where there are fewer than the stage asks for.
+        batch_size: videos a process and step; fewer than the stage asks for where there are not so many.
         steps_per_epoch: whole batches of an epoch.
         schedule_steps: what the learning rate counts with.
         steps: what is done; fewer than `schedule_steps` where the stage has a stop_epoch.
@@ -25,10 +26,16 @@ class StageLength:
     steps: int
 
 
-def stage_length(stage: Stage, num_videos: int) -> StageLength:
-    """The steps of a stage on so many training videos."""
-    batch_size = min(stage.batch_size, num_videos)
-    steps_per_epoch = num_videos // batch_size
+def stage_length(stage: Stage, num_videos: int, processes: int) -> StageLength:
+    """The steps of a stage on so many training videos, which the processes share.
+
+    Raises:
+        ViccError: fewer videos than processes.
+    """
+    if num_videos < processes:
+        raise ViccError(f"{processes} processes share {num_videos} training videos; expected at least one for each.")
+    batch_size = min(stage.batch_size, num_videos // processes)
+    steps_per_epoch = num_videos // (batch_size * processes)
     schedule_steps = stage.steps if stage.steps is not None else (stage.epochs or 0) * steps_per_epoch
     steps = schedule_steps if stage.stop_epoch is None else stage.stop_epoch * steps_per_epoch
     return StageLength(batch_size, steps_per_epoch, schedule_steps, steps)

@@ -1,0 +1,78 @@
+"""The state of a training: all that a resume needs, collected from all processes and given back to them."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vicc.distributed import rank, world_size
+from vicc.errors import ViccError
+from vicc.methods.task import Task
+from vicc.progress import say
+from vicc.training.engine import Position
+from vicc.training.monitor import Monitor
+from vicc.training.run_folder import first_difference
+from vicc.training.stage import Stage
+from vicc.training.step import TrainingStep
+from vicc.version import __version__
+
+
+def rank_state(task: Task, device: torch.device) -> dict[str, Any]:
+    """What only this process knows: its queue and its random streams."""
+    state = {"task": task.rank_state(), "torch_rng": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda_rng"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def training_state(
+    stage: Stage, step: TrainingStep, position: Position, monitor: Monitor, ranks: list[Any] | None
+) -> dict[str, Any]:
+    """A checkpoint's content; `ranks` holds the `rank_state` of every process."""
+    return {
+        "vicc": __version__,
+        "stage": json.dumps(asdict(stage)),
+        "step": position.step,
+        "steps_per_epoch": position.steps_per_epoch,
+        "precision": step.precision.name,
+        "monitor": monitor.state(),
+        "ranks": ranks,
+        **step.state(),
+    }
+
+
+def restore(
+    state: dict[str, Any], folder: Path, stage: Stage, step: TrainingStep, position: Position, monitor: Monitor
+) -> None:
+    """Go back to a state, in place. With another number of processes, queues are dealt out anew.
+
+    Raises:
+        ViccError: the state is of a stage with other settings.
+    """
+    ours = json.loads(json.dumps(asdict(stage)))
+    if json.loads(state["stage"]) != ours:
+        raise ViccError(
+            f"The checkpoint in {folder} belongs to another recipe: "
+            f"{first_difference(json.loads(state['stage']), ours)}. "
+            "Give the recipe it was trained with, or another --run folder."
+        )
+    if state["precision"] != step.precision.name:
+        say(f"{stage.name}: was trained in {state['precision']}, goes on in {step.precision.name}")
+    step.load_state(state)
+    monitor.load_state(state["monitor"])
+    ranks = state["ranks"]
+    if len(ranks) == world_size():
+        mine = ranks[rank()]
+        position.step = state["step"]
+        step.task.load_rank_state(mine["task"])
+        torch.set_rng_state(mine["torch_rng"])
+        if "cuda_rng" in mine and step.precision.device.type == "cuda":
+            torch.cuda.set_rng_state(mine["cuda_rng"], step.precision.device)
+        return
+    step.task.load_rank_state(step.task.deal_out([state["task"] for state in ranks], rank(), world_size()))
+    # By epochs, where they count: an epoch has other steps now.
+    position.step = (
+        state["step"] if stage.epochs is None else state["step"] * position.steps_per_epoch // state["steps_per_epoch"]
+    )
