@@ -137,11 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     import tyro  # here, not above: it takes half of the time that `vicc --help` may take
 
+    from vicc.progress import process_number
+
     config_type = getattr(import_module("vicc.configs"), command.config)
     # The whole docstring, not tyro's reading of it, which drops the example.
     description = f"{inspect.getdoc(config_type)}\n\n{_EVERYWHERE}"
     config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=description)
     result = getattr(import_module("vicc.cli.commands"), command.run)(config)
+    if process_number() != 0:
+        return int(result.status)  # the first process shows what all of them did
     if as_json:
         json.dump(result.document, sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -355,12 +355,20 @@ class ClipLoader:
     def __len__(self) -> int:
         return len(self._loader)
 
+    def load(self, step: int) -> Batch:
+        """The batch of a step, loaded by this process."""
+        return collate([self._guarded.dataset[key] for key in self._batches.batch(step)])
+
+    def videos(self, step: int) -> list[str]:
+        """Names of the videos in the batch of a step."""
+        return [self._guarded.dataset.videos[position].id for _, position in self._batches.batch(step)]
+
     def loading(self, step: int) -> list[str]:
-        """Videos of the batch of a step that are being loaded at this moment; all of the batch if none is."""
-        videos = self._guarded.dataset.videos
-        batch = [position for _, position in self._batches.batch(step)]
-        now = [position for position in batch if position in self._guarded.at.tolist()]
-        return [videos[position].id for position in now or batch]
+        """Those of them that are being loaded at this moment; all if none is."""
+        at = self._guarded.at.tolist()
+        now = [number for number, (_, position) in enumerate(self._batches.batch(step)) if position in at]
+        videos = self.videos(step)
+        return [videos[number] for number in now] or videos
 
     def __iter__(self) -> Iterator[Batch]:
         with worker_deaths_named():

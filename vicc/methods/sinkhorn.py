@@ -3,7 +3,7 @@
 import torch
 
 from vicc.distributed import all_reduce_max, all_reduce_sum, world_size
-from vicc.errors import ViccError
+from vicc.errors import Diverged
 
 
 @torch.no_grad()
@@ -22,14 +22,14 @@ def sinkhorn(scores: torch.Tensor, *, epsilon: float = 0.05, num_iterations: int
         prototype that no sample reaches (scores of minus infinity) is left out.
 
     Raises:
-        ViccError: scores that are plus infinity or not a number: the run has diverged.
+        Diverged: scores that are plus infinity or not a number: the run has diverged.
     """
     # Below, exponents of cosines, 2 / epsilon apart at most, would leave float32's range.
     double = scores.dtype == torch.float64 or epsilon < 2 / 80
     scores = scores.double() if double else scores.float()
     largest = all_reduce_max(scores.max())
     if not torch.isfinite(largest) or torch.isnan(scores).any():
-        raise ViccError("Scores are not finite: training has diverged. Try a smaller learning rate, or fp32.")
+        raise Diverged("Scores are not finite")
     Q = torch.exp((scores - largest) / epsilon).t()
     num_prototypes, total_samples = Q.shape[0], Q.shape[1] * world_size()
     Q = Q / all_reduce_sum(Q.sum())

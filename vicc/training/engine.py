@@ -13,7 +13,7 @@ import torch
 
 from vicc.batch import Batch
 from vicc.distributed import any_process, mean_of_all
-from vicc.errors import ViccError
+from vicc.errors import Diverged
 from vicc.training.step import TrainingStep
 from vicc.training.watchdog import Watchdog
 
@@ -25,21 +25,6 @@ _SECONDS_BETWEEN_CTRL_C = 1.0
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
     """Training was asked to stop and has written a checkpoint; the same command goes on from there."""
-
-
-class NotFinite(ViccError):  # noqa: N818 - reads as what it is
-    """The loss became infinite or not a number. The last checkpoint is kept.
-
-    Attributes:
-        step: the first step that shows it.
-    """
-
-    def __init__(self, loss: float, step: int) -> None:
-        super().__init__(
-            f"The loss is {loss} at step {step}: training has diverged. The last checkpoint is kept. Try a smaller "
-            "learning rate, a longer warm-up or --precision fp32."
-        )
-        self.step = step
 
 
 @dataclass
@@ -81,7 +66,7 @@ class _Unsettled:
         """The rows with their values, the mean over all processes.
 
         Raises:
-            NotFinite: a loss is not finite.
+            Diverged: a loss is not finite.
         """
         if not self.rows:
             return []
@@ -91,7 +76,7 @@ class _Unsettled:
         for row, numbers in zip(rows, values, strict=True):
             row.update(zip([name for name, value in row.items() if value is None], numbers, strict=True))
             if not math.isfinite(row["loss"]):
-                raise NotFinite(row["loss"], row["step"])
+                raise Diverged(f"The loss is {row['loss']} at step {row['step']}", step=row["step"])
         return rows
 
 
@@ -120,7 +105,7 @@ def train(
 
     Raises:
         Stopped: asked to stop.
-        NotFinite: the loss is not finite. The last checkpoint stays as it is.
+        Diverged: the loss is not finite. The last checkpoint stays as it is.
     """
     step.task.train()
     unsettled = _Unsettled()

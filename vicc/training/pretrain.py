@@ -31,13 +31,14 @@ from vicc.data.store import Store, Video
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
 from vicc.distributed import gathered, is_first, on_first, processes, rank, world_size
-from vicc.errors import ViccError
+from vicc.errors import Diverged, ViccError
 from vicc.files import exclusive_folder
 from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.encoder import Encoder
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_source, splits_of
 from vicc.progress import progress, say
+from vicc.training.autopsy import dump_batch, require_finite
 from vicc.training.build import ENCODER_FOLDER, build_dataset, build_optimizer, build_task
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
@@ -97,6 +98,17 @@ def pretrain(
             return _pretrain(recipe, config, choose_precision(config.precision, device), should_stop)
 
 
+def _require_earlier_stages(recipe: Recipe, run: Path, unfinished: Sequence[str]) -> None:
+    for stage in recipe.stages:
+        for earlier in filter(None, (stage.start_from, stage.teacher)):
+            there = earlier in unfinished or (run / earlier / ENCODER_FOLDER / "config.json").exists()
+            if stage.name in unfinished and not there:
+                raise ViccError(
+                    f"Stage {stage.name} builds on {earlier}, which is not finished in {run}. Train that first: add it "
+                    "to --stages, or leave --stages out."
+                )
+
+
 def _planned_division(recipe: Recipe, config: PretrainConfig) -> Division[Any]:
     """Which videos the run would learn from; nothing is written."""
     if config.store is None:
@@ -126,6 +138,7 @@ def _pretrain(
     on_first(partial(note_start, config, precision))
     asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
     unfinished = on_first(lambda: [stage.name for stage in asked if not _is_finished(config.run, stage)])
+    _require_earlier_stages(recipe, config.run, unfinished)
     if isinstance(store, VideoFolder) and unfinished and is_first():
         _say_speed(recipe, store, videos)
     for number, stage in enumerate(recipe.stages):
@@ -235,6 +248,7 @@ def _train_stage(
         return training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
 
     def save() -> None:
+        require_finite(task)
         monitor.sync()
         state = current()
         on_first(lambda: checkpoints.save(state, best=monitor.improved))
@@ -280,6 +294,9 @@ def _train_stage(
                 seconds_between_checkpoints=60 * config.checkpoint_minutes,
                 settle_every=_SETTLE_EVERY if on_accelerator else 1,
             )
+    except Diverged as error:
+        at = position.step if error.step is None else error.step
+        raise ViccError(f"{error} {dump_batch(folder, loader, at)}") from error
     except Stopped:
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
