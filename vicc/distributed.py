@@ -5,6 +5,7 @@ and MASTER_PORT.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -103,8 +104,10 @@ def lost_processes_named() -> Iterator[None]:
     except RuntimeError as error:
         if world_size() == 1 or not is_broken_connection(error):
             raise
+        sign = re.search(r"Connection (closed|reset) by peer( \S+)?|Broken pipe", str(error))
+        reason = sign.group() if sign else " ".join(str(error).split())[:120]
         raise ViccError(
-            f"Process {rank()} has lost another one of the {world_size()} ({' '.join(str(error).split())[-120:]}). "
+            f"Process {rank()} has lost another one of the {world_size()} ({reason.rstrip('.')}). "
             "It was killed, or its machine was; its own output may say why. The same command continues from the last "
             "checkpoint."
         ) from error

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import zipfile
@@ -9,7 +10,14 @@ import torch
 
 from vicc.errors import ViccError
 from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.training.checkpoint import copy_weights, load_checkpoint, load_encoder, save_checkpoint, save_encoder
+from vicc.training.checkpoint import (
+    CheckpointFolder,
+    copy_weights,
+    load_checkpoint,
+    load_encoder,
+    save_checkpoint,
+    save_encoder,
+)
 
 
 class RunsCode:
@@ -107,3 +115,103 @@ def test_weights_of_another_shape_are_copied_not_at_all(encoder: Encoder) -> Non
     with pytest.raises(ViccError, match="do not fit"):
         copy_weights(encoder, other, what="a test")
     assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
+
+
+def write_steps(folder: CheckpointFolder, *steps: int, best: tuple[int, ...] = ()) -> None:
+    for step in steps:
+        folder.save({"step": step, "weights": torch.full((50,), float(step))}, best=step in best)
+
+
+def test_the_newest_few_are_kept_and_the_best_beside_them(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    write_steps(folder, 1, 2, 3, 4, best=(1, 2))
+    assert [path.name for path in folder.paths()] == ["00000004.pt", "00000003.pt"]
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 2
+    assert folder.newest_step() == 4
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "00000003.pt",
+        "00000004.pt",
+        "best.pt",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "bit"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    write_steps(folder, 5, 6)
+    path = folder.path(6)
+    content = bytearray(path.read_bytes())
+    if damage == "bit":
+        content[content.find(torch.full((50,), 6.0).numpy().tobytes()) + 7] ^= 1
+    path.write_bytes(content if damage == "bit" else content[: len(content) // 2 if damage == "cut" else 0])
+    state = folder.load_newest()
+    assert state is not None
+    assert state["step"] == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert "00000006.pt is damaged" in said
+    assert "goes on from the one before" in said
+    assert path.with_suffix(".damaged").exists(), "it is put aside, not lost"
+    write_steps(folder, 6)
+    assert folder.newest_step() == 6
+
+
+def test_when_all_are_damaged_nothing_is_begun_anew_unasked(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    write_steps(folder, 5, 6)
+    for path in folder.paths():
+        path.write_bytes(b"")
+    with pytest.raises(ViccError, match="no earlier one"):
+        folder.load_newest()
+    assert folder.path(5).exists()
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert CheckpointFolder(tmp_path).load_newest() is None
+    assert CheckpointFolder(tmp_path).newest_step() == 0
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1)
+    write_steps(folder, 1, best=(1,))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_steps(folder, 2, best=(2,))
+    assert [path.name for path in folder.paths()] == ["00000001.pt"]
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 1
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2, "nothing half-written stays"
+
+
+def test_a_crash_between_best_and_newest_repeats_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """best.pt comes first: after a crash before the other name it is ahead, never behind."""
+    folder = CheckpointFolder(tmp_path)
+    write_steps(folder, 1, best=(1,))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", crash)
+        with pytest.raises(KeyboardInterrupt):
+            write_steps(folder, 2, best=(2,))
+    assert folder.newest_step() == 1
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 2
+
+
+def test_replacing_all_keeps_the_old_ones_aside_and_the_new_one_is_found(tmp_path: Path) -> None:
+    """With more processes a step is a larger one, so the new number can be below the old ones."""
+    folder = CheckpointFolder(tmp_path)
+    write_steps(folder, 7, 8, best=(8,))
+    folder.replace_all({"step": 4, "weights": torch.zeros(1)}, aside="2-processes")
+    state = folder.load_newest()
+    assert state is not None
+    assert state["step"] == 4
+    aside = tmp_path / "checkpoints" / "2-processes"
+    assert sorted(path.name for path in aside.iterdir()) == ["00000007.pt", "00000008.pt", "best.pt"]
+    assert load_checkpoint(aside / "00000008.pt")["step"] == 8

@@ -132,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _complain(_disk_error(error) if isinstance(error, OSError) else str(error))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an interrupt while Python itself ends is only noise
 
 
 def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:

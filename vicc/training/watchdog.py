@@ -67,6 +67,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         beats = 0
+        self._beat(beats)
         while not self._closed.wait(self._beat_seconds):
             beats += 1
             self._beat(beats)

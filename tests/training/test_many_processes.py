@@ -1,0 +1,182 @@
+"""Training in several processes: it follows one process, survives the loss of one, and goes on with another number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.drills.kill_pretrain import difference
+from tests.processes import ROOT, finish, free_port, start
+from vicc.configs import PretrainConfig
+from vicc.errors import ViccError
+from vicc.methods.queue import EmbeddingQueue
+from vicc.training.checkpoint import CheckpointFolder, save_checkpoint
+from vicc.training.engine import Stopped
+from vicc.training.log import read_log
+from vicc.training.pretrain import pretrain
+from vicc.training.stage import Recipe
+
+
+def command(store: Path, run: Path, *changes: str, stages: tuple[str, ...] = ("rgb-1",)) -> list[object]:
+    small = ("all.clip_frames=8", "all.size=32", "all.num_prototypes=6")
+    options = ["--recipe", "demo", "--store", store, "--run", run, "--workers", 0, "--stages", *stages]
+    return ["pretrain", *options, "--set", *small, *changes]
+
+
+def losses(run: Path, stage: str) -> list[float]:
+    return [row["loss"] for row in read_log(run / stage)]
+
+
+def test_two_processes_follow_one_with_the_same_global_batch(store_path: Path, tmp_path: Path) -> None:
+    """In float64 with joint BatchNorm, through queue and frozen prototypes, in both stages of ViCC."""
+    stages = ("rgb-1", "flow-1", "rgb-2")
+    both = ("all.steps=5", "all.batchnorm=sync", "all.queue_from_epoch=0", "all.freeze_prototypes_epochs=1")
+    words = [
+        [*command(store_path, tmp_path / name, *both, *shape, stages=stages), "--precision", "fp64"]
+        for name, shape in (
+            ("one", ("all.batch_size=6", "all.queue_length=12")),
+            ("two", ("all.batch_size=3", "all.queue_length=6")),
+        )
+    ]
+    started = [start(words[0], processes=1), start(words[1], processes=2)]
+    for processes in started:
+        for status, said in finish(processes):
+            assert status == 0, said
+    for stage in stages:
+        one, two = losses(tmp_path / "one", stage), losses(tmp_path / "two", stage)
+        assert len(one) == 5
+        assert len(set(one)) == 5, "it learns"
+        # The published targets are float32, which bounds how near two orders of a sum can come.
+        assert two == pytest.approx(one, rel=1e-6)
+    states = [CheckpointFolder(tmp_path / name / "rgb-2").load_newest() for name in ("one", "two")]
+    assert states[0] is not None
+    assert states[1] is not None
+    queues = [rank["task"]["queue"]["rows"] for rank in states[1]["ranks"]]
+    assert len(queues) == 2
+    assert not torch.equal(*queues), "each process has a queue of its own"
+    for name, weight in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], weight, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_anew_when_a_process_is_killed_and_ends_bit_equal(store_path: Path, tmp_path: Path) -> None:
+    changes = ("all.steps=60", "all.batch_size=3", "all.queue_length=12", "all.queue_from_epoch=0")
+    straight = start(command(store_path, tmp_path / "straight", *changes))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    words = [
+        *torchrun,
+        "--master-port",
+        free_port(),
+        "-m",
+        "--",
+        "vicc",
+        *command(store_path, tmp_path / "r", *changes),
+    ]
+    with subprocess.Popen(
+        list(map(str, words)), cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        beats = tmp_path / "r" / "rgb-1" / "processes" / "1.json"
+        checkpoints = CheckpointFolder(tmp_path / "r" / "rgb-1")
+        end = time.monotonic() + 90
+        while not (beats.exists() and 0 < checkpoints.newest_step() < 60):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.kill(json.loads(beats.read_text())["pid"], signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    for status, problem in finish(straight):
+        assert status == 0, problem
+    assert "rgb-1: resumes after step" in said
+    states = [CheckpointFolder(tmp_path / name / "rgb-1").load_newest() for name in ("straight", "r")]
+    assert difference(*states) is None
+    assert losses(tmp_path / "r", "rgb-1") == losses(tmp_path / "straight", "rgb-1")
+
+
+def test_a_process_that_loses_another_says_so_and_ends(store_path: Path, tmp_path: Path) -> None:
+    started = start(command(store_path, tmp_path / "run", "all.steps=2000", "all.batch_size=3"))
+    end = time.monotonic() + 90
+    while CheckpointFolder(tmp_path / "run" / "rgb-1").newest_step() < 2:
+        assert all(process.poll() is None for process in started), finish(started)
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    started[1].kill()
+    (status, said), _ = finish(started)
+    assert status == 2
+    assert "Process 0 has lost another one of the 2" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def run_of_two(tiny_recipe: Recipe, store_path: Path, tmp_path: Path) -> tuple[Recipe, PretrainConfig]:
+    """A stopped run, made to look as two processes would have left it: their queues differ in every row."""
+    stage = replace(tiny_recipe.stages[0], steps=None, epochs=6, batch_size=4, queue_length=8, queue_from_epoch=0)
+    recipe = replace(tiny_recipe, stages=(stage,))
+    config = PretrainConfig(store=store_path, run=tmp_path)
+    with pytest.raises(Stopped):
+        pretrain(recipe, config, should_stop=lambda stage, step: step == 3)
+    folder = CheckpointFolder(tmp_path / "rgb-1")
+    state = folder.load_newest()
+    assert state is not None
+    queue = state["ranks"][0]["task"]["queue"]["rows"]
+    other = {**state["ranks"][0], "task": {"queue": {"rows": -queue}}}
+    save_checkpoint(folder.path(3), state | {"ranks": [state["ranks"][0], other], "steps_per_epoch": 1})
+    described = json.loads((tmp_path / "recipe.json").read_text())
+    (tmp_path / "recipe.json").write_text(json.dumps(described | {"processes": 2}))
+    return recipe, config
+
+
+def test_another_number_of_processes_is_refused(run_of_two: tuple[Recipe, PretrainConfig]) -> None:
+    recipe, config = run_of_two
+    with pytest.raises(ViccError, match=r"started with 2 processes and now has 1.*--allow-elastic"):
+        pretrain(recipe, config)
+
+
+def test_with_leave_it_goes_on_where_the_epoch_was_and_with_the_rows_of_all(
+    run_of_two: tuple[Recipe, PretrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, config = run_of_two
+    before = CheckpointFolder(config.run / "rgb-1").load_newest()
+    assert before is not None
+    with pytest.raises(Stopped):
+        pretrain(recipe, replace(config, allow_elastic=True), should_stop=lambda stage, step: True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "goes on with 1 processes in place of 2" in said
+    assert "resumes after step 9 of 18" in said, "three epochs, of three steps now"
+    assert (config.run / "rgb-1" / "log-2-processes.jsonl").exists()
+    assert (config.run / "rgb-1" / "checkpoints" / "2-processes" / "00000003.pt").exists()
+    (summary,) = pretrain(recipe, config)
+    assert summary.finished, "it is a run of one process from now on"
+
+
+def test_queues_are_dealt_out_by_age_and_no_row_twice() -> None:
+    """Rows are numbered by process and age: 100 is the first process's newest, 107 its oldest."""
+    queues = []
+    for process in (100, 200):
+        queue = EmbeddingQueue(2, 8, 1)
+        queue.rows = (process + torch.arange(8.0)).repeat(2, 1)[:, :, None]
+        queues.append(queue.state())
+    small = EmbeddingQueue(2, 8, 1)
+    of_one = small.deal_out(queues, 0, 1)["rows"][0, :, 0].tolist()
+    assert of_one == [100, 200, 101, 201, 102, 202, 103, 203], "the newest of both"
+    of_four = [small.deal_out(queues, rank, 4)["rows"][1, :, 0].tolist() for rank in range(4)]
+    assert sorted(row for rows in of_four for row in rows if row) == [*range(100, 108), *range(200, 208)]
+    assert all(rows[-1] == 0 for rows in of_four), "not full: it takes part when it is"
+
+
+def test_processes_share_a_small_folder_evenly_or_are_refused(tiny_recipe: Recipe) -> None:
+    from vicc.training.schedule import stage_length
+
+    stage = replace(tiny_recipe.stages[0], batch_size=4)
+    assert stage_length(stage, 100, 1).steps_per_epoch == 25
+    assert stage_length(stage, 100, 3).steps_per_epoch == 8
+    assert stage_length(stage, 9, 3).batch_size == 3
+    with pytest.raises(ViccError, match="4 processes share 3 training videos"):
+        stage_length(stage, 3, 4)
