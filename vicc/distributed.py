@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.distributed.nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from vicc.errors import ViccError
 
@@ -42,9 +44,10 @@ def processes(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     try:
         # gloo beside nccl: what processes agree on is exchanged between CPUs, so that no accelerator waits for it.
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10)
-        )
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        patience = timedelta(minutes=10)
+        store, number, count = next(rendezvous("env://", timeout=patience))
+        dist.init_process_group(backend, store=_fresh(store), rank=number, world_size=count, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise ViccError(
             f"Process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not join the others at "
@@ -54,6 +57,17 @@ def processes(device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _fresh(store: Store) -> Store:
+    """The store in which processes find each other, without what those before a restart have left in it.
+
+    On one machine torchrun keeps its store when it starts processes anew, and the first to arrive would go to the
+    address of one that is dead. On several machines it makes a new store, and counts restarts by machine.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    return PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def world_size() -> int:
