@@ -32,6 +32,8 @@ def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[
             if sync:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+        if sync:
+            _sync_names(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -75,6 +77,23 @@ def hash_file(path: Path) -> str:
     """BLAKE2b of a file's content, 128 bits in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _sync_names(folder: Path) -> None:
+    """Bring the names in a folder to the disk, so that after a power cut none is lost that an older one gave way to.
+
+    Not everywhere can a folder be opened, and there the file system sees to it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:
