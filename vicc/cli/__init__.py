@@ -6,6 +6,7 @@ Nothing heavy is imported before a command is known, so that `vicc --help` answe
 import errno
 import inspect
 import json
+import os
 import signal
 import sys
 import time
@@ -126,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
         return _run(name, command, words, as_json)
     except KeyboardInterrupt:
-        print("stopped; the same command continues where it was", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("stopped; the same command continues where it was", file=sys.stderr)
         return EXIT_STOPPED
     except (ViccError, OSError) as error:
         if debug:
@@ -167,6 +169,7 @@ def _complain(message: str) -> int:
 
     if process_number() != 0:
         # Most mistakes are those of all processes. The first has then said it, and torchrun ends the others.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(3)
     complain(message)
     return EXIT_BAD_INPUT
