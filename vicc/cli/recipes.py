@@ -58,7 +58,7 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
     changes = list(_differences(create_recipe(name, motion=config.motion), recipe))
     known = config.videos or next((count for data, count in TRAINING_VIDEOS.items() if name.endswith(data)), None)
     videos = known or TRAINING_VIDEOS["ucf101"]
-    lengths = {stage.name: stage_length(stage, videos, 1) for stage in recipe.stages}
+    lengths = {stage.name: stage_length(stage, videos) for stage in recipe.stages}
     curves = {stage.name: learning_rate_curve(stage, lengths[stage.name]) for stage in recipe.stages}
     costs = [stage_cost(stage, lengths[stage.name], config.clips_per_second) for stage in recipe.stages]
     gpu_hours = total_cost(costs).gpu_hours

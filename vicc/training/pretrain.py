@@ -90,48 +90,47 @@ def pretrain(
     _require_stages(recipe, config)
     device = choose_device(config.device)
     with processes(device):
+        store: FrameSource | None = None
+        if config.store is None:
+            num_videos = on_first(lambda: len(_planned(config).train))
+        else:
+            place = config.store
+            store = _open_everywhere(lambda: Store(place, cache_bytes=config.cache_mb << 20))
+            _require_flow(recipe, store)
+            num_videos = len(_divide(store, config).train)
         if config.dry_run:
-            num_videos = len(_planned_division(recipe, config).train)
             return [_summary(config, stage, num_videos) for stage in recipe.stages]
+        precision = choose_precision(config.precision, device)
         with ExitStack() as stack:
-            on_first(lambda: stack.enter_context(_run_folder(config)) and None)
-            return _pretrain(recipe, config, choose_precision(config.precision, device), should_stop)
-
-
-def _require_earlier_stages(recipe: Recipe, run: Path, unfinished: Sequence[str]) -> None:
-    for stage in recipe.stages:
-        for earlier in filter(None, (stage.start_from, stage.teacher)):
-            there = earlier in unfinished or (run / earlier / ENCODER_FOLDER / "config.json").exists()
-            if stage.name in unfinished and not there:
-                raise ViccError(
-                    f"Stage {stage.name} builds on {earlier}, which is not finished in {run}. Train that first: add it "
-                    "to --stages, or leave --stages out."
+            on_first(lambda: stack.enter_context(_run_folder(config)))
+            if store is None:
+                store = _open_everywhere(
+                    lambda: open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
                 )
-
-
-def _planned_division(recipe: Recipe, config: PretrainConfig) -> Division[Any]:
-    """Which videos the run would learn from; nothing is written."""
-    if config.store is None:
-        assert config.videos is not None  # the config refuses neither
-        return _planned(config, config.videos)
-    store = Store(config.store, cache_bytes=config.cache_mb << 20)
-    _require_flow(recipe, store)
-    return _divide(store, config)
+            return _pretrain(recipe, config, store, precision, should_stop)
 
 
 @contextmanager
-def _run_folder(config: PretrainConfig) -> Iterator[bool]:
+def _run_folder(config: PretrainConfig) -> Iterator[None]:
     with exclusive_folder(config.run, what="run folder"):
         require_run_folder(config.run)
-        yield True
+        yield
+
+
+def _open_everywhere(open_it: Callable[[], FrameSource]) -> FrameSource:
+    """A store or folder, opened by the first process, which may have to scan or download it, then by the others."""
+    opened: list[FrameSource] = []
+    on_first(lambda: opened.append(open_it()))
+    return opened[0] if opened else open_it()
 
 
 def _pretrain(
-    recipe: Recipe, config: PretrainConfig, precision: Precision, should_stop: Callable[[str, int], bool]
+    recipe: Recipe,
+    config: PretrainConfig,
+    store: FrameSource,
+    precision: Precision,
+    should_stop: Callable[[str, int], bool],
 ) -> list[StageSummary]:
-    store = _open_everywhere(config)
-    if isinstance(store, Store):
-        _require_flow(recipe, store)
     division = _divide(store, config)
     videos = division.train
     on_first(partial(claim_run, recipe, config, store, division))
@@ -149,21 +148,15 @@ def _pretrain(
     return [_summary(config, stage, len(videos)) for stage in recipe.stages]
 
 
-def _open_everywhere(config: PretrainConfig) -> FrameSource:
-    """The store or folder, opened by the first process, which may have to scan or download it, then by the others."""
-    opened: list[FrameSource] = []
-
-    def open_it() -> None:
-        opened.append(
-            Store(config.store, cache_bytes=config.cache_mb << 20)
-            if config.store is not None
-            else open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
-        )
-
-    on_first(open_it)
-    if not opened:
-        open_it()
-    return opened[0]
+def _require_earlier_stages(recipe: Recipe, run: Path, unfinished: Sequence[str]) -> None:
+    for stage in recipe.stages:
+        for earlier in filter(None, (stage.start_from, stage.teacher)):
+            there = earlier in unfinished or (run / earlier / ENCODER_FOLDER / "config.json").exists()
+            if stage.name in unfinished and not there:
+                raise ViccError(
+                    f"Stage {stage.name} builds on {earlier}, which is not finished in {run}. Train that first: add it "
+                    "to --stages, or leave --stages out."
+                )
 
 
 def _require_stages(recipe: Recipe, config: PretrainConfig) -> None:
@@ -343,8 +336,10 @@ def _divide(store: FrameSource, config: PretrainConfig) -> Division[Video]:
     return _enough(division, config)
 
 
-def _planned(config: PretrainConfig, place: Path) -> Division[VideoSource]:
+def _planned(config: PretrainConfig) -> Division[VideoSource]:
     """How the files of a folder would be divided, were all of them readable."""
+    place = config.videos
+    assert place is not None  # the config refuses neither a store nor videos
     files, official = list_videos(place)
     if official is not None and config.split is None:
         return _enough(divide_by_table(files, official, 1, name=f"{OFFICIAL}:1"), config)

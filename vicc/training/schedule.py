@@ -26,7 +26,7 @@ class StageLength:
     steps: int
 
 
-def stage_length(stage: Stage, num_videos: int, processes: int) -> StageLength:
+def stage_length(stage: Stage, num_videos: int, processes: int = 1) -> StageLength:
     """The steps of a stage on so many training videos, which the processes share.
 
     Raises:
