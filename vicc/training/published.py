@@ -621,7 +621,7 @@ def _of_child(model: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
 
 def _published_queue(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     """A ring of past keys as published: embeddings are columns, unknown labels -1."""
-    ring = state["rank_state"]["queue"]
+    ring = state["ranks"][0]["task"]["queue"]  # the same in all processes
     columns = ring["columns"]
     unknown = torch.full((len(columns["key"]),), -1)
     queue = {
