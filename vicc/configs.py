@@ -387,8 +387,8 @@ class PretrainConfig:
     keep_checkpoints: int = 2
     """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
     allow_elastic: bool = False
-    """Resume with another number of processes than the run has had: queues are dealt out anew, and the result is no
-    longer that of an undisturbed run."""
+    """Resume with another number of processes than the run has had: they share the same batches, and the queues are
+    dealt out anew; the result is no longer bit-equal to that of an undisturbed run."""
     hang_minutes: float = 20.0
     """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
     dry_run: bool = False

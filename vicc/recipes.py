@@ -28,7 +28,7 @@ def default() -> Recipe:
     """ViCC with S3D for your own videos: two single-stream stages, then one cycle across streams.
 
     The values are the paper's (clips of 32 frames at 128 pixels, K = 300, LARC, cosine) but for three: the learning
-    rate follows the batch of one process (0.6 for 192 videos, so 0.05 for 16), both views have gradient, and 100 epochs
+    rate follows the batch (0.6 for 192 videos, so 0.05 for 16), both views have gradient, and 100 epochs
     stand for the published 300 and 100. It has not been tuned on any data set: use --set to change it.
     """
     return Recipe(
@@ -96,7 +96,7 @@ def vicc_ucf101() -> Recipe:
     published names: rgb-1 is ViCC-RGB-1, flow-1 ViCC-Flow-1; rgb-2-cycle-1 and flow-2-cycle-1 stand between; rgb-2 is
     ViCC-RGB-2, flow-2 ViCC-Flow-2, both after the second cycle. Published precision: fp32, across streams fp16.
 
-    batch_size and queue_length are those of all processes together (published: 4 GPUs), for one process.
+    batch_size and queue_length are those of all processes together, published on 4 GPUs.
     """
     return Recipe("vicc_ucf101", "the published ViCC on UCF101: S3D, both streams, two cycles", _published_vicc())
 

@@ -120,7 +120,7 @@ def write_store(folder: Path) -> None:
 
 def words_of(folder: Path, run: str, steps: int) -> list[object]:
     """The command: a small network, queues that fill, an epoch of two steps, checkpoints that are often written."""
-    changes = ["all.clip_frames=8", "all.size=32", "all.batch_size=4", "all.queue_length=16", "all.queue_from_epoch=1"]
+    changes = ["all.clip_frames=8", "all.size=32", "all.batch_size=8", "all.queue_length=32", "all.queue_from_epoch=1"]
     return [
         *("pretrain", "--recipe", "demo", "--store", folder / "store", "--run", folder / run, "--precision", "fp32"),
         *("--workers", 1, "--split", "grouped", "--checkpoint-minutes", 0.01, "--stages", *STAGES),

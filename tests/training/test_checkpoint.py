@@ -202,16 +202,3 @@ def test_a_crash_between_best_and_newest_repeats_the_epoch(tmp_path: Path, monke
             write_steps(folder, 2, best=(2,))
     assert folder.newest_step() == 1
     assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 2
-
-
-def test_replacing_all_keeps_the_old_ones_aside_and_the_new_one_is_found(tmp_path: Path) -> None:
-    """With more processes a step is a larger one, so the new number can be below the old ones."""
-    folder = CheckpointFolder(tmp_path)
-    write_steps(folder, 7, 8, best=(8,))
-    folder.replace_all({"step": 4, "weights": torch.zeros(1)}, aside="2-processes")
-    state = folder.load_newest()
-    assert state is not None
-    assert state["step"] == 4
-    aside = tmp_path / "checkpoints" / "2-processes"
-    assert sorted(path.name for path in aside.iterdir()) == ["00000007.pt", "00000008.pt", "best.pt"]
-    assert load_checkpoint(aside / "00000008.pt")["step"] == 8

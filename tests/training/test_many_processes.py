@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,11 @@ import torch
 
 from tests.drills.kill_pretrain import difference
 from tests.processes import ROOT, finish, free_port, start
-from vicc.configs import PretrainConfig
 from vicc.errors import ViccError
 from vicc.methods.queue import EmbeddingQueue
-from vicc.training.checkpoint import CheckpointFolder, save_checkpoint
-from vicc.training.engine import Stopped
+from vicc.training.checkpoint import CheckpointFolder
 from vicc.training.log import read_log
-from vicc.training.pretrain import pretrain
+from vicc.training.schedule import stage_length
 from vicc.training.stage import Recipe
 
 
@@ -34,18 +33,15 @@ def losses(run: Path, stage: str) -> list[float]:
     return [row["loss"] for row in read_log(run / stage)]
 
 
-def test_two_processes_follow_one_with_the_same_global_batch(store_path: Path, tmp_path: Path) -> None:
+def test_two_processes_follow_one(store_path: Path, tmp_path: Path) -> None:
     """In float64 with joint BatchNorm, through queue and frozen prototypes, in both stages of ViCC."""
     stages = ("rgb-1", "flow-1", "rgb-2")
     both = ("all.steps=5", "all.batchnorm=sync", "all.queue_from_epoch=0", "all.freeze_prototypes_epochs=1")
-    words = [
-        [*command(store_path, tmp_path / name, *both, *shape, stages=stages), "--precision", "fp64"]
-        for name, shape in (
-            ("one", ("all.batch_size=6", "all.queue_length=12")),
-            ("two", ("all.batch_size=3", "all.queue_length=6")),
-        )
+    both += ("all.batch_size=6", "all.queue_length=12")
+    started = [
+        start([*command(store_path, tmp_path / name, *both, stages=stages), "--precision", "fp64"], processes)
+        for name, processes in (("one", 1), ("two", 2))
     ]
-    started = [start(words[0], processes=1), start(words[1], processes=2)]
     for processes in started:
         for status, said in finish(processes):
             assert status == 0, said
@@ -67,7 +63,7 @@ def test_two_processes_follow_one_with_the_same_global_batch(store_path: Path, t
 
 @pytest.mark.slow
 def test_torchrun_starts_anew_when_a_process_is_killed_and_ends_bit_equal(store_path: Path, tmp_path: Path) -> None:
-    changes = ("all.steps=60", "all.batch_size=3", "all.queue_length=12", "all.queue_from_epoch=0")
+    changes = ("all.steps=60", "all.batch_size=6", "all.queue_length=12", "all.queue_from_epoch=0")
     straight = start(command(store_path, tmp_path / "straight", *changes))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
     words = [
@@ -101,7 +97,7 @@ def test_torchrun_starts_anew_when_a_process_is_killed_and_ends_bit_equal(store_
 
 
 def test_a_process_that_loses_another_says_so_and_ends(store_path: Path, tmp_path: Path) -> None:
-    started = start(command(store_path, tmp_path / "run", "all.steps=2000", "all.batch_size=3"))
+    started = start(command(store_path, tmp_path / "run", "all.steps=2000", "all.batch_size=6"))
     end = time.monotonic() + 90
     while CheckpointFolder(tmp_path / "run" / "rgb-1").newest_step() < 2:
         assert all(process.poll() is None for process in started), finish(started)
@@ -114,46 +110,51 @@ def test_a_process_that_loses_another_says_so_and_ends(store_path: Path, tmp_pat
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def run_of_two(tiny_recipe: Recipe, store_path: Path, tmp_path: Path) -> tuple[Recipe, PretrainConfig]:
-    """A stopped run, made to look as two processes would have left it: their queues differ in every row."""
-    stage = replace(tiny_recipe.stages[0], steps=None, epochs=6, batch_size=4, queue_length=8, queue_from_epoch=0)
-    recipe = replace(tiny_recipe, stages=(stage,))
-    config = PretrainConfig(store=store_path, run=tmp_path)
-    with pytest.raises(Stopped):
-        pretrain(recipe, config, should_stop=lambda stage, step: step == 3)
-    folder = CheckpointFolder(tmp_path / "rgb-1")
-    state = folder.load_newest()
-    assert state is not None
-    queue = state["ranks"][0]["task"]["queue"]["rows"]
-    other = {**state["ranks"][0], "task": {"queue": {"rows": -queue}}}
-    save_checkpoint(folder.path(3), state | {"ranks": [state["ranks"][0], other], "steps_per_epoch": 1})
-    described = json.loads((tmp_path / "recipe.json").read_text())
-    (tmp_path / "recipe.json").write_text(json.dumps(described | {"processes": 2}))
-    return recipe, config
+@pytest.fixture(scope="module")
+def stopped_with_two(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The command of a run in float64 that two processes have begun; its queue is full."""
+    run = tmp_path_factory.mktemp("elastic") / "run"
+    changes = ("all.steps=2000", "all.batch_size=6", "all.queue_length=12", "all.queue_from_epoch=0")
+    words = [*command(store_path, run, *changes, "all.batchnorm=sync"), "--precision", "fp64"]
+    started = start(words)
+    end = time.monotonic() + 90
+    while CheckpointFolder(run / "rgb-1").newest_step() < 4:
+        assert all(process.poll() is None for process in started), finish(started)
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    started[0].terminate()
+    assert [status for status, _ in finish(started)] == [130, 130], "one that is asked to stop stops both"
+    return words
 
 
-def test_another_number_of_processes_is_refused(run_of_two: tuple[Recipe, PretrainConfig]) -> None:
-    recipe, config = run_of_two
-    with pytest.raises(ViccError, match=r"started with 2 processes and now has 1.*--allow-elastic"):
-        pretrain(recipe, config)
+def test_another_number_of_processes_is_refused(stopped_with_two: list[object]) -> None:
+    ((status, said),) = finish(start(stopped_with_two, processes=1))
+    assert status == 2
+    assert "started with 2 processes and now has 1" in said
+    assert "--allow-elastic" in said
 
 
-def test_with_leave_it_goes_on_where_the_epoch_was_and_with_the_rows_of_all(
-    run_of_two: tuple[Recipe, PretrainConfig], capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe, config = run_of_two
-    before = CheckpointFolder(config.run / "rgb-1").load_newest()
-    assert before is not None
-    with pytest.raises(Stopped):
-        pretrain(recipe, replace(config, allow_elastic=True), should_stop=lambda stage, step: True)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "goes on with 1 processes in place of 2" in said
-    assert "resumes after step 9 of 18" in said, "three epochs, of three steps now"
-    assert (config.run / "rgb-1" / "log-2-processes.jsonl").exists()
-    assert (config.run / "rgb-1" / "checkpoints" / "2-processes" / "00000003.pt").exists()
-    (summary,) = pretrain(recipe, config)
-    assert summary.finished, "it is a run of one process from now on"
+def test_with_leave_one_process_goes_on_as_two_would_have(stopped_with_two: list[object], tmp_path: Path) -> None:
+    """Both go on from the same checkpoint for some steps; the queue's rows are those of both processes."""
+    run = Path(str(stopped_with_two[stopped_with_two.index("--run") + 1]))
+    stopped_at = CheckpointFolder(run / "rgb-1").newest_step()
+    words: dict[int, list[object]] = {}
+    for processes in (1, 2):
+        copy = Path(shutil.copytree(run, tmp_path / str(processes)))
+        words[processes] = [copy if word == run else word for word in stopped_with_two]
+    started = {1: start([*words[1], "--allow-elastic"], processes=1), 2: start(words[2])}
+    for processes, group in started.items():
+        end = time.monotonic() + 90
+        while CheckpointFolder(tmp_path / str(processes) / "rgb-1").newest_step() < stopped_at + 6:
+            assert all(process.poll() is None for process in group), finish(group)
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        group[0].terminate()
+        said = finish(group)[0][1]
+        assert ("goes on with 1 processes in place of 2" in " ".join(said.split())) == (processes == 1)
+    one, two = (losses(tmp_path / str(processes), "rgb-1") for processes in (1, 2))
+    assert one[: stopped_at + 6] == pytest.approx(two[: stopped_at + 6], rel=1e-6)
+    assert len(set(one)) > stopped_at
 
 
 def test_queues_are_dealt_out_by_age_and_no_row_twice() -> None:
@@ -171,12 +172,11 @@ def test_queues_are_dealt_out_by_age_and_no_row_twice() -> None:
     assert all(rows[-1] == 0 for rows in of_four), "not full: it takes part when it is"
 
 
-def test_processes_share_a_small_folder_evenly_or_are_refused(tiny_recipe: Recipe) -> None:
-    from vicc.training.schedule import stage_length
-
-    stage = replace(tiny_recipe.stages[0], batch_size=4)
-    assert stage_length(stage, 100, 1).steps_per_epoch == 25
-    assert stage_length(stage, 100, 3).steps_per_epoch == 8
-    assert stage_length(stage, 9, 3).batch_size == 3
+def test_processes_share_a_batch_evenly_or_are_refused(tiny_recipe: Recipe) -> None:
+    stage = replace(tiny_recipe.stages[0], batch_size=12)
+    assert [stage_length(stage, 100, processes).steps_per_epoch for processes in (1, 3, 4)] == [8, 8, 8]
+    assert stage_length(stage, 11, 4).batch_size == 8, "no process has more videos than another"
+    with pytest.raises(ViccError, match=r"5 processes cannot share a batch of 12 videos.*batch_size=10"):
+        stage_length(stage, 100, 5)
     with pytest.raises(ViccError, match="4 processes share 3 training videos"):
         stage_length(stage, 3, 4)

@@ -8,6 +8,7 @@ import torch
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Video
+from vicc.distributed import world_size
 from vicc.errors import ViccError
 from vicc.methods.coclr import CoCLR
 from vicc.methods.cross_stream import CrossStream
@@ -65,7 +66,7 @@ def _vicc(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
         "epsilon": stage.epsilon,
         "num_iterations": stage.sinkhorn_iterations,
         "temperature": stage.temperature,
-        "queue_length": stage.queue_length // stage.batch_size * stage.batch_size,
+        "queue_length": stage.queue_length // stage.batch_size * stage.batch_size // world_size(),
         "queue_from_epoch": stage.queue_from_epoch,
         "freeze_prototypes_epochs": stage.freeze_prototypes_epochs,
         "views_with_gradient": stage.views_with_gradient,

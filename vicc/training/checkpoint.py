@@ -100,7 +100,7 @@ class CheckpointFolder:
         return max((int(path.stem) for path in self.paths()), default=0)
 
     def save(self, state: dict[str, Any], *, best: bool = False) -> None:
-        """Write a state with its "step"; then, not before, those that are too old go, by steps.
+        """Write a state with its "step"; then, not before, those that are too old go.
 
         Args:
             best: it is the best until now as well.
@@ -114,17 +114,6 @@ class CheckpointFolder:
             save_checkpoint(path, state)
         for old in self.paths()[self.keep :]:
             old.unlink()
-
-    def replace_all(self, state: dict[str, Any], *, aside: str) -> None:
-        """Write a state in place of all others, which move to the folder `aside` within; its step may be lower."""
-        old = [path for path in [*self.paths(), self.folder / BEST_FILE] if path.exists()]
-        (self.folder / aside).mkdir(exist_ok=True)
-        for path in old:
-            _link(path, self.folder / aside / path.name)
-        save_checkpoint(self.path(state["step"]), state)  # a crash before the next line does all of it again
-        for path in old:
-            if path != self.path(state["step"]):
-                path.unlink()
 
     def load_newest(self) -> dict[str, Any] | None:
         """The newest state that is whole; None where no checkpoint was written yet.

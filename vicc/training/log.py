@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,6 @@ class StepLog:
                     break  # a line cut short by a crash; what follows was never part of a checkpoint
                 kept += len(line)
         os.truncate(self.path, kept)
-
-
-def keep_log(folder: Path, name: str) -> None:
-    """Keep a copy of the stage's log as log-NAME.jsonl, since steps will be cut off and counted otherwise."""
-    if (folder / LOG_FILE).exists():
-        shutil.copyfile(folder / LOG_FILE, folder / f"log-{name}.jsonl")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

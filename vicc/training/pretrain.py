@@ -42,7 +42,6 @@ from vicc.training.autopsy import dump_batch, require_finite
 from vicc.training.build import ENCODER_FOLDER, build_dataset, build_optimizer, build_task
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
-from vicc.training.log import keep_log
 from vicc.training.monitor import Monitor
 from vicc.training.run_folder import claim_run, note_start, require_run_folder, run_division
 from vicc.training.schedule import stage_learning_rate, stage_length
@@ -225,10 +224,7 @@ def _train_stage(
     if not is_first():
         torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}/process {rank()}"))
     if length.batch_size < stage.batch_size:
-        say(
-            f"{stage.name}: batches of {length.batch_size}, not {stage.batch_size}: there are no more training videos"
-            + (f" for {world_size()} processes" if world_size() > 1 else "")
-        )
+        say(f"{stage.name}: batches of {length.batch_size}, not {stage.batch_size}: there are no more training videos")
 
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
     monitor = Monitor()
@@ -237,24 +233,16 @@ def _train_stage(
         restore(state, folder, stage, step, position, monitor)
         say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
 
-    def current() -> dict[str, Any]:
-        return training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
-
     def save() -> None:
         require_finite(task)
         monitor.sync()
-        state = current()
+        state = training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
         on_first(lambda: checkpoints.save(state, best=monitor.improved))
-
-    if state is not None and len(state["ranks"]) != world_size():
-        aside, dealt = f"{len(state['ranks'])}-processes", current()
-        on_first(lambda: checkpoints.replace_all(dealt, aside=aside))
-        on_first(lambda: keep_log(folder, aside))
 
     seed = _stage_seed(config.seed, stage.name)
     batches = EpochBatches(
         len(videos),
-        length.batch_size,
+        length.batch_size // world_size(),
         first_step=position.step,
         last_step=position.total_steps,
         seed=seed,

@@ -90,10 +90,10 @@ def _change_processes(path: Path, theirs: dict[str, Any], ours: dict[str, Any], 
     before, now = theirs["processes"], ours["processes"]
     if not allowed:
         raise ViccError(
-            f"The run {path.parent} was started with {before} processes and now has {now}: its batches, and with them "
-            f"its numbers, would be others. Start {before}, or give --allow-elastic to go on with {now}."
+            f"The run {path.parent} was started with {before} processes and now has {now}, which would give "
+            f"other numbers. Start {before}, or give --allow-elastic to go on with {now}."
         )
-    say(f"goes on with {now} processes in place of {before}: batches of all processes and learning differ from here on")
+    say(f"goes on with {now} processes in place of {before}: not bit-equal to an undisturbed run from here on")
     write_json(path, ours)
 
 

@@ -14,7 +14,7 @@ class StageLength:
     """A stage on a number of videos.
 
     Attributes:
-        batch_size: videos a process and step; fewer than the stage asks for where there are not so many.
+        batch_size: videos a step, of all processes; fewer than the stage asks for where there are not so many.
         steps_per_epoch: whole batches of an epoch.
         schedule_steps: what the learning rate counts with.
         steps: what is done; fewer than `schedule_steps` where the stage has a stop_epoch.
@@ -27,15 +27,21 @@ class StageLength:
 
 
 def stage_length(stage: Stage, num_videos: int, processes: int = 1) -> StageLength:
-    """The steps of a stage on so many training videos, which the processes share.
+    """The steps of a stage on so many training videos, each of which the processes share evenly.
 
     Raises:
-        ViccError: fewer videos than processes.
+        ViccError: a batch that cannot be shared evenly, or fewer videos than processes.
     """
+    if stage.batch_size % processes:
+        near = max(1, round(stage.batch_size / processes)) * processes
+        raise ViccError(
+            f"Stage {stage.name}: {processes} processes cannot share a batch of {stage.batch_size} videos evenly. "
+            f"Start another number of processes, or give --set {stage.name}.batch_size={near}."
+        )
     if num_videos < processes:
         raise ViccError(f"{processes} processes share {num_videos} training videos; expected at least one for each.")
-    batch_size = min(stage.batch_size, num_videos // processes)
-    steps_per_epoch = num_videos // (batch_size * processes)
+    batch_size = min(stage.batch_size, num_videos // processes * processes)
+    steps_per_epoch = num_videos // batch_size
     schedule_steps = stage.steps if stage.steps is not None else (stage.epochs or 0) * steps_per_epoch
     steps = schedule_steps if stage.stop_epoch is None else stage.stop_epoch * steps_per_epoch
     return StageLength(batch_size, steps_per_epoch, schedule_steps, steps)

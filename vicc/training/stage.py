@@ -34,15 +34,16 @@ class Stage:
         backbone, embedding_dim, clip_frames, stride, size, flow_normalization, flow_std, flow_channels,
             flow_short_side: of the encoder, see `EncoderConfig`.
         num_prototypes: K; several numbers make several heads.
-        epsilon, sinkhorn_iterations, temperature, queue_length, queue_from_epoch, freeze_prototypes_epochs,
-            views_with_gradient, batchnorm: of the method, see `SingleStream` and `InfoNCE`.
+        epsilon, sinkhorn_iterations, temperature, queue_from_epoch, freeze_prototypes_epochs, views_with_gradient,
+            batchnorm: of the method, see `SingleStream` and `InfoNCE`.
+        queue_length: past embeddings in the queues of all processes together; 0 for no queue.
         views_for_assign: views whose assignments are predicted, in the order of the method; empty for all full views.
         key_momentum: of the key encoder of infonce, ubernce and coclr.
         num_mined: positives that coclr finds in the other stream for each video.
         small_views: further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or
             several joined by "+"; they are predicted, not assigned.
         view_distance: how far apart the two clips of a video lie, see `random_clips`.
-        batch_size: videos a process and step.
+        batch_size: videos a step, those of all processes together.
         epochs, steps: how long the schedule is; give one of the two.
         stop_epoch: end after so many epochs of the schedule; None for all.
         optimizer: "larc" (SGD with layer-wise rates, published for ViCC), "adam" (published for the baselines; weight

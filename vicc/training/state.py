@@ -62,17 +62,18 @@ def restore(
         say(f"{stage.name}: was trained in {state['precision']}, goes on in {step.precision.name}")
     step.load_state(state)
     monitor.load_state(state["monitor"])
-    ranks = state["ranks"]
+    position.step, ranks = state["step"], state["ranks"]
     if len(ranks) == world_size():
         mine = ranks[rank()]
-        position.step = state["step"]
         step.task.load_rank_state(mine["task"])
         torch.set_rng_state(mine["torch_rng"])
         if "cuda_rng" in mine and step.precision.device.type == "cuda":
             torch.cuda.set_rng_state(mine["cuda_rng"], step.precision.device)
         return
+    if position.steps_per_epoch != state["steps_per_epoch"]:
+        raise ViccError(
+            f"{stage.name} has {position.steps_per_epoch} steps an epoch with {world_size()} processes, and had "
+            f"{state['steps_per_epoch']} with {len(ranks)}: there are too few videos for equal batches. Start "
+            f"{len(ranks)} processes."
+        )
     step.task.load_rank_state(step.task.deal_out([state["task"] for state in ranks], rank(), world_size()))
-    # By epochs, where they count: an epoch has other steps now.
-    position.step = (
-        state["step"] if stage.epochs is None else state["step"] * position.steps_per_epoch // state["steps_per_epoch"]
-    )
