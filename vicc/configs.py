@@ -4,10 +4,11 @@ A leaf, free of heavy imports, so that `vicc COMMAND --help` answers at once. Co
 words of the flags.
 """
 
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -337,6 +338,107 @@ class BenchConfig:
 
 
 @dataclass(frozen=True)
+class SlurmConfig:
+    """What a Slurm job asks for; only with --launcher slurm."""
+
+    nodes: int = 1
+    """Machines of a job."""
+    gpus_per_node: int | None = None
+    """GPUs of each machine; each gets a process of its own."""
+    tasks_per_node: int | None = None
+    """Processes of each machine, where they use no GPUs, or GPUs that are asked for by --sbatch."""
+    time: str | None = None
+    """Time limit of a job as Slurm writes it, MINUTES, HOURS:MINUTES:SECONDS, DAYS-HOURS and so on. A stage may take
+    longer: its job goes back to the queue before its time is over and then goes on from the checkpoint."""
+    signal_minutes: float = 5.0
+    """Minutes before the time limit at which a job writes its checkpoint and goes back to the queue. Slurm may be a
+    minute early."""
+    partition: str | None = None
+    """Partition, or several with commas between them. Default: the cluster's."""
+    account: str | None = None
+    """Account that pays. Default: yours."""
+    qos: str | None = None
+    """Quality of service. Default: yours."""
+    constraint: str | None = None
+    """Features that the machines must have, for instance a100."""
+    cpus_per_task: int | None = None
+    """Cores of each process; it loads clips with them. Default: the cluster's, which is often one, and too few."""
+    mem: str | None = None
+    """Memory of each machine, for instance 64G. Default: the cluster's."""
+    sbatch: list[str] = field(default_factory=list)
+    """Further options of sbatch, each KEY=VALUE or KEY, for instance gres=gpu:a100:4 exclusive."""
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{_flag(name)} {value}: expected at least 1.")
+        _require(
+            self.gpus_per_node is None or self.tasks_per_node is None,
+            f"--gpus-per-node {self.gpus_per_node} and --tasks-per-node {self.tasks_per_node}: expected one of the two, "
+            "as each GPU gets one process.",
+        )
+        minutes = self.minutes
+        _require(
+            0 < self.signal_minutes <= 1000 and (minutes is None or self.signal_minutes < minutes),
+            f"--signal-minutes {self.signal_minutes:g}: expected above 0, up to 1000, and less than --time"
+            f"{'' if self.time is None else ' ' + self.time}.",
+        )
+        for option in self.sbatch:
+            self._check_option(option)
+
+    def _check_option(self, option: str) -> None:
+        key = option.partition("=")[0]
+        _require(
+            re.fullmatch(r"[a-z][a-z-]*(=.+)?", option) is not None,
+            f"--sbatch {option!r}: expected KEY=VALUE or KEY with an option of sbatch in its long form, without the "
+            "dashes before it, for instance gres=gpu:a100:4.",
+        )
+        _require(
+            key.replace("-", "_") not in {entry.name for entry in fields(self)},
+            f"--sbatch {option}: there is a flag for it. Give --{key} in its place.",
+        )
+        _require(key not in _SET_BY_VICC, f"--sbatch {option}: {key} is what vicc sets itself. Leave it out.")
+
+    @property
+    def minutes(self) -> int | None:
+        """The time limit in minutes, parts of one counted as whole, as Slurm does.
+
+        Raises:
+            ViccError: not a time.
+        """
+        if self.time is None:
+            return None
+        match = re.fullmatch(r"(?:([0-9]{1,4})-)?([0-9]{1,6})(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?", self.time)
+        _require(
+            match is not None,
+            f"--time {self.time!r}: expected a time as Slurm writes it, for instance 90 (minutes), 24:00:00 (hours), "
+            "2-12 (days and hours).",
+        )
+        assert match is not None
+        days, *rest = match.groups()
+        first, second, third = (0 if part is None else int(part) for part in rest)
+        if days is not None:
+            seconds = ((int(days) * 24 + first) * 60 + second) * 60 + third
+        elif rest[2] is not None:
+            seconds = (first * 60 + second) * 60 + third
+        else:
+            seconds = first * 60 + second
+        _require(seconds > 0, f"--time {self.time}: expected more than nothing.")
+        return math.ceil(seconds / 60)
+
+    @property
+    def processes_per_node(self) -> int | None:
+        return self.gpus_per_node or self.tasks_per_node
+
+
+_SET_BY_VICC = frozenset(
+    {"array", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-requeue", "ntasks", "ntasks-per-node"}
+    | {"open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"}
+)
+"""Options of sbatch that a chain of jobs, each of which requeues itself, cannot do without, or not do with."""
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after stage.
 
@@ -346,6 +448,7 @@ class PretrainConfig:
         vicc pretrain --recipe demo --store store --run run
         vicc pretrain --recipe default --store store --run run --set rgb-1.epochs=50 --dry-run
         vicc pretrain --recipe demo --videos videos --motion diff --run run
+        vicc pretrain --store store --run run --launcher slurm --nodes 2 --gpus-per-node 4 --time 24:00:00
     """
 
     run: Path
@@ -392,14 +495,35 @@ class PretrainConfig:
     hang_minutes: float = 20.0
     """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
     dry_run: bool = False
-    """Print the plan (stages, steps, clips) and do nothing."""
+    """Print the plan (stages, steps, clips) and do nothing. With --launcher slurm: also print the jobs' script."""
+    launcher: Literal["here", "slurm"] = "here"
+    """here: train in this process. slurm: submit a job for each stage that is not finished, each after the one before,
+    and return (pip install 'vicc[slurm]')."""
+    slurm: Annotated[SlurmConfig, tyro.conf.arg(name="")] = field(default_factory=SlurmConfig)
+    """What a Slurm job asks for; only with --launcher slurm."""
 
     def __post_init__(self) -> None:
         _require_store_or_videos(self.store, self.videos)
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
         for name in ("checkpoint_minutes", "hang_minutes"):
             value = getattr(self, name)
-            _require(value >= 0, f"--{name.replace('_', '-')} {value}: expected 0 or more.")
+            _require(value >= 0, f"{_flag(name)} {value}: expected 0 or more.")
+        self._check_launcher()
+
+    def _check_launcher(self) -> None:
+        if self.launcher == "here":
+            given = [_flag(f.name) for f in fields(SlurmConfig) if getattr(self.slurm, f.name) != _default_of(f)]
+            _require(not given, f"{', '.join(given)} without --launcher slurm: expected both, or neither.")
+            return
+        _require(
+            self.slurm.processes_per_node is not None,
+            "--launcher slurm: expected --gpus-per-node N (one process for each), or, for machines without GPUs, "
+            "--tasks-per-node N.",
+        )
+        _require(
+            self.slurm.time is not None,
+            "--launcher slurm: expected the time limit of a job as well, for instance --time 24:00:00.",
+        )
 
 
 @dataclass(frozen=True)
@@ -632,6 +756,14 @@ def _require_store_or_videos(store: Path | str | None, videos: Path | None) -> N
         f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
         "one of the two.",
     )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _default_of(entry: Field[Any]) -> Any:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def _is_shard(text: str) -> bool:

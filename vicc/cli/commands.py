@@ -1,8 +1,8 @@
 """What stands between a command line and a library function: call it, and say how its result reads."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +28,9 @@ from vicc.configs import (
     StoreMergeConfig,
     StoreVerifyConfig,
 )
+
+if TYPE_CHECKING:
+    from vicc.training.stage import Recipe
 
 
 @dataclass(frozen=True)
@@ -262,10 +265,15 @@ def pretrain(config: PretrainConfig) -> Outcome:
     from vicc.recipes import create_recipe
     from vicc.training.engine import Stopped
     from vicc.training.pretrain import pretrain as run
+    from vicc.training.slurm import adopt_slurm_ranks, stop_signals_wait_for_the_loop
 
     recipe = create_recipe(config.recipe, motion=config.motion, views=config.views, changes=config.set)
+    if config.launcher == "slurm":
+        return _submit_pretrain(recipe, config)
+    adopt_slurm_ranks()
     try:
-        stages = run(recipe, config)
+        with stop_signals_wait_for_the_loop():
+            stages = run(recipe, config)
     except Stopped:
         return Outcome({"run": str(config.run), "stopped": True}, lambda: None, EXIT_STOPPED)
     document = {"run": str(config.run), "recipe": recipe.name, "stages": [asdict(stage) for stage in stages]}
@@ -289,6 +297,37 @@ def pretrain(config: PretrainConfig) -> Outcome:
             _print(f"finished: encoders are in {config.run}/STAGE/encoder")
 
     return Outcome(document, show)
+
+
+def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
+    from vicc.training.pretrain import pretrain as run
+    from vicc.training.slurm import submit_stages
+
+    # As a plan first, which refuses here and now what the jobs would refuse hours later.
+    planned = run(recipe, replace(config, dry_run=True))
+    names = [s.name for s in planned if not s.finished and (not config.stages or s.name in config.stages)]
+    submitted = submit_stages(recipe, config, names)
+    jobs = [{**asdict(entry), "log": entry.log and str(entry.log)} for entry in submitted]
+
+    def show() -> None:
+        if not submitted:
+            _print(f"{config.run}: all stages are finished, so there is nothing to submit")
+            return
+        table = Table(Column("stage", overflow="fold"), "steps", "job", "after", Column("log", overflow="fold"))
+        steps = {stage.name: f"{stage.steps} of {stage.total_steps}" for stage in planned}
+        for entry in submitted:
+            log = "" if entry.log is None else str(entry.log)
+            table.add_row(*map(escape, (entry.stage, steps[entry.stage], entry.job or "", entry.after or "", log)))
+        if config.dry_run:
+            _print(f"# the job of {submitted[-1].stage}; the others differ in name and dependency\n{submitted[-1].script}")
+        Console().print(table)
+        if not config.dry_run:
+            numbers = [entry.job or "" for entry in submitted]
+            _print(f"watch:  squeue --jobs={','.join(numbers)}; tail -F {submitted[0].log}")
+            _print(f"cancel: scancel {' '.join(numbers)}")
+            _print("Each job goes back to the queue by itself before its time is over.")
+
+    return Outcome({"run": str(config.run), "recipe": recipe.name, "dry_run": config.dry_run, "jobs": jobs}, show)
 
 
 def retrieve(config: RetrieveConfig) -> Outcome:

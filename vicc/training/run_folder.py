@@ -30,6 +30,7 @@ from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.prepare.scan import SCAN_FILE
 from vicc.progress import say
+from vicc.training.slurm import SLURM_FOLDER
 from vicc.training.stage import Recipe
 from vicc.version import __version__
 
@@ -37,9 +38,10 @@ RECIPE_FILE, RUNS_FILE, SPLIT_FILE = "recipe.json", "runs.jsonl", "split.csv"
 
 
 def require_run_folder(run: Path) -> None:
-    """A new folder, a run, or one that a scan of the videos was begun in; anything else may be somebody's work."""
+    """A new folder, a run, or one in which a scan of the videos or jobs began; anything else may be somebody's work."""
     if not (run / RECIPE_FILE).exists() and any(
-        not entry.name.startswith(".") and entry.name not in (SCAN_FILE, SPLITS_FOLDER) for entry in run.iterdir()
+        not entry.name.startswith(".") and entry.name not in (SCAN_FILE, SPLITS_FOLDER, SLURM_FOLDER)
+        for entry in run.iterdir()
     ):
         raise ViccError(f"{run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder.")
 

@@ -1,0 +1,325 @@
+"""Pretraining on a Slurm cluster: one job a stage, each after the one before, each back in the queue before its time ends.
+
+RUN/slurm/jobs.json           the jobs that were submitted last
+RUN/slurm/JOB_submission.sh   the script of a job
+RUN/slurm/JOB_TASK_log.out    what a process of a job says; process 0 speaks for all
+
+A job of Slurm ends at its time limit, a stage may take longer. So some minutes before, Slurm sends SIGUSR1 to all
+processes of the job (sbatch --signal); the loop makes a checkpoint of it and stops, and process 0 puts the job back into
+the queue, where it keeps its number and whatever waits for it.
+"""
+
+import io
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from vicc.configs import PretrainConfig, SlurmConfig
+from vicc.errors import ViccError
+from vicc.files import exclusive_folder, read_json, write_json
+from vicc.progress import say
+from vicc.training.stage import Recipe
+
+SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_EXIT_STOPPED = 130
+_SECONDS_BEFORE_ANOTHER_TRY = (5, 30, 90)  # a controller that restarts does not answer for a while
+
+
+@dataclass(frozen=True)
+class SubmittedStage:
+    """A stage as a job.
+
+    Attributes:
+        job: Slurm's number of it; None if it was not submitted.
+        after: the stage whose job must have succeeded before.
+        log: what process 0 says.
+        script: what sbatch was or would be given.
+    """
+
+    stage: str
+    name: str
+    job: str | None
+    after: str | None
+    log: Path | None
+    script: str
+
+
+def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str]) -> list[SubmittedStage]:
+    """Submit a job for each of these stages, in their order; with config.dry_run, say what would be submitted.
+
+    Raises:
+        ViccError: submitit or Slurm is missing, jobs of the run are queued or running, Slurm refuses a job (those before
+            it are then cancelled).
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise ViccError("--launcher slurm needs submitit: pip install 'vicc[slurm]'") from None
+    folder = (config.run / SLURM_FOLDER).absolute()
+    if config.dry_run:
+        return [
+            _describe(config, folder, stage, None, f"JOB-OF-{after}" if after else None, after)
+            for after, stage in _chained(stages)
+        ]
+    try:
+        executor = submitit.SlurmExecutor(folder)
+    except RuntimeError:
+        raise ViccError(
+            "--launcher slurm: there is no srun here. Give the command on a machine of the cluster from which jobs are "
+            "submitted, or add --dry-run to see what would be."
+        ) from None
+    with exclusive_folder(folder, what="folder of Slurm jobs"):
+        _require_no_jobs(config.run, folder)
+        return _submit_chain(executor, recipe, config, stages)
+
+
+def _submit_chain(
+    executor: Any, recipe: Recipe, config: PretrainConfig, stages: Sequence[str]
+) -> list[SubmittedStage]:
+    from submitit.core.utils import FailedJobError
+
+    submitted: list[SubmittedStage] = []
+    for after, stage in _chained(stages):
+        job_before = submitted[-1].job if submitted else None
+        executor.parameters = {}  # or a job would depend on what the one before depended on
+        executor.update_parameters(**_parameters(config, stage, job_before))
+        try:
+            with _outside_any_job(), redirect_stderr(io.StringIO()) as said:
+                job = executor.submit(StageJob(recipe, _config_of_job(config, stage)))
+        except FailedJobError as error:
+            numbers = [entry.job for entry in submitted if entry.job]
+            if numbers:
+                _slurm("scancel", *numbers)
+            reason = " ".join(str(error).split()) or said.getvalue().strip()
+            raise ViccError(
+                f"Slurm refused the job of stage {stage}: {reason}. Nothing was submitted"
+                + (f" (jobs {', '.join(numbers)}, submitted before it, are cancelled)" if numbers else "")
+                + ". Change what the job asks for, or see it with --dry-run."
+            ) from None
+        submitted.append(_describe(config, executor.folder, stage, job.job_id, job_before, after))
+        write_json(
+            executor.folder / JOBS_FILE,
+            [{"stage": entry.stage, "job": entry.job, "name": entry.name} for entry in submitted],
+        )
+    return submitted
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """What every process of a job does: train a stage; if it was asked to stop on the way, go back to the queue."""
+
+    recipe: Recipe
+    config: PretrainConfig
+
+    def __call__(self) -> None:
+        with stop_signals_wait_for_the_loop():
+            from vicc.training.engine import Stopped
+            from vicc.training.pretrain import pretrain
+
+            adopt_slurm_ranks()
+            try:
+                pretrain(self.recipe, self.config)
+            except Stopped:
+                # Past submitit, which would call this a success and note a result. No process but the first ends with
+                # an error, or srun would kill the first while it still talks to Slurm.
+                raise SystemExit(_requeue() if os.environ["SLURM_PROCID"] == "0" else 0) from None
+
+
+def _requeue() -> int:
+    """Put this job back into the queue; returns the exit status.
+
+    Not a job that is ending as it is: one that a user has cancelled must stay so, and one that makes place for another
+    Slurm itself puts back.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    state = _slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}", patient=True).strip()
+    if state != "RUNNING":
+        say(f"job {job} is {state or 'gone'}, so it does not go back to the queue by itself")
+        return _EXIT_STOPPED
+    say(f"job {job} goes back to the queue; it goes on from its checkpoint")
+    _slurm("scontrol", "requeue", job, patient=True)
+    return 0
+
+
+def adopt_slurm_ranks() -> None:
+    """Set torchrun's variables in a process that srun has started beside others; elsewhere do nothing.
+
+    Only srun sets SLURM_STEP_NUM_TASKS: in the script of sbatch itself, and in a shell of `srun --pty`, there is one
+    process, whatever was asked for.
+    """
+    known = os.environ
+    size = int(known.get("SLURM_STEP_NUM_TASKS", "1"))
+    if size == 1 or "RANK" in known or "SLURM_PTY_PORT" in known:
+        return
+    job, step = int(known["SLURM_JOB_ID"]), int(known["SLURM_STEP_ID"])
+    known["RANK"], known["WORLD_SIZE"], known["LOCAL_RANK"] = known["SLURM_PROCID"], str(size), known["SLURM_LOCALID"]
+    known.setdefault("MASTER_ADDR", _address(_first_host(known["SLURM_STEP_NODELIST"])))
+    # Below the ports that Linux gives to clients (from 32768), and another one for each job and each step of it.
+    known.setdefault("MASTER_PORT", str(12000 + (8 * job + step % 8) % 20000))
+
+
+def _first_host(node_list: str) -> str:
+    """The first of the machines in Slurm's notation: n03 of n[03-05,9],m1."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", node_list)
+    assert first is not None  # Slurm names at least one
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
+
+
+def _address(host: str) -> str:
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:  # Slurm's name of a machine need not be the network's
+        address = re.search(r"NodeAddr=(\S+)", _slurm("scontrol", "show", "node", host))
+        return address[1] if address else host
+    return host
+
+
+@contextmanager
+def stop_signals_wait_for_the_loop() -> Iterator[None]:
+    """Under Slurm, SIGUSR1 and SIGTERM that come before or after the training loop wait until it begins, or for good.
+
+    In the loop all processes agree on the step after which they stop. A process that ended alone, before, would leave
+    the others waiting for it, and their error would be the job's end. Slurm's own patience ends with SIGKILL, which
+    loses nothing here.
+    """
+    if "SLURM_JOB_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    over = threading.Event()
+
+    def send_again(number: int) -> None:
+        if not over.wait(1.0):
+            os.kill(os.getpid(), number)  # by now it may be the loop that takes it
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=send_again, args=(number,), daemon=True).start()
+
+    before = {number: signal.signal(number, wait) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _config_of_job(config: PretrainConfig, stage: str) -> PretrainConfig:
+    return replace(config, launcher="here", slurm=SlurmConfig(), stages=[stage])
+
+
+def _describe(
+    config: PretrainConfig, folder: Path, stage: str, job: str | None, job_before: str | None, after: str | None
+) -> SubmittedStage:
+    # What submitit's executor writes, without an executor, which wants srun to be there.
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
+    script = _make_sbatch_string(command=command, folder=folder, **_parameters(config, stage, job_before))
+    log = None if job is None else folder / f"{job}_0_log.out"
+    return SubmittedStage(stage, _job_name(config, stage), job, after, log, script)
+
+
+def _parameters(config: PretrainConfig, stage: str, job_before: str | None) -> dict[str, Any]:
+    """What submitit calls the options of a job."""
+    ours = config.slurm
+    wanted = {
+        "job_name": _job_name(config, stage),
+        "time": ours.minutes,
+        "nodes": ours.nodes,
+        "ntasks_per_node": ours.processes_per_node,
+        "gpus_per_node": ours.gpus_per_node,
+        "cpus_per_task": ours.cpus_per_task,
+        "mem": ours.mem,
+        "partition": ours.partition,
+        "account": ours.account,
+        "qos": ours.qos,
+        "constraint": ours.constraint,
+        "dependency": None if job_before is None else f"afterok:{job_before}",
+        "stderr_to_stdout": True,
+        # One process that fails ends all, which would wait for it. Since Slurm 22.05 srun must be told of the cores, too.
+        "srun_args": ["--kill-on-bad-exit=1"]
+        + ([] if ours.cpus_per_task is None else [f"--cpus-per-task={ours.cpus_per_task}"]),
+    }
+    options: dict[str, str | bool] = {
+        "signal": f"USR1@{max(1, round(60 * ours.signal_minutes))}",
+        "requeue": True,
+        "kill-on-invalid-dep": "yes",
+    }
+    for option in ours.sbatch:
+        key, equals, value = option.partition("=")
+        options[key] = value if equals else True
+    # No key of accounting, in place of submitit's own.
+    return {k: v for k, v in wanted.items() if v is not None} | {"additional_parameters": options, "wckey": None}
+
+
+def _job_name(config: PretrainConfig, stage: str) -> str:
+    return f"{config.run.absolute().name}-{stage}"
+
+
+def _chained(stages: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Every stage with the one before it."""
+    return list(zip([None, *stages], stages, strict=False))
+
+
+def _require_no_jobs(run: Path, folder: Path) -> None:
+    path = folder / JOBS_FILE
+    if not path.exists():
+        return
+    # By name as well: a number may be another's in another cluster.
+    known = {(entry["job"], entry["name"]) for entry in read_json(path, what="list of Slurm jobs")}
+    said = _slurm("squeue", "--noheader", "--format=%i|%j|%T", f"--jobs={','.join(sorted(job for job, _ in known))}")
+    rows = [line.split("|") for line in said.splitlines()]
+    active = [f"{job} ({name}, {state.lower()})" for job, name, state in rows if (job, name) in known]
+    if active:
+        numbers = " ".join(row[0] for row in rows if (row[0], row[1]) in known)
+        raise ViccError(
+            f"Jobs of the run {run} are in Slurm's queue already: {', '.join(active)}. Wait for them, or cancel them "
+            f"with: scancel {numbers}"
+        )
+
+
+@contextmanager
+def _outside_any_job() -> Iterator[None]:
+    """Hide the variables of a job that this process itself may be in, which the new one would take for its own."""
+    hidden = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name in _TORCHRUN or (name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name != "SLURM_CONF")
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _slurm(*words: str, patient: bool = False) -> str:
+    """What one of Slurm's programs answers; patient: asked again for two minutes if it fails."""
+    for seconds in (*(_SECONDS_BEFORE_ANOTHER_TRY if patient else ()), None):
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+            reason = done.stderr.strip()
+        except FileNotFoundError:
+            raise ViccError(f"There is no {words[0]} on {socket.gethostname()}: is it a machine of the cluster?") from None
+        except subprocess.TimeoutExpired:
+            reason = "no answer in two minutes"
+        else:
+            if done.returncode == 0:
+                return done.stdout
+            if "Invalid job id" in reason:  # Slurm forgets jobs some minutes after their end
+                return ""
+        if seconds is not None:
+            time.sleep(seconds)
+    raise ViccError(f"{' '.join(words)} failed: {' '.join(reason.split())}")
