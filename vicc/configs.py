@@ -374,8 +374,8 @@ class SlurmConfig:
             _require(value is None or value > 0, f"{_flag(name)} {value}: expected at least 1.")
         _require(
             self.gpus_per_node is None or self.tasks_per_node is None,
-            f"--gpus-per-node {self.gpus_per_node} and --tasks-per-node {self.tasks_per_node}: expected one of the two, "
-            "as each GPU gets one process.",
+            f"--gpus-per-node {self.gpus_per_node} and --tasks-per-node {self.tasks_per_node}: expected one of the "
+            "two, as each GPU gets one process.",
         )
         minutes = self.minutes
         _require(
@@ -427,8 +427,13 @@ class SlurmConfig:
         return math.ceil(seconds / 60)
 
     @property
-    def processes_per_node(self) -> int | None:
-        return self.gpus_per_node or self.tasks_per_node
+    def processes_per_node(self) -> int:
+        return self.gpus_per_node or self.tasks_per_node or 1
+
+    @property
+    def processes(self) -> int:
+        """All that train together."""
+        return self.nodes * self.processes_per_node
 
 
 _SET_BY_VICC = frozenset(
@@ -516,7 +521,7 @@ class PretrainConfig:
             _require(not given, f"{', '.join(given)} without --launcher slurm: expected both, or neither.")
             return
         _require(
-            self.slurm.processes_per_node is not None,
+            self.slurm.gpus_per_node is not None or self.slurm.tasks_per_node is not None,
             "--launcher slurm: expected --gpus-per-node N (one process for each), or, for machines without GPUs, "
             "--tasks-per-node N.",
         )

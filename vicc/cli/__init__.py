@@ -124,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word not in ("--json", "--debug")]
     try:
         # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
+        # So is Slurm's warning that the time is nearly over.
         signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGUSR1, _interrupt)
         return _run(name, command, words, as_json)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":

@@ -300,26 +300,33 @@ def pretrain(config: PretrainConfig) -> Outcome:
 
 
 def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
-    from vicc.training.pretrain import pretrain as run
+    from vicc.training.pretrain import pretrain as plan
+    from vicc.training.schedule import stage_length
     from vicc.training.slurm import submit_stages
 
-    # As a plan first, which refuses here and now what the jobs would refuse hours later.
-    planned = run(recipe, replace(config, dry_run=True))
-    names = [s.name for s in planned if not s.finished and (not config.stages or s.name in config.stages)]
-    submitted = submit_stages(recipe, config, names)
-    jobs = [{**asdict(entry), "log": entry.log and str(entry.log)} for entry in submitted]
+    # Without the GPUs of the jobs, and refusing here and now what these would refuse hours later.
+    planned = plan(recipe, replace(config, dry_run=True, device="cpu"))
+    todo = [s.name for s in planned if not s.finished and (not config.stages or s.name in config.stages)]
+    submitted = submit_stages(recipe, config, todo)
+    steps = {
+        stage.name: stage_length(stage, summary.videos, config.slurm.processes).steps
+        for stage, summary in zip(recipe.stages, planned, strict=True)
+    }
 
     def show() -> None:
         if not submitted:
             _print(f"{config.run}: all stages are finished, so there is nothing to submit")
             return
-        table = Table(Column("stage", overflow="fold"), "steps", "job", "after", Column("log", overflow="fold"))
-        steps = {stage.name: f"{stage.steps} of {stage.total_steps}" for stage in planned}
-        for entry in submitted:
-            log = "" if entry.log is None else str(entry.log)
-            table.add_row(*map(escape, (entry.stage, steps[entry.stage], entry.job or "", entry.after or "", log)))
         if config.dry_run:
-            _print(f"# the job of {submitted[-1].stage}; the others differ in name and dependency\n{submitted[-1].script}")
+            _print(
+                f"# The job of {submitted[-1].stage}; the others differ in name and dependency\n{submitted[-1].script}"
+            )
+        table = Table(
+            Column("stage", overflow="fold"), "processes", "steps", "job", "after", Column("log", overflow="fold")
+        )
+        for entry in submitted:
+            cells = (str(config.slurm.processes), str(steps[entry.stage]), entry.job, entry.after, entry.log)
+            table.add_row(*(escape(cell or "") for cell in (entry.stage, *cells)))
         Console().print(table)
         if not config.dry_run:
             numbers = [entry.job or "" for entry in submitted]
@@ -327,6 +334,7 @@ def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
             _print(f"cancel: scancel {' '.join(numbers)}")
             _print("Each job goes back to the queue by itself before its time is over.")
 
+    jobs = [{**asdict(entry), "steps": steps[entry.stage]} for entry in submitted]
     return Outcome({"run": str(config.run), "recipe": recipe.name, "dry_run": config.dry_run, "jobs": jobs}, show)
 
 

@@ -1,12 +1,12 @@
-"""Pretraining on a Slurm cluster: one job a stage, each after the one before, each back in the queue before its time ends.
+"""Pretraining as Slurm jobs: one a stage, each after the one before, each back in the queue before its time is over.
 
 RUN/slurm/jobs.json           the jobs that were submitted last
 RUN/slurm/JOB_submission.sh   the script of a job
 RUN/slurm/JOB_TASK_log.out    what a process of a job says; process 0 speaks for all
 
-A job of Slurm ends at its time limit, a stage may take longer. So some minutes before, Slurm sends SIGUSR1 to all
-processes of the job (sbatch --signal); the loop makes a checkpoint of it and stops, and process 0 puts the job back into
-the queue, where it keeps its number and whatever waits for it.
+A job ends at its time limit, a stage may take longer. So some minutes before, Slurm sends SIGUSR1 to all processes of
+the job (sbatch --signal); the loop makes a checkpoint of it and stops, and process 0 puts the job back into the queue,
+where it keeps its number and whatever waits for it.
 """
 
 import io
@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,6 +43,7 @@ class SubmittedStage:
     """A stage as a job.
 
     Attributes:
+        name: what Slurm calls the job.
         job: Slurm's number of it; None if it was not submitted.
         after: the stage whose job must have succeeded before.
         log: what process 0 says.
@@ -53,7 +54,7 @@ class SubmittedStage:
     name: str
     job: str | None
     after: str | None
-    log: Path | None
+    log: str | None
     script: str
 
 
@@ -61,8 +62,8 @@ def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str])
     """Submit a job for each of these stages, in their order; with config.dry_run, say what would be submitted.
 
     Raises:
-        ViccError: submitit or Slurm is missing, jobs of the run are queued or running, Slurm refuses a job (those before
-            it are then cancelled).
+        ViccError: submitit or Slurm is missing, jobs of the run are queued or running, Slurm refuses a job (those
+            before it are then cancelled).
     """
     try:
         import submitit
@@ -70,10 +71,7 @@ def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str])
         raise ViccError("--launcher slurm needs submitit: pip install 'vicc[slurm]'") from None
     folder = (config.run / SLURM_FOLDER).absolute()
     if config.dry_run:
-        return [
-            _describe(config, folder, stage, None, f"JOB-OF-{after}" if after else None, after)
-            for after, stage in _chained(stages)
-        ]
+        return [_described(config, folder, stage, after, None) for after, stage in _chained(stages)]
     try:
         executor = submitit.SlurmExecutor(folder)
     except RuntimeError:
@@ -81,40 +79,35 @@ def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str])
             "--launcher slurm: there is no srun here. Give the command on a machine of the cluster from which jobs are "
             "submitted, or add --dry-run to see what would be."
         ) from None
+    submitted: list[SubmittedStage] = []
     with exclusive_folder(folder, what="folder of Slurm jobs"):
         _require_no_jobs(config.run, folder)
-        return _submit_chain(executor, recipe, config, stages)
+        for after, stage in _chained(stages):
+            before = submitted[-1].job if submitted else None
+            executor.parameters = _parameters(config, stage, before)
+            of_job = replace(config, launcher="here", slurm=SlurmConfig(), stages=[stage])
+            job = _submit(executor, StageJob(recipe, of_job), submitted)
+            submitted.append(_described(config, folder, stage, after, before, job))
+            write_json(folder / JOBS_FILE, [{"job": entry.job, "name": entry.name} for entry in submitted])
+    return submitted
 
 
-def _submit_chain(
-    executor: Any, recipe: Recipe, config: PretrainConfig, stages: Sequence[str]
-) -> list[SubmittedStage]:
+def _submit(executor: Any, job: "StageJob", before: list[SubmittedStage]) -> str:
+    """Slurm's number of the new job; if it is refused, the jobs before it go as well."""
     from submitit.core.utils import FailedJobError
 
-    submitted: list[SubmittedStage] = []
-    for after, stage in _chained(stages):
-        job_before = submitted[-1].job if submitted else None
-        executor.parameters = {}  # or a job would depend on what the one before depended on
-        executor.update_parameters(**_parameters(config, stage, job_before))
-        try:
-            with _outside_any_job(), redirect_stderr(io.StringIO()) as said:
-                job = executor.submit(StageJob(recipe, _config_of_job(config, stage)))
-        except FailedJobError as error:
-            numbers = [entry.job for entry in submitted if entry.job]
-            if numbers:
-                _slurm("scancel", *numbers)
-            reason = " ".join(str(error).split()) or said.getvalue().strip()
-            raise ViccError(
-                f"Slurm refused the job of stage {stage}: {reason}. Nothing was submitted"
-                + (f" (jobs {', '.join(numbers)}, submitted before it, are cancelled)" if numbers else "")
-                + ". Change what the job asks for, or see it with --dry-run."
-            ) from None
-        submitted.append(_describe(config, executor.folder, stage, job.job_id, job_before, after))
-        write_json(
-            executor.folder / JOBS_FILE,
-            [{"stage": entry.stage, "job": entry.job, "name": entry.name} for entry in submitted],
-        )
-    return submitted
+    try:
+        # submitit would print what sbatch says, beside our sentence.
+        with _outside_any_job(), redirect_stderr(io.StringIO()):
+            return str(executor.submit(job).job_id)
+    except FailedJobError as error:
+        numbers = [entry.job for entry in before if entry.job]
+        if numbers:
+            _slurm("scancel", *numbers)
+        raise ViccError(
+            f"Slurm refused the job of stage {job.config.stages[0]} ({' '.join(str(error).split())}). Nothing is left "
+            f"submitted{f': {len(numbers)} jobs before it are cancelled' if numbers else ''}. Change what it asks for."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -216,19 +209,16 @@ def stop_signals_wait_for_the_loop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _config_of_job(config: PretrainConfig, stage: str) -> PretrainConfig:
-    return replace(config, launcher="here", slurm=SlurmConfig(), stages=[stage])
-
-
-def _describe(
-    config: PretrainConfig, folder: Path, stage: str, job: str | None, job_before: str | None, after: str | None
+def _described(
+    config: PretrainConfig, folder: Path, stage: str, after: str | None, before: str | None, job: str | None = None
 ) -> SubmittedStage:
     # What submitit's executor writes, without an executor, which wants srun to be there.
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
-    script = _make_sbatch_string(command=command, folder=folder, **_parameters(config, stage, job_before))
-    log = None if job is None else folder / f"{job}_0_log.out"
+    parameters = _parameters(config, stage, before or (after and f"JOB-OF-{after}"))
+    script = _make_sbatch_string(command=command, folder=folder, **parameters)
+    log = None if job is None else str(folder / f"{job}_0_log.out")
     return SubmittedStage(stage, _job_name(config, stage), job, after, log, script)
 
 
@@ -249,7 +239,7 @@ def _parameters(config: PretrainConfig, stage: str, job_before: str | None) -> d
         "constraint": ours.constraint,
         "dependency": None if job_before is None else f"afterok:{job_before}",
         "stderr_to_stdout": True,
-        # One process that fails ends all, which would wait for it. Since Slurm 22.05 srun must be told of the cores, too.
+        # One process that fails ends all, which would wait for it. srun must be told of the cores, too (Slurm 22.05).
         "srun_args": ["--kill-on-bad-exit=1"]
         + ([] if ours.cpus_per_task is None else [f"--cpus-per-task={ours.cpus_per_task}"]),
     }
@@ -312,7 +302,9 @@ def _slurm(*words: str, patient: bool = False) -> str:
             done = subprocess.run(words, capture_output=True, text=True, timeout=120)
             reason = done.stderr.strip()
         except FileNotFoundError:
-            raise ViccError(f"There is no {words[0]} on {socket.gethostname()}: is it a machine of the cluster?") from None
+            raise ViccError(
+                f"There is no {words[0]} on {socket.gethostname()}: is it a machine of the cluster?"
+            ) from None
         except subprocess.TimeoutExpired:
             reason = "no answer in two minutes"
         else:
