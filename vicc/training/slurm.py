@@ -86,7 +86,7 @@ def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str])
             before = submitted[-1].job if submitted else None
             executor.parameters = _parameters(config, stage, before)
             of_job = replace(config, launcher="here", slurm=SlurmConfig(), stages=[stage])
-            job = _submit(executor, StageJob(recipe, of_job), submitted)
+            job = _submit(executor, StageJob(recipe, of_job, tuple(sys.argv)), submitted)
             submitted.append(_described(config, folder, stage, after, before, job))
             write_json(folder / JOBS_FILE, [{"job": entry.job, "name": entry.name} for entry in submitted])
     return submitted
@@ -112,12 +112,18 @@ def _submit(executor: Any, job: "StageJob", before: list[SubmittedStage]) -> str
 
 @dataclass(frozen=True)
 class StageJob:
-    """What every process of a job does: train a stage; if it was asked to stop on the way, go back to the queue."""
+    """What every process of a job does: train a stage; if it was asked to stop on the way, go back to the queue.
+
+    Args:
+        command: what the user gave, for the run's list of starts.
+    """
 
     recipe: Recipe
     config: PretrainConfig
+    command: tuple[str, ...]
 
     def __call__(self) -> None:
+        sys.argv = [*self.command]
         with stop_signals_wait_for_the_loop():
             from vicc.training.engine import Stopped
             from vicc.training.pretrain import pretrain
