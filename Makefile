@@ -1,5 +1,7 @@
 # make demo   installs what is needed into .venv and walks the whole road on drawn videos
 # make test   installs what is needed into .venv and runs the tests
+# make test-slurm  starts a Slurm of two nodes on this machine, runs the tests that need one, stops it; on Debian root
+#             installs it (slurm-wlm, munge)
 # make lint   style, formatting and types
 # make drill  kills vicc prepare at 50 random moments and compares what becomes of the store; minutes
 #
@@ -8,13 +10,17 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test drill lint format clean
+.PHONY: demo test test-slurm drill lint format clean
 
 demo: .venv/installed
 	$(BIN)/vicc demo $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+# Two at a time, since jobs mostly wait: for nodes, for the clock, to be requeued.
+test-slurm: .venv/installed
+	tests/slurm/one_machine.sh run $(BIN)/python -m pytest --numprocesses 2 tests/slurm $(ARGS)
 
 drill: .venv/installed
 	$(BIN)/python -m tests.drills.kill_prepare $(ARGS)

@@ -1,33 +1,39 @@
 #!/usr/bin/env bash
 # A real Slurm on one machine, for tests: a controller and two nodes, n1 and n2, of one CPU each.
 #
-#   tests/slurm/one_machine.sh start FOLDER     starts what does not run yet; prints the line that makes it yours:
-#   export SLURM_CONF=FOLDER/slurm.conf         then sinfo, sbatch, srun and scontrol mean this Slurm
-#   tests/slurm/one_machine.sh stop FOLDER      cancels its jobs, stops its processes, deletes FOLDER
+#   one_machine.sh start FOLDER    starts what does not run yet; prints the line that makes it yours:
+#   export SLURM_CONF=FOLDER/slurm.conf      from then on sinfo, sbatch, srun and scontrol mean this Slurm
+#   one_machine.sh stop FOLDER     cancels its jobs, stops its processes, deletes FOLDER
+#   one_machine.sh run COMMAND...  all in one, in a folder of its own: start, the command, stop
 #
-# Needs Debian's slurm-wlm and munge (or the like), no systemd, no root. All its state is in FOLDER: neither /etc/slurm nor
-# another Slurm of this machine is touched. FOLDER must have a short path, as it holds a socket.
+# Needs Debian's slurm-wlm and munge, or the like; root installs them where there is apt-get. Needs no systemd. All its state
+# is in FOLDER, and neither /etc/slurm nor another Slurm of this machine is touched. FOLDER must be absolute and short, as
+# it holds a socket.
 set -euo pipefail
-
-action=${1:-} folder=${2:-}
-if [[ ! $action =~ ^(start|stop)$ || $folder != /* ]]; then
-    echo "usage: $0 start|stop FOLDER (an absolute path)" >&2
-    exit 2
-fi
-export SLURM_CONF=$folder/slurm.conf
 export PATH=$PATH:/usr/sbin:/sbin
+
 daemons=(slurmd.n2 slurmd.n1 slurmctld munged)
 
-runs() { # NAME: whether the process of NAME.pid is there and still ours; a dead one nobody has waited for has no words
-    local pid
-    pid=$(cat "$folder/$1.pid" 2>/dev/null) && grep --quiet --text "${1%%.*}" "/proc/$pid/cmdline" 2>/dev/null
+require_slurm() {
+    local missing=()
+    for program in munged slurmctld slurmd sinfo sbatch; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    [[ ${#missing[@]} == 0 ]] && return
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends slurm-wlm munge >/dev/null
+    else
+        echo "$0: there is no ${missing[*]}. On Debian: apt-get install --no-install-recommends slurm-wlm munge" >&2
+        exit 1
+    fi
 }
 
 configure() {
+    local port=$((20000 + 10 * (RANDOM % 1000))) # below those that Linux gives to clients
     mkdir -p "$folder"/{state,log,spool.n1,spool.n2,munge}
-    # munged refuses folders that others may write to, its parents included, unless it is forced to.
     chmod 755 "$folder" "$folder/munge"
-    [[ -s $folder/munge/key ]] || (umask 077 && head -c 1024 /dev/urandom >"$folder/munge/key")
+    (umask 077 && head -c 1024 /dev/urandom >"$folder/munge/key")
     # cred_expire: a requeued job waits for seconds, not for two minutes. KillWait, and GraceTime where a job of the
     # partition "urgent" takes the place of one of "debug": seconds that a job has for its checkpoint.
     cat >"$SLURM_CONF" <<CONF
@@ -67,37 +73,42 @@ PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2
 CONF
 }
 
+runs() { # NAME: whether the process of NAME.pid is there and is still ours
+    local pid
+    pid=$(cat "$folder/$1.pid" 2>/dev/null) && grep --quiet --text "${1%%.*}" "/proc/$pid/cmdline" 2>/dev/null
+}
+
 start() {
-    for program in munged slurmctld slurmd sinfo; do
-        command -v "$program" >/dev/null || {
-            echo "$0: there is no $program. On Debian: apt-get install --no-install-recommends slurm-wlm munge" >&2
-            exit 1
-        }
-    done
-    local port=${SLURM_ONE_MACHINE_PORT:-17810}
-    configure
+    require_slurm
+    [[ -f $SLURM_CONF ]] || configure
+    # --force: munged would rather not run as root, nor in a folder of /tmp.
     runs munged || munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" \
         --pid-file="$folder/munged.pid" --log-file="$folder/log/munged.log" --seed-file="$folder/munge/seed" 2>/dev/null
     runs slurmctld || slurmctld
     for node in n1 n2; do
         runs "slurmd.$node" || slurmd -N "$node"
     done
-    for _ in $(seq 60); do
+    for _ in $(seq 120); do
         if [[ $(sinfo --noheader --Node --partition=debug --format=%T 2>/dev/null | grep --count -E 'idle|alloc|mix') == 2 ]]; then
             echo "export SLURM_CONF=$SLURM_CONF"
             return
         fi
         sleep 0.5
     done
-    echo "$0: the nodes did not come up in 30 seconds. What the daemons said is in $folder/log" >&2
+    echo "$0: the nodes did not come up in a minute. The daemons' last words:" >&2
+    tail --lines=5 "$folder"/log/*.log >&2
     exit 1
 }
 
 stop() {
     [[ -f $SLURM_CONF ]] || return 0
     if runs slurmctld; then
-        scancel --full --signal=KILL --user="$(id -un)" 2>/dev/null || true
+        scancel --full --signal=KILL --state=RUNNING --user="$(id -un)" 2>/dev/null || true
         scancel --user="$(id -un)" 2>/dev/null || true
+        for _ in $(seq 100); do # or their processes would outlive it
+            [[ -z $(squeue --noheader 2>/dev/null) ]] && break
+            sleep 0.2
+        done
     fi
     for daemon in "${daemons[@]}"; do
         if runs "$daemon"; then
@@ -105,14 +116,36 @@ stop() {
         fi
     done
     for _ in $(seq 50); do
-        local left=0
+        local left=()
         for daemon in "${daemons[@]}"; do
-            if runs "$daemon"; then left=1; fi
+            if runs "$daemon"; then left+=("$daemon"); fi
         done
-        [[ $left == 0 ]] && break
+        [[ ${#left[@]} == 0 ]] && break
         sleep 0.2
     done
     rm -rf "$folder"
 }
 
-"$action"
+use() { # FOLDER
+    folder=$1
+    export SLURM_CONF=$folder/slurm.conf
+}
+
+case "${1:-} $#" in
+start\ 2 | stop\ 2)
+    [[ $2 == /* ]] || { echo "$0: FOLDER $2: expected an absolute path" >&2 && exit 2; }
+    use "$2"
+    "$1"
+    ;;
+run\ [2-9] | run\ [1-9][0-9])
+    shift
+    use "$(mktemp -d /tmp/slurm.XXXXXX)"
+    trap stop EXIT
+    start
+    "$@"
+    ;;
+*)
+    echo "usage: $0 start FOLDER | stop FOLDER | run COMMAND..." >&2
+    exit 2
+    ;;
+esac

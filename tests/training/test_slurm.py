@@ -1,7 +1,9 @@
-"""What is submitted to Slurm, what is refused, and what a process makes of Slurm's variables. tests/slurm has a real one."""
+"""What is submitted to Slurm, what is refused, what a process makes of its variables. tests/slurm has a real one."""
 
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,7 +66,15 @@ COUNTING = "echo Submitted batch job $((100 + $(grep -c ^sbatch {calls})))"
 
 @pytest.mark.parametrize(
     ("time", "minutes"),
-    [("90", 90), ("1:30", 2), ("24:00:00", 1440), ("00:00:20", 1), ("2-12", 3600), ("1-00:30", 1470), ("1-1:1:1", 1502)],
+    [
+        ("90", 90),
+        ("1:30", 2),
+        ("24:00:00", 1440),
+        ("00:00:20", 1),
+        ("2-12", 3600),
+        ("1-00:30", 1470),
+        ("1-1:1:1", 1502),
+    ],
 )
 def test_a_time_is_read_as_slurm_reads_it(time: str, minutes: int) -> None:
     assert SlurmConfig(time=time, signal_minutes=0.5).minutes == minutes
@@ -158,7 +168,7 @@ def test_every_job_waits_for_the_one_before_and_is_submitted_once(
     assert main([*words, "--json"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     assert [job["job"] for job in jobs] == ["101", "102", "103", "104"]
-    for before, job in zip(jobs, jobs[1:], strict=False):
+    for before, job in itertools.pairwise(jobs):
         script = (tmp_path / "run" / "slurm" / f"{job['job']}_submission.sh").read_text()
         assert f"--dependency=afterok:{before['job']}\n" in script
         assert script == job["script"]
@@ -421,9 +431,10 @@ def test_the_scripts_are_sound_bash(script: Path) -> None:
 @pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*.sbatch")), ids=lambda path: path.name)
 def test_sbatch_sees_all_that_is_meant_for_it(script: Path) -> None:
     """It stops reading at the first command."""
-    lines = [line for line in script.read_text().splitlines() if line and (line[0] != "#" or line.startswith("#SBATCH"))]
-    commands = [number for number, line in enumerate(lines) if line[0] != "#"]
-    assert all(number < commands[0] for number, line in enumerate(lines) if line.startswith("#SBATCH"))
+    text = script.read_text()
+    first_command = re.search(r"^[^#\n]", text, re.MULTILINE)
+    assert first_command is not None
+    assert "#SBATCH" not in text[first_command.start() :]
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*.sbatch")), ids=lambda path: path.name)

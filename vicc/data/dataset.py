@@ -5,6 +5,7 @@ never stopped would have seen.
 """
 
 import hashlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -443,4 +444,9 @@ def _stack(samples: Sequence[Clips]) -> dict[Stream, torch.Tensor]:
 
 def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # and so is Slurm's warning
+    if "SLURM_JOB_ID" in os.environ:
+        # Slurm sends it to every process of a job. torch lets a worker die of it, and with it the run, before the
+        # main process has written its checkpoint. A worker that hangs is Slurm's to kill.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
