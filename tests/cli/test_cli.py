@@ -66,10 +66,11 @@ def succeed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """`main` sets a handler for SIGTERM; the test process gets its own back."""
-    before = signal.getsignal(signal.SIGTERM)
+    """`main` sets handlers; the test process gets its own back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # Those of two words too, by both.

@@ -19,10 +19,11 @@ from vicc.training.published import export_published
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """`main` sets a handler for SIGTERM; the test process gets its own back."""
-    before = signal.getsignal(signal.SIGTERM)
+    """`main` sets handlers; the test process gets its own back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,7 @@
 """Samples depend on (seed, epoch, video, view) and on nothing else, and batches are where they should be."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -233,6 +234,23 @@ def test_a_video_that_cannot_be_read_in_a_worker_is_named_in_one_sentence(store:
 class _Deadly(ClipDataset):
     def __getitem__(self, key: tuple[int, int]) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_what_slurm_sends_to_all_processes_of_a_job_is_the_main_process_s_to_handle(
+    store: Store, monkeypatch: pytest.MonkeyPatch, start_method: Any
+) -> None:
+    """Its warning, and SIGTERM: a worker that died of them would end the run before its checkpoint."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    dataset = make_dataset(store)
+    batches = EpochBatches(18, 2, first_step=0, last_step=40, seed=1)
+    loading = iter(ClipLoader(dataset, batches, workers=1, start_method=start_method))
+    next(loading)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert len(list(loading)) == 39
 
 
 def test_a_worker_that_dies_is_said_in_a_sentence(store: Store) -> None:

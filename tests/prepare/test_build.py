@@ -360,7 +360,9 @@ def test_a_run_killed_in_the_middle_and_given_again_ends_with_the_same_files(
     assert files_of(store) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGUSR1))]
+)
 def test_a_run_that_is_stopped_says_so_in_a_sentence_and_goes_on_when_given_again(
     many_videos: Path, tmp_path: Path, undisturbed: dict[str, bytes], number: signal.Signals
 ) -> None:
