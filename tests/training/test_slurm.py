@@ -17,7 +17,7 @@ from vicc.cli import main
 from vicc.configs import PretrainConfig, SlurmConfig
 from vicc.errors import ViccError
 from vicc.training.pretrain import pretrain
-from vicc.training.slurm import StageJob, adopt_slurm_ranks, stop_signals_wait_for_the_loop
+from vicc.training.slurm import _PYTHON, StageJob, adopt_slurm_ranks, stop_signals_wait_for_the_loop
 from vicc.training.stage import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -321,6 +321,13 @@ def _no_such_name(*_: object) -> None:
     import socket
 
     raise socket.gaierror
+
+
+def test_slurms_signals_do_not_end_a_process_that_has_no_handlers_yet() -> None:
+    """By what is written before the name of the interpreter."""
+    code = "import os, signal; [os.kill(os.getpid(), n) for n in (signal.SIGTERM, signal.SIGUSR1)]; print('alive')"
+    done = subprocess.run(f'{_PYTHON} -c "{code}"', shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,9 @@ from vicc.training.stage import Recipe
 SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _EXIT_STOPPED = 130
+# Slurm's signals end a process that has no handlers yet, and with it the job. Until then they are ignored: what Slurm
+# pre-empts it ends and requeues by itself when its patience is over.
+_PYTHON = f'bash -c \'trap "" TERM USR1; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 _SECONDS_BEFORE_ANOTHER_TRY = (5, 30, 90)  # a controller that restarts does not answer for a while
 
 
@@ -73,7 +76,7 @@ def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str])
     if config.dry_run:
         return [_described(config, folder, stage, after, None) for after, stage in _chained(stages)]
     try:
-        executor = submitit.SlurmExecutor(folder)
+        executor = submitit.SlurmExecutor(folder, python=_PYTHON)
     except RuntimeError:
         raise ViccError(
             "--launcher slurm: there is no srun here. Give the command on a machine of the cluster from which jobs are "
@@ -221,7 +224,7 @@ def _described(
     # What submitit's executor writes, without an executor, which wants srun to be there.
     from submitit.slurm.slurm import _make_sbatch_string
 
-    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
+    command = f"{_PYTHON} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     parameters = _parameters(config, stage, before or (after and f"JOB-OF-{after}"))
     script = _make_sbatch_string(command=command, folder=folder, **parameters)
     log = None if job is None else str(folder / f"{job}_0_log.out")
