@@ -95,6 +95,9 @@ def submit(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [job["job"] for job in json.loads(capsys.readouterr().out)["jobs"]]
 
 
+# In this order, two at a time: while the first waits for the clock on one node, the last two use the other.
+
+
 def test_a_job_goes_back_to_the_queue_before_its_time_is_over_until_somebody_cancels_it(
     store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +118,36 @@ def test_a_job_goes_back_to_the_queue_before_its_time_is_over_until_somebody_can
     wait_until(lambda: not slurm("squeue", "--noheader", f"--jobs={','.join(jobs)}"), "cancelled", log=log)
     assert [of_job(job, "JobState") for job in jobs] == ["CANCELLED", "CANCELLED"]
     assert "does not go back to the queue by itself" in log.read_text().removeprefix(said)
+
+
+def test_signalled_and_preempted_jobs_end_equal_to_the_bit_to_undisturbed_ones(
+    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes on two nodes; the undisturbed ones are srun's own, without the launcher."""
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    words = [*command(store_path, run), "--nodes", "2", "--tasks-per-node", "1", "--time", "10"]
+    jobs = submit(words, capsys)
+    logs = [run / "slurm" / f"{job}_0_log.out" for job in jobs]
+
+    assert main([*words, "--launcher", "slurm"]) == 2
+    refusal = capsys.readouterr().err
+    assert all(f"{job} (run-{stage}, " in refusal for job, stage in zip(jobs, STEPS, strict=True))
+
+    wait_until(lambda: steps_done(run, "rgb-1") > 0, "the first stage trains", log=logs[0])
+    slurm("scancel", "--signal=USR1", jobs[0])  # what Slurm sends before the time is over
+    wait_until(lambda: of_job(jobs[0], "JobState") == "PENDING", "back in the queue", log=logs[0])
+    assert 0 < steps_done(run, "rgb-1") < STEPS["rgb-1"]
+
+    wait_until(lambda: steps_done(run, "flow-1") > 0, "the second stage trains", log=logs[1])
+    assert (of_job(jobs[0], "JobState"), of_job(jobs[0], "Restarts")) == ("COMPLETED", "1")
+    slurm("sbatch", "--partition=urgent", "--nodes=2", f"--output={tmp_path}/urgent.log", "--wrap=hostname")
+    wait_until(lambda: of_job(jobs[1], "JobState") == "PENDING", "pre-empted", log=logs[1])
+    assert 0 < steps_done(run, "flow-1") < STEPS["flow-1"]
+    wait_until(lambda: of_job(jobs[1], "JobState") == "COMPLETED", "finished", log=logs[1])
+    assert of_job(jobs[1], "Restarts") == "1"
+
+    slurm("srun", "--nodes=2", "--ntasks=2", "vicc", *command(store_path, straight))
+    assert results(run) == results(straight)
 
 
 def test_a_job_that_fails_stays_failed_and_what_waits_for_it_is_cancelled(
@@ -154,33 +187,3 @@ def test_the_plain_file_goes_back_to_the_queue_and_finishes(
     assert of_job(job, "Restarts") == "1"
     assert [row["step"] for row in read_log(run / "rgb-1")] == list(range(STEPS["rgb-1"]))
     assert (run / "rgb-1" / "encoder" / "config.json").exists()
-
-
-def test_signalled_and_preempted_jobs_end_equal_to_the_bit_to_undisturbed_ones(
-    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Two processes on two nodes; the undisturbed ones are srun's own, without the launcher."""
-    run, straight = tmp_path / "run", tmp_path / "straight"
-    words = [*command(store_path, run), "--nodes", "2", "--tasks-per-node", "1", "--time", "10"]
-    jobs = submit(words, capsys)
-    logs = [run / "slurm" / f"{job}_0_log.out" for job in jobs]
-
-    assert main([*words, "--launcher", "slurm"]) == 2
-    refusal = capsys.readouterr().err
-    assert all(f"{job} (run-{stage}, " in refusal for job, stage in zip(jobs, STEPS, strict=True))
-
-    wait_until(lambda: steps_done(run, "rgb-1") > 0, "the first stage trains", log=logs[0])
-    slurm("scancel", "--signal=USR1", jobs[0])  # what Slurm sends before the time is over
-    wait_until(lambda: of_job(jobs[0], "JobState") == "PENDING", "back in the queue", log=logs[0])
-    assert 0 < steps_done(run, "rgb-1") < STEPS["rgb-1"]
-
-    wait_until(lambda: steps_done(run, "flow-1") > 0, "the second stage trains", log=logs[1])
-    assert (of_job(jobs[0], "JobState"), of_job(jobs[0], "Restarts")) == ("COMPLETED", "1")
-    slurm("sbatch", "--partition=urgent", "--nodes=2", f"--output={tmp_path}/urgent.log", "--wrap=hostname")
-    wait_until(lambda: of_job(jobs[1], "JobState") == "PENDING", "pre-empted", log=logs[1])
-    assert 0 < steps_done(run, "flow-1") < STEPS["flow-1"]
-    wait_until(lambda: of_job(jobs[1], "JobState") == "COMPLETED", "finished", log=logs[1])
-    assert of_job(jobs[1], "Restarts") == "1"
-
-    slurm("srun", "--nodes=2", "--ntasks=2", "vicc", *command(store_path, straight))
-    assert results(run) == results(straight)

@@ -21,13 +21,14 @@ from vicc.training.slurm import _PYTHON, StageJob, adopt_slurm_ranks, stop_signa
 from vicc.training.stage import Recipe
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.fixture(autouse=True)
 def _no_job_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may do so within a job."""
     for name in list(os.environ):
-        if name.startswith("SLURM") or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if name.startswith("SLURM") or name in TORCHRUN:
             monkeypatch.delenv(name)
 
 
@@ -255,20 +256,21 @@ STEP = {
     "SLURM_STEP_ID": "0",
     "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_STEP_NODELIST": "localhost,n[01-03]",
+    "SLURM_STEP_TASKS_PER_NODE": "1,4,2(x1),1",
+    "SLURM_NODEID": "2",
     "SLURM_PROCID": "5",
     "SLURM_LOCALID": "1",
 }
 
 
 def torchrun_variables() -> dict[str, str]:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    return {name: os.environ[name] for name in TORCHRUN if name in os.environ}
 
 
 @pytest.fixture
 def in_step(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As in the sixth of eight processes that srun has started. What a test sets in addition goes with it."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    for name in TORCHRUN:
         monkeypatch.setenv(name, "")  # so that they are taken away at the end, whoever has set them
         monkeypatch.delenv(name)
     for name, value in STEP.items():
@@ -280,6 +282,7 @@ def test_processes_of_srun_find_each_other(in_step: pytest.MonkeyPatch) -> None:
     adopt_slurm_ranks()
     known = torchrun_variables()
     assert (known["RANK"], known["WORLD_SIZE"], known["LOCAL_RANK"]) == ("5", "8", "1")
+    assert known["LOCAL_WORLD_SIZE"] == "2"
     assert known["MASTER_ADDR"] == "localhost"
     assert 1024 < int(known["MASTER_PORT"]) < 32768
 
@@ -294,6 +297,14 @@ def test_steps_and_jobs_side_by_side_meet_at_ports_of_their_own(in_step: pytest.
         adopt_slurm_ranks()
         ports.add(os.environ["MASTER_PORT"])
     assert len(ports) == 4
+
+
+@pytest.mark.parametrize(("node", "tasks"), [(0, "8"), (3, "8"), (4, "6"), (5, "1")])
+def test_a_process_knows_how_many_share_its_machine(node: int, tasks: str, in_step: pytest.MonkeyPatch) -> None:
+    in_step.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4),6,1")
+    in_step.setenv("SLURM_NODEID", str(node))
+    adopt_slurm_ranks()
+    assert os.environ["LOCAL_WORLD_SIZE"] == tasks
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from vicc.progress import say
 from vicc.training.stage import Recipe
 
 SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _EXIT_STOPPED = 130
 # Slurm's signals end a process that has no handlers yet, and with it the job. Until then they are ignored: what Slurm
 # pre-empts it ends and requeues by itself when its patience is over.
@@ -168,9 +168,16 @@ def adopt_slurm_ranks() -> None:
         return
     job, step = int(known["SLURM_JOB_ID"]), int(known["SLURM_STEP_ID"])
     known["RANK"], known["WORLD_SIZE"], known["LOCAL_RANK"] = known["SLURM_PROCID"], str(size), known["SLURM_LOCALID"]
+    known["LOCAL_WORLD_SIZE"] = _tasks_of_each_node(known["SLURM_STEP_TASKS_PER_NODE"])[int(known["SLURM_NODEID"])]
     known.setdefault("MASTER_ADDR", _address(_first_host(known["SLURM_STEP_NODELIST"])))
     # Below the ports that Linux gives to clients (from 32768), and another one for each job and each step of it.
     known.setdefault("MASTER_PORT", str(12000 + (8 * job + step % 8) % 20000))
+
+
+def _tasks_of_each_node(counts: str) -> list[str]:
+    """Slurm's 4(x2),3 is 4, 4, 3."""
+    parts = re.findall(r"([0-9]+)(?:\(x([0-9]+)\))?", counts)
+    return [count for count, times in parts for _ in range(int(times or 1))]
 
 
 def _first_host(node_list: str) -> str:
