@@ -190,6 +190,22 @@ def test_every_job_waits_for_the_one_before_and_is_submitted_once(
     assert calls.read_text().count("sbatch") == 4
 
 
+def test_a_job_submitted_from_within_a_job_is_one_of_its_own(
+    words: list[str], tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outer one's cores, ranks and machines would come with the environment. Which cluster it is must."""
+    fake_slurm(sbatch=f"env > {tmp_path}/environment; echo Submitted batch job 9")
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/other.conf")
+    assert main([*words, "--stages", "rgb-1", "--json"]) == 0
+    names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert not names & {*STEP, "RANK"}
+    assert {"SLURM_CONF", "PATH"} <= names
+    assert os.environ["RANK"] == "5"
+
+
 def test_jobs_that_slurm_has_forgotten_do_not_hinder(
     words: list[str], fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +245,8 @@ def test_finished_stages_are_not_submitted(
     capsys.readouterr()
     assert main([*words, "--json"]) == 0
     assert [job["stage"] for job in json.loads(capsys.readouterr().out)["jobs"]] == ["rgb-2", "flow-2"]
+    assert main([*words, "--stages", "rgb-1"]) == 0
+    assert "nothing to submit" in capsys.readouterr().out
 
 
 def test_what_the_jobs_would_refuse_is_refused_before(
