@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]
 # Enough steps to be met in the middle of them, none of which takes long. Pre-emption takes Slurm longer than a signal.
 STEPS = {"rgb-1": 40, "flow-1": 60}
-CHANGES = (*(f"{stage}.steps={count}" for stage, count in STEPS.items()), "all.batch_size=2", "all.size=32")
+CHANGES = (*(f"{stage}.steps={count}" for stage, count in STEPS.items()), "all.batch_size=4", "all.size=32")
 CHANGES += ("all.clip_frames=8", "all.num_prototypes=6")
 
 
@@ -176,10 +176,11 @@ def test_the_plain_file_goes_back_to_the_queue_and_finishes(
         text = text.replace(before, after)
     (tmp_path / "pretrain.sbatch").write_text(text)
     run = tmp_path / "run"
-    for name, value in [("STORE", store_path), ("RUN", run), ("RECIPE", "demo"), ("BATCHES", " ".join(CHANGES))]:
+    for name, value in [("STORE", store_path), ("RUN", run), ("RECIPE", "demo")]:
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
-    job = slurm("sbatch", "--parsable", "pretrain.sbatch", "--stages", "rgb-1", "--workers", "1")
+    more = ["--stages", "rgb-1", "--workers", "1", "--set", *CHANGES]
+    job = slurm("sbatch", "--parsable", "pretrain.sbatch", *more)
     log = tmp_path / f"pretrain-{job}.log"
     wait_until(lambda: steps_done(run, "rgb-1") > 0, "trains", log=log)
     slurm("scancel", "--signal=USR1", job)

@@ -46,7 +46,7 @@ def words(store_path: Path, tmp_path: Path, tiny_changes: tuple[str, ...]) -> li
     """A command line that submits a tiny run."""
     pytest.importorskip("submitit", reason="needs the extra slurm")
     run = ["pretrain", "--recipe", "demo", "--store", str(store_path), "--run", str(tmp_path / "run")]
-    slurm = ["--launcher", "slurm", "--nodes", "2", "--gpus-per-node", "4", "--time", "24:00:00"]
+    slurm = ["--launcher", "slurm", "--nodes", "2", "--gpus-per-node", "2", "--time", "24:00:00"]
     return [*run, "--set", *tiny_changes, *slurm]
 
 
@@ -145,8 +145,8 @@ def test_a_dry_run_shows_a_chain_of_jobs_and_leaves_nothing(
         "#SBATCH --signal=USR1@300",
         "#SBATCH --time=1440",
         "#SBATCH --nodes=2",
-        "#SBATCH --ntasks-per-node=4",
-        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --ntasks-per-node=2",
+        "#SBATCH --gpus-per-node=2",
         "#SBATCH --cpus-per-task=8",
         "#SBATCH --partition=long",
         "#SBATCH --gres=gpu:a100:4",
@@ -155,19 +155,6 @@ def test_a_dry_run_shows_a_chain_of_jobs_and_leaves_nothing(
     } <= options
     assert "--cpus-per-task=8 " in jobs[1]["script"].splitlines()[-1]  # srun does not take it over from sbatch
     assert not (tmp_path / "run").exists()
-
-
-def test_steps_are_those_of_all_processes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """12 videos: in one process an epoch of batches of 1 has 12 steps, in the 8 processes of the job 1."""
-    steps = []
-    for processes in (words, [*words[: words.index("--nodes")], "--tasks-per-node", "1", "--time", "10"]):
-        # All but what bounds a stage in steps.
-        changed = [word for word in processes if not word.startswith(("all.steps", "all.batch_size"))]
-        place = changed.index("--set") + 1
-        changed[place:place] = ["rgb-1.epochs=2", "all.batch_size=1"]
-        assert main([*changed, "--stages", "rgb-1", "--dry-run", "--json"]) == 0
-        steps.append([job["steps"] for job in json.loads(capsys.readouterr().out)["jobs"]])
-    assert steps == [[2], [24]]
 
 
 def test_every_job_waits_for_the_one_before_and_is_submitted_once(
@@ -249,13 +236,21 @@ def test_finished_stages_are_not_submitted(
     assert "nothing to submit" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "sentence"),
+    [
+        ("--store", "nowhere", "nowhere"),
+        ("--nodes", "3", "6 processes cannot share a batch of 4 videos evenly"),
+    ],
+)
 def test_what_the_jobs_would_refuse_is_refused_before(
-    words: list[str], fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+    flag: str, value: str, sentence: str, words: list[str], fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_slurm()
-    words[words.index("--store") + 1] = "nowhere"
+    calls = fake_slurm()
+    words[words.index(flag) + 1] = value
     assert main(words) == 2
-    assert "nowhere" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
+    assert not calls.exists()
 
 
 def test_without_submitit_or_slurm_the_sentence_says_so(

@@ -307,11 +307,12 @@ def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
     # Without the GPUs of the jobs, and refusing here and now what these would refuse hours later.
     planned = plan(recipe, replace(config, dry_run=True, device="cpu"))
     todo = [s.name for s in planned if not s.finished and (not config.stages or s.name in config.stages)]
-    submitted = submit_stages(recipe, config, todo)
     steps = {
         stage.name: stage_length(stage, summary.videos, config.slurm.processes).steps
         for stage, summary in zip(recipe.stages, planned, strict=True)
+        if stage.name in todo
     }
+    submitted = submit_stages(recipe, config, todo)
 
     def show() -> None:
         if not submitted:
