@@ -20,8 +20,8 @@ def choose_device(name: str | None = None) -> torch.device:
     """
     if name is None:
         if torch.cuda.is_available():
-            # One GPU for each process of a machine, as torchrun counts them.
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            # One GPU for each process of a machine. Some clusters show a process its own alone.
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
