@@ -17,6 +17,7 @@ from vicc.errors import ViccError
 Positional = tyro.conf.Positional
 # A folder or a URL. A Path would turn s3:// into s3:/.
 StorePlace = Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|URL")]
+SinkName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -499,6 +500,13 @@ class PretrainConfig:
     dealt out anew; the result is no longer bit-equal to that of an undisturbed run."""
     hang_minutes: float = 20.0
     """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
+    log_to: tuple[SinkName, ...] = ("tensorboard",)
+    """Where numbers go beside the run folder's own log: tensorboard (RUN/STAGE/tensorboard), wandb (pip install
+    'vicc[wandb]'), mlflow (pip install 'vicc[mlflow]'); nothing after --log-to for none of them."""
+    evaluate_epochs: int | None = None
+    """Epochs from one small evaluation without labels to the next: does a clip find the other clip of its own video
+    among those of up to 200 training videos? One more at a stage's end. 0: none. Default: so that a twelfth as many
+    videos are looked at as are trained on, which costs less than 5 % of the time."""
     dry_run: bool = False
     """Print the plan (stages, steps, clips) and do nothing. With --launcher slurm: also print the jobs' script."""
     launcher: Literal["here", "slurm"] = "here"
@@ -509,6 +517,10 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _require_store_or_videos(self.store, self.videos)
+        _require(
+            self.evaluate_epochs is None or self.evaluate_epochs >= 0,
+            f"--evaluate-epochs {self.evaluate_epochs}: expected 0 or more.",
+        )
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
         for name in ("checkpoint_minutes", "hang_minutes"):
             value = getattr(self, name)
@@ -655,6 +667,32 @@ class ReportConfig:
     def __post_init__(self) -> None:
         _require_store_or_videos(self.store, self.videos)
         _require(self.queries > 0, f"--queries {self.queries}: expected at least 1.")
+
+
+@dataclass(frozen=True)
+class RunsConfig:
+    """Compare runs: how far each is, its loss beside ln K, what evaluations found, speed, and which settings differ.
+
+    Runs are found at any depth below the folders. Their logs are read, nothing is changed; those that are still
+    running are shown as they are now.
+
+    Example:
+        vicc runs runs
+        vicc runs runs --out runs.png
+        vicc runs run-1 run-2 --json
+    """
+
+    folders: Annotated[list[Path], Positional]
+    """Runs, or folders with runs in them."""
+    out: Path | None = None
+    """Also draw losses and evaluations of all of them into this file, .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.folders) > 0, "vicc runs: expected runs, or folders with runs in them.")
+        _require(
+            self.out is None or self.out.suffix.lower() in (".png", ".svg", ".pdf"),
+            f"--out {self.out}: expected a name that ends in .png, .svg or .pdf.",
+        )
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,21 @@ def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds `folder` now, see `exclusive_folder`."""
+    if not (folder / ".lock").exists():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written to cannot be held either
+        return False
+    lock.release()
+    return False
+
+
 def hash_file(path: Path) -> str:
     """BLAKE2b of a file's content, 128 bits in hexadecimal."""
     with path.open("rb") as file:

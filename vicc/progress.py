@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Advance(Protocol):
@@ -63,7 +64,7 @@ def progress(description: str, *, total: int, start: int = 0, unit: str = "") ->
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
@@ -82,8 +83,8 @@ def _lines(console: Console, description: str, total: int, start: int, unit: str
     def line() -> None:
         seconds = time.monotonic() - began
         rate = (done - start) / seconds if seconds > 0 else 0.0
-        eta = f", ETA {(total - done) / rate:.0f} s" if rate > 0 and done < total else ""
-        text = f"{description}: {done}/{total} {unit}".rstrip() + f", {seconds:.0f} s{eta}"
+        eta = f", ETA {duration((total - done) / rate)}" if rate > 0 and done < total else ""
+        text = f"{description}: {done}/{total} {unit}".rstrip() + f", {duration(seconds)}{eta}"
         console.print(text + (f", {latest_note}" if latest_note else ""), markup=False, highlight=False, soft_wrap=True)
 
     def advance(count: int, note: str = "") -> None:
@@ -95,6 +96,16 @@ def _lines(console: Console, description: str, total: int, start: int, unit: str
 
     yield advance
     line()
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that say it best, for instance "42 s", "3 min 20 s", "5 h 12 min", "2 d 4 h"."""
+    whole = round(seconds)
+    for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= (2 if unit == 60 else 1) * unit:
+            count, rest = divmod(whole, unit)
+            return f"{count} {name}" + (f" {rest // smaller} {smaller_name}" if rest >= smaller else "")
+    return f"{whole} s"
 
 
 def _console() -> Console:

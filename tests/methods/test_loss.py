@@ -2,10 +2,11 @@ import math
 
 import torch
 
-from vicc.methods.loss import assign_views, prototype_statistics, swapped_prediction_loss
+from vicc.methods.loss import assign_views, swapped_prediction_loss
 from vicc.methods.prototypes import Prototypes
 from vicc.methods.queue import EmbeddingQueue
 from vicc.methods.sinkhorn import sinkhorn
+from vicc.methods.statistics import prototype_statistics
 
 
 def plain_loss(scores: list[torch.Tensor], assignments: dict[int, torch.Tensor], temperature: float) -> float:

@@ -61,6 +61,7 @@ COMMANDS: dict[str, Command | Group] = {
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
     "report": Command("a run to one HTML page", "ReportConfig", "report"),
+    "runs": Command("compare runs in a table and a plot", "RunsConfig", "runs"),
     "import": Command("a published checkpoint to an encoder folder", "ImportConfig", "import_"),
     "export": Command("an encoder to a published checkpoint", "ExportConfig", "export"),
     "bench": Command("how fast a store feeds training here", "BenchConfig", "bench"),

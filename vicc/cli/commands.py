@@ -21,6 +21,7 @@ from vicc.configs import (
     RecipesConfig,
     ReportConfig,
     RetrieveConfig,
+    RunsConfig,
     SplitsConfig,
     StoreCopyConfig,
     StoreDropConfig,
@@ -407,6 +408,21 @@ def report(config: ReportConfig) -> Outcome:
 
     path = write_report(config)
     return Outcome({"report": str(path), "bytes": path.stat().st_size}, lambda: _print(f"report: {path.absolute()}"))
+
+
+def runs(config: RunsConfig) -> Outcome:
+    from vicc.evaluation.runs import compare_runs
+    from vicc.evaluation.tables import runs_tables
+
+    found = compare_runs(config)
+
+    def show() -> None:
+        for table in runs_tables(found):
+            Console().print(table)
+        if config.out is not None:
+            _print(f"plot: {config.out.absolute()}")
+
+    return Outcome([asdict(run) for run in found], show)
 
 
 def recipes(config: RecipesConfig) -> Outcome:

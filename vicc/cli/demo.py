@@ -49,7 +49,8 @@ def walk(config: DemoConfig) -> Outcome:
         lambda: commands.prepare(PrepareConfig(videos, store, flow_bound=FLOW_BOUND)),
     )
     trained = step(
-        "Train, without labels: each stream alone, then RGB taught by flow, then flow taught by RGB.",
+        "Train, without labels: each stream alone, then RGB taught by flow, then flow taught by RGB. RGB alone learns "
+        "nothing in so short a time, of which a warning tells.",
         ["pretrain", "--recipe", "demo", "--store", store, "--run", run, "--seed", config.seed],
         lambda: commands.pretrain(PretrainConfig(store=store, run=run, recipe="demo", seed=config.seed)),
     )

@@ -4,7 +4,6 @@ The words and the looks are in `report.html.jinja`; here is what it shows.
 """
 
 import base64
-import io
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,20 +15,17 @@ from typing import Any
 import cv2
 import jinja2
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from vicc.configs import ReportConfig
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
-from vicc.evaluation.retrieval import KS
 from vicc.evaluation.retrieve import RetrievalResult, Row, read_result, stage_title
 from vicc.files import atomic_write, read_json
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
+from vicc.retrieval import KS
+from vicc.training.curves import USE, curves_figure, curves_svg
 from vicc.training.log import read_log
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
 from vicc.training.stage import Recipe, Stage
@@ -40,19 +36,12 @@ NEIGHBOURS_SHOWN = 5
 FRAMES = 12
 _BOX_WIDTH, _BOX_HEIGHT = 144, 108  # pixels an animation may take
 _ANIMATION_BYTES = 4_000_000  # all animations together; a third more as text
-_CURVE_POINTS = 400
 _RUN_FIELDS = ("time", "machine", "device", "precision", "threads", "vicc", "torch", "python")
 _GROUPS = (
     ("Nothing learned", ("chance", "baseline", "untrained")),
     ("One stream, trained without labels", ("trained",)),
     ("Both streams together", ("fused",)),
 )
-# Okabe and Ito's colours, told apart by colour-blind readers too; the line styles say the same again.
-CURVES = {
-    "prototypes_used": ("prototypes used", "#009e73", "solid"),
-    "prediction_perplexity": ("spread of the predictions", "#0072b2", "dashed"),
-    "assignment_perplexity": ("spread of the assignments", "#d55e00", "dotted"),
-}
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ def write_report(config: ReportConfig) -> Path:
     recipe = Recipe.from_json(description["recipe"])
     store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE)
     videos = {video.id: video for video in store.videos}
-    runs = _read_runs(config.run / RUNS_FILE)
+    runs = read_runs(config.run / RUNS_FILE)
 
     # Fused rows come last.
     main_row = list(result.neighbours)[-1]
@@ -119,8 +108,8 @@ def write_report(config: ReportConfig) -> Path:
             (title, rows) for title, kinds in _GROUPS if (rows := [row for row in result.rows if row.kind in kinds])
         ],
         notes={row.name: _note(row, recipe, result) for row in result.rows},
-        stages=_stages(config.run, recipe, description["videos"]),
-        curves=CURVES.values(),
+        stages=_stages(config.run, recipe, description["videos"], description.get("processes", 1)),
+        curves=USE.values(),
         main_row=main_row,
         grids=grids,
         animations=_animations(store, [videos[name] for name in shown]),
@@ -251,7 +240,7 @@ def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _stages(run: Path, recipe: Recipe, num_videos: int) -> list[dict[str, Any]]:
+def _stages(run: Path, recipe: Recipe, num_videos: int, processes: int) -> list[dict[str, Any]]:
     """Each stage with its curves; all stages share the range of the loss, so that they can be compared."""
     logs = {stage.name: read_log(run / stage.name) for stage in recipe.stages}
     losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
@@ -264,7 +253,7 @@ def _stages(run: Path, recipe: Recipe, num_videos: int) -> list[dict[str, Any]]:
             "steps": len(log),
             "minutes": sum(row.get("seconds", 0.0) for row in log) / 60,
             "log_prototypes": stage.chance_loss,
-            "curves": _draw_curves(stage, log, min(stage.batch_size, num_videos), limits) if log else None,
+            "curves": _draw_curves(stage, log, min(stage.batch_size, num_videos) // processes, limits) if log else None,
         }
         for stage, log in zip(recipe.stages, logs.values(), strict=True)
     ]
@@ -272,63 +261,8 @@ def _stages(run: Path, recipe: Recipe, num_videos: int) -> list[dict[str, Any]]:
 
 def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limits: tuple[float, float]) -> str:
     """Loss, use of the prototypes and learning rate of a stage, as an SVG image."""
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": stage.name, "font.size": 9, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(2.9, 4.6), layout="constrained")
-        loss, use, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.6))
-        for axes, title in ((loss, "loss"), (use, "prototypes (share)"), (rate, "learning rate")):
-            axes.set_title(title, loc="left", fontsize=9)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.patch.set_alpha(0)
-            axes.grid(axis="y", linewidth=0.5, alpha=0.35)
-        _draw(loss, log, "loss", 1.0, color="#333333")
-        loss.axhline(stage.chance_loss, color="#777777", linestyle="dashed", linewidth=1)
-        loss.annotate(
-            "ln K",
-            (1, stage.chance_loss),
-            (0, 2),
-            loss.get_yaxis_transform(),
-            "offset points",
-            ha="right",
-            fontsize=8,
-        )
-        loss.set_ylim(*loss_limits)
-        most = {"prototypes_used": min(stage.num_prototypes[0], batch)}
-        for name, (_, color, style) in CURVES.items():
-            _draw(use, log, name, most.get(name, stage.num_prototypes[0]), color=color, linestyle=style)
-        use.set_ylim(-0.03, 1.05)
-        _draw(rate, log, "learning_rate", 1.0, color="#333333", window=1)
-        rate.set_ylim(bottom=0)
-        rate.yaxis.set_major_locator(MaxNLocator(2))
-        rate.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
-        rate.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        rate.set_xlabel("step")
-        image = io.BytesIO()
-        figure.savefig(image, format="svg", transparent=True, metadata={"Date": None})
-    return _data_uri("image/svg+xml", image.getvalue())
-
-
-def _draw(
-    axes: Axes,
-    log: list[dict[str, Any]],
-    name: str,
-    unit: float,
-    *,
-    color: str,
-    linestyle: str = "solid",
-    window: int = 0,
-) -> None:
-    """A running mean over a thirtieth of the stage, and every value faint behind it."""
-    rows = [row for row in log if name in row]
-    if not rows:
-        return
-    steps, values = np.array([row["step"] for row in rows]), np.array([row[name] / unit for row in rows])
-    window = window or max(1, len(rows) // 30)
-    kernel = np.ones(window)
-    smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
-    kept = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _CURVE_POINTS)).astype(int))
-    if window > 1:
-        axes.plot(steps[kept], values[kept], color=color, linewidth=0.6, alpha=0.25)
-    axes.plot(steps[kept], smooth[kept], color=color, linestyle=linestyle, linewidth=1.5)
+    figure = curves_figure(stage, log, batch_size=batch, panels=("loss", "use", "rate"), loss_limits=loss_limits)
+    return _data_uri("image/svg+xml", curves_svg(figure, salt=stage.name))
 
 
 def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
@@ -370,7 +304,7 @@ def _as_flag(name: str, value: Any) -> str:
     return flag if value is True else f"{flag}={value}"
 
 
-def _read_runs(path: Path) -> list[dict[str, Any]]:
+def read_runs(path: Path) -> list[dict[str, Any]]:
     """Who started the run, when and where: the rows of runs.jsonl, the command as one would type it."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     rows = []

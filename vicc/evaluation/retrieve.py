@@ -18,11 +18,11 @@ from vicc.device import Precision, choose_device, choose_precision
 from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.features import calibrate_batchnorm, extract_features
-from vicc.evaluation.retrieval import KS, chance_recall, hits, nearest_neighbours, similarity, wilson_interval
 from vicc.files import read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
 from vicc.progress import say
+from vicc.retrieval import KS, chance_recall, hits, nearest_neighbours, similarity, wilson_interval
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
 from vicc.training.run_folder import RECIPE_FILE, run_division

@@ -10,6 +10,7 @@ from vicc.distributed import all_gather
 from vicc.methods.batchnorm import encode_shuffled
 from vicc.methods.encoder import Encoder
 from vicc.methods.queue import KeyQueue
+from vicc.methods.statistics import effective_rank, queue_statistics
 from vicc.methods.task import Task
 
 
@@ -78,6 +79,8 @@ class InfoNCE(Task):
             "loss": self.loss(logits, positives),
             "positive_first": found,
             "positives": positives.sum(1).float().mean(),
+            "effective_rank": effective_rank(queries),
+            **queue_statistics(self.queue, queries),
         }
 
     def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:

@@ -50,22 +50,3 @@ def assign_views(
         batch = scores[view].shape[0]
         assignments[view] = sinkhorn(joint, epsilon=epsilon, num_iterations=num_iterations)[-batch:]
     return assignments
-
-
-@torch.no_grad()
-def prototype_statistics(
-    scores: torch.Tensor, assignments: torch.Tensor, *, temperature: float
-) -> dict[str, torch.Tensor]:
-    """How prototypes are used by one view, for the log.
-
-    `prototypes_used` counts the prototypes that are some sample's first choice. `prediction_perplexity` is
-    exp(entropy) of a sample's predicted distribution, averaged: K when nothing is distinguished, 1 when all is sure.
-    `assignment_perplexity` is the same of the assignments, the sharpness of the target.
-    """
-    log_p = F.log_softmax(scores.detach().float() / temperature, dim=1)
-    q = assignments.float().clamp_min(1e-12)
-    return {
-        "prototypes_used": assignments.argmax(1).unique().numel() * torch.ones(()),
-        "prediction_perplexity": torch.exp(-(log_p.exp() * log_p).sum(1)).mean(),
-        "assignment_perplexity": torch.exp(-(q * q.log()).sum(1)).mean(),
-    }

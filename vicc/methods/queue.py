@@ -23,6 +23,9 @@ class EmbeddingQueue:
         self.length = length
         self.embedding_dim = embedding_dim
         self.rows: torch.Tensor | None = None  # (views, length, D), once open
+        # Counted here, since to look at the rows would wait for the device.
+        self._filled = [0] * num_views
+        self._batch = 0
 
     def open(self, like: torch.Tensor) -> None:
         """Begin to collect: zeros on the device and in the precision of `like`, unless open already."""
@@ -31,7 +34,12 @@ class EmbeddingQueue:
 
     def full(self, view: int) -> bool:
         """Whether embeddings have reached the end of a line; before that its zeros would take part."""
-        return self.rows is not None and bool(self.rows[view, -1].any())
+        return self.rows is not None and self._filled[view] >= self.length
+
+    def statistics(self) -> dict[str, float]:
+        """For the log: the share of the first line that is filled, and how many steps ago its oldest rows came."""
+        filled = self._filled[0]
+        return {"queue_filled": filled / self.length, "queue_age": filled / max(1, self._batch)}
 
     def line(self, view: int) -> torch.Tensor:
         """Past embeddings of one view (length, D)."""
@@ -45,12 +53,16 @@ class EmbeddingQueue:
         if self.rows is None:
             return
         self.rows[view] = torch.cat((embeddings.detach(), self.rows[view]))[: self.length]
+        self._batch = len(embeddings)
+        self._filled[view] = min(self.length, self._filled[view] + self._batch)
 
     def state(self) -> dict[str, torch.Tensor]:
         return {} if self.rows is None else {"rows": self.rows.cpu().clone()}
 
     def load_state(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
         self.rows = state["rows"].to(device) if "rows" in state else None
+        # Embeddings have unit length: a row of zeros is one that nothing has reached yet.
+        self._filled = state["rows"].any(2).sum(1).tolist() if "rows" in state else [0] * self.num_views
 
     def deal_out(self, states: list[dict[str, torch.Tensor]], rank: int, processes: int) -> dict[str, torch.Tensor]:
         """The rows of all processes' queues, of like age side by side, dealt out to `processes`: those of `rank`.
@@ -79,6 +91,8 @@ class KeyQueue:
     def __init__(self, length: int, columns: dict[str, tuple[int, ...]]) -> None:
         self.length = length
         self.next = 0
+        self._put = 0
+        self._batch = 0
         self.columns = {
             name: F.normalize(torch.randn(length, *shape), dim=1) if shape else torch.full((length,), -1)
             for name, shape in columns.items()
@@ -101,10 +115,21 @@ class KeyQueue:
             # Not in place: the loss of this step was computed with these columns and is yet to be differentiated.
             self.columns[name] = column.index_copy(0, places.to(column.device), values.detach().to(column))
         self.next = (self.next + batch) % self.length
+        self._put = min(self.length, self._put + batch)
+        self._batch = batch
+
+    def statistics(self) -> dict[str, float]:
+        """For the log: the share that is filled with keys, and how many steps ago the oldest of them came."""
+        return {"queue_filled": self._put / self.length, "queue_age": self._put / max(1, self._batch)}
 
     def state(self) -> dict[str, Any]:
-        return {"next": self.next, "columns": {name: column.cpu().clone() for name, column in self.columns.items()}}
+        return {
+            "next": self.next,
+            "put": self._put,
+            "columns": {name: column.cpu().clone() for name, column in self.columns.items()},
+        }
 
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
         self.next = state["next"]
+        self._put = state["put"]
         self.columns = {name: column.to(device) for name, column in state["columns"].items()}

@@ -9,9 +9,10 @@ from torch import nn
 from vicc.batch import Batch, Stream
 from vicc.methods.batchnorm import encode_shuffled
 from vicc.methods.encoder import Encoder
-from vicc.methods.loss import assign_views, prototype_statistics, swapped_prediction_loss
+from vicc.methods.loss import assign_views, swapped_prediction_loss
 from vicc.methods.prototypes import Prototypes
 from vicc.methods.queue import EmbeddingQueue
+from vicc.methods.statistics import effective_rank, prototype_statistics, queue_statistics
 from vicc.methods.task import Task
 
 ViewsWithGradient = Literal["one", "both"]
@@ -114,7 +115,12 @@ class SingleStream(Task):
                 statistics = prototype_statistics(scores[view], assignments[view], temperature=self.temperature)
         for line, view in enumerate(self.views_for_assign):
             self.queue.put(line, embeddings[view])
-        return {"loss": torch.stack(losses).mean(), **statistics}
+        return {
+            "loss": torch.stack(losses).mean(),
+            **statistics,
+            "effective_rank": effective_rank(embeddings[0]),
+            **queue_statistics(self.queue, embeddings[0]),
+        }
 
     def before_step(self) -> None:
         for head in self.prototypes:

@@ -15,7 +15,6 @@ import torch
 from vicc.batch import Batch
 from vicc.data.sampling import clip_numbers, sliding_windows
 from vicc.errors import ViccError
-from vicc.evaluation.retrieval import hits, similarity
 from vicc.methods.classifier import FineTuned, LinearProbe
 from vicc.methods.coclr import CoCLR
 from vicc.methods.infonce import InfoNCE
@@ -25,6 +24,7 @@ from vicc.methods.ubernce import UberNCE
 from vicc.parity import networks
 from vicc.parity.fixtures import Comparison, Fixtures, compare, require_equal
 from vicc.parity.formula import fill, gauss, unif, unit_rows, value
+from vicc.retrieval import hits, similarity
 from vicc.training.optim import LARC
 from vicc.training.schedule import cosine_learning_rate
 
@@ -153,7 +153,8 @@ def _vicc_case(
             queue_from_epoch=1 if options["queue"] == "nostart" else 0,
         )
         if queue is not None:
-            task.queue.rows = _queue_before(name, options["queue"], queue.shape)
+            rows = _queue_before(name, options["queue"], queue.shape)
+            task.queue.load_state({"rows": rows}, rows.device)
         batch = _vicc_batch(name, about, views, samples=len(stored["embedding"]) // views)
         embeddings = task.embed(batch)
         outputs = task.loss(embeddings, 0)

@@ -135,7 +135,11 @@ def train(
             end_of_epoch = position.step % position.steps_per_epoch == 0
             save_now = stop or due or end_of_epoch or position.step == position.total_steps
             if save_now or len(unsettled.rows) >= settle_every:
-                observer.steps(unsettled.settle())
+                looked = time.monotonic()
+                rows = unsettled.settle()
+                # The wait for the device is part of the steps.
+                rows[-1]["seconds"] = round(rows[-1]["seconds"] + time.monotonic() - looked, 4)
+                observer.steps(rows)
             if end_of_epoch:
                 watchdog.at("evaluates", position.step)
                 observer.epoch(epoch)

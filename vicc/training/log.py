@@ -7,7 +7,7 @@ from typing import Any
 
 from vicc.errors import ViccError
 
-LOG_FILE = "log.jsonl"
+LOG_FILE, EPOCHS_FILE = "log.jsonl", "epochs.jsonl"
 
 
 class StepLog:
@@ -16,11 +16,12 @@ class StepLog:
     Args:
         folder: the stage's folder.
         first_step: the step with which the training goes on.
+        name: of the file; its rows are those of steps, or of epochs under the step they ended with.
     """
 
-    def __init__(self, folder: Path, *, first_step: int) -> None:
+    def __init__(self, folder: Path, *, first_step: int, name: str = LOG_FILE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / LOG_FILE
+        self.path = folder / name
         self._cut(first_step)
         self._file = self.path.open("a", encoding="utf-8")
 
@@ -50,13 +51,13 @@ class StepLog:
         os.truncate(self.path, kept)
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The steps of a stage, in order; empty before it began.
+def read_log(folder: Path, name: str = LOG_FILE) -> list[dict[str, Any]]:
+    """The steps of a stage, or with `EPOCHS_FILE` its epochs, in order; empty before it began.
 
     Raises:
         ViccError: a line that is not JSON, other than an unfinished last one.
     """
-    path = folder / LOG_FILE
+    path = folder / name
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

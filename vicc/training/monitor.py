@@ -1,14 +1,19 @@
-"""What a training says of itself while it runs: the log, the progress line, the best checkpoint."""
+"""What a training says of itself while it runs: the log, the live line, warnings, evaluations, the best checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vicc.distributed import is_first
+from vicc.configs import SinkName
+from vicc.distributed import is_first, world_size
 from vicc.progress import Advance
+from vicc.training.alarms import Facts
 from vicc.training.engine import Row
-from vicc.training.log import StepLog
+from vicc.training.live import MemoryMeter, PaceMeter, live_note
+from vicc.training.record import StageRecord
+from vicc.training.schedule import StageLength
+from vicc.training.stage import Stage
 
 
 class Monitor:
@@ -17,51 +22,104 @@ class Monitor:
     Its state is part of the checkpoint, so that a resumed run judges an epoch as the straight run does.
 
     Args:
+        evaluate: what to measure of the encoder, called in all processes; None for nothing.
+        evaluate_epochs: epochs from one evaluation to the next; there is one at the end of the stage, and none so
+            shortly before it.
+        log_to: sinks beside the log.
+        workers: processes that load clips, for the alarms.
+        later_steps: of the stages that follow, counted in steps of this one, for the live line.
         best_metric: what makes a checkpoint the best; lower is better.
     """
 
-    def __init__(self, *, best_metric: str = "loss") -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        length: StageLength,
+        *,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        evaluate_epochs: int = 1,
+        log_to: Sequence[SinkName] = (),
+        workers: int = 0,
+        later_steps: float = 0.0,
+        best_metric: str = "loss",
+    ) -> None:
+        self._facts = Facts(stage, length, world_size(), workers)
+        self._evaluate, self._evaluate_epochs = evaluate, evaluate_epochs
+        self._log_to = log_to
+        self._later_steps = later_steps
         self.best_metric = best_metric
         self.best: float | None = None
         self.improved = False
         self._sum, self._count = 0.0, 0
-        self._log: StepLog | None = None
+        self._record: StageRecord | None = None
         self._advance: Advance = lambda count, note="": None
 
     @contextmanager
     def open(self, folder: Path, *, first_step: int, advance: Advance) -> Iterator[None]:
         """Write to the folder of a stage within the block, from step `first_step` on."""
         self._advance = advance
+        clips = self._facts.length.batch_size * sum(self._facts.stage.clips_encoded)
+        self._pace, self._memory = PaceMeter(clips), MemoryMeter()
         if is_first():
-            self._log = StepLog(folder, first_step=first_step)
+            self._record = StageRecord(
+                folder, self._facts, first_step=first_step, clips_per_step=clips, log_to=self._log_to
+            )
         try:
             yield
         finally:
-            if self._log is not None:
-                self._log.close()
+            if self._record is not None:
+                self._record.close()
 
     def steps(self, rows: list[Row]) -> None:
         """Log some steps."""
         self.improved = False
         for row in rows:
             self._sum, self._count = self._sum + row["loss"], self._count + 1
-            if self._log is not None:
-                self._log.write(row)
-        self._advance(len(rows), f"epoch {rows[-1]['epoch']} loss {rows[-1]['loss']:.3f}")
+        if self._record is None:
+            return
+        self._record.steps(rows)
+        note = live_note(
+            rows[-1],
+            self._pace.steps(rows),
+            self._memory.text(),
+            steps_left=self._facts.length.steps - rows[-1]["step"] - 1,
+            later_steps=self._later_steps,
+        )
+        self._advance(len(rows), note)
 
     def epoch(self, epoch: int) -> None:
         """Judge an epoch: whether the checkpoint that comes next is the best until now."""
-        metrics = {"loss": self._sum / self._count}
+        done = (epoch + 1) * self._facts.length.steps_per_epoch
+        left = (self._facts.length.steps - done) / self._facts.length.steps_per_epoch
+        due = (epoch + 1) % max(1, self._evaluate_epochs) == 0 and left >= self._evaluate_epochs
+        found = self._evaluate() if self._evaluate is not None and (due or left == 0) else {}
+        metrics = {"loss": self._sum / self._count, **found}
         self._sum, self._count = 0.0, 0
         value = metrics[self.best_metric]
         self.improved = self.best is None or value < self.best
         if self.improved:
             self.best = value
+        if self._record is not None:
+            self._record.epoch(found)
+
+    def finish(self) -> None:
+        """The stage is done: evaluate what a last, unfinished epoch has made, and draw the curves."""
+        if self._facts.length.steps % self._facts.length.steps_per_epoch:
+            found = {} if self._evaluate is None else self._evaluate()
+            if self._record is not None:
+                self._record.epoch(found)
+        if self._record is not None:
+            self._record.sync()
+            self._record.draw()
+
+    def why_not_finite(self, precision: str) -> str:
+        """What the first process's log tells of a loss that is not finite; empty in the others."""
+        return "" if self._record is None else self._record.why_not_finite(precision)
 
     def sync(self) -> None:
         """Bring the log to the disk; a checkpoint must not be ahead of it."""
-        if self._log is not None:
-            self._log.sync()
+        if self._record is not None:
+            self._record.sync()
 
     def state(self) -> dict[str, Any]:
         """What a resume needs."""

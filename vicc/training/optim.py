@@ -29,12 +29,15 @@ class LARC(torch.optim.Optimizer):
         trust: float = 0.001,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+        self.ratios = torch.empty(0)
+        """What the last step scaled the learning rate of each tensor by, nan where it took a plain step; to be read."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Make one step. A closure is not supported."""
         if closure is not None:
             raise ValueError("LARC does not evaluate a closure; call backward() before step().")
+        ratios = []
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
@@ -51,6 +54,7 @@ class LARC(torch.optim.Optimizer):
                 group["trust"] * weight_norms / (grad_norms + group["weight_decay"] * weight_norms + 1e-8),
                 1.0,
             )
+            ratios.append(rates.where(adapts, torch.nan))
             updates = torch._foreach_add(grads, torch._foreach_mul(weights, list(decay.unbind())))
             torch._foreach_mul_(updates, list(rates.unbind()))
             momenta = [self.state[weight].get("momentum") for weight in weights]
@@ -60,3 +64,4 @@ class LARC(torch.optim.Optimizer):
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, updates)
             torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+        self.ratios = torch.cat(ratios) if ratios else self.ratios

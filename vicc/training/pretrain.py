@@ -4,7 +4,9 @@ RUN/recipe.json          the recipe with all values, seed, the split, what the v
 RUN/split.csv            which videos it trains on, and which of the store's videos are for testing it
 RUN/scan.json, splits/   with --videos: what the files were found to hold, and their official splits
 RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
-RUN/STAGE/log.jsonl      one line a step
+RUN/environment.json     the same starts with all settings, versions, the git state and the machine
+RUN/STAGE/log.jsonl      one line a step, and all else that `StageRecord` writes
+RUN/STAGE/views.png      some training views as they enter the network
 RUN/STAGE/checkpoints/   everything a resume needs: the newest few, and the best
 RUN/STAGE/processes/     what each process is doing, for the watchdogs of the others
 RUN/STAGE/encoder/       the result, once the stage is finished
@@ -42,12 +44,16 @@ from vicc.training.autopsy import dump_batch, require_finite
 from vicc.training.build import ENCODER_FOLDER, build_dataset, build_optimizer, build_task
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
+from vicc.training.live import step_cost
 from vicc.training.monitor import Monitor
+from vicc.training.online import OnlineEvaluation, evaluation_period
 from vicc.training.run_folder import claim_run, note_start, require_run_folder, run_division
-from vicc.training.schedule import stage_learning_rate, stage_length
+from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
+from vicc.training.sinks import require_sinks
 from vicc.training.stage import Recipe, Stage
 from vicc.training.state import rank_state, restore, training_state
 from vicc.training.step import TrainingStep
+from vicc.training.views import VIEWS_FILE, write_views
 from vicc.training.watchdog import Watchdog
 
 _SETTLE_EVERY = 16  # steps: on an accelerator, whose work a look at the loss would wait for
@@ -87,6 +93,7 @@ def pretrain(
     for stage in recipe.stages:
         require_backbone(stage.backbone)
     _require_stages(recipe, config)
+    require_sinks(config.log_to)
     device = choose_device(config.device)
     with processes(device):
         store: FrameSource | None = None
@@ -141,7 +148,8 @@ def _pretrain(
         _say_speed(recipe, store, videos)
     for number, stage in enumerate(recipe.stages):
         if stage.name in unfinished:
-            _train_stage(stage, number, config, store, videos, precision, partial(should_stop, stage.name))
+            later = [after for after in recipe.stages[number + 1 :] if after.name in unfinished]
+            _train_stage(stage, number, config, store, videos, precision, later, partial(should_stop, stage.name))
         elif stage in asked:
             say(f"{stage.name}: finished already")
     return [_summary(config, stage, len(videos)) for stage in recipe.stages]
@@ -209,6 +217,7 @@ def _train_stage(
     store: FrameSource,
     videos: list[Video],
     precision: Precision,
+    later: Sequence[Stage],
     should_stop: Callable[[int], bool],
 ) -> None:
     folder = config.run / stage.name
@@ -226,8 +235,10 @@ def _train_stage(
     if length.batch_size < stage.batch_size:
         say(f"{stage.name}: batches of {length.batch_size}, not {stage.batch_size}: there are no more training videos")
 
+    seed = _stage_seed(config.seed, stage.name)
+    dataset = build_dataset(stage, task, store, videos, seed=seed)
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
-    monitor = Monitor()
+    monitor = _monitor(stage, length, config, OnlineEvaluation(task.encoder, dataset, precision), later)
     state = _load_newest(checkpoints)
     if state is not None:
         restore(state, folder, stage, step, position, monitor)
@@ -239,7 +250,6 @@ def _train_stage(
         state = training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
         on_first(lambda: checkpoints.save(state, best=monitor.improved))
 
-    seed = _stage_seed(config.seed, stage.name)
     batches = EpochBatches(
         len(videos),
         length.batch_size // world_size(),
@@ -251,11 +261,12 @@ def _train_stage(
     )
     on_accelerator = precision.device.type != "cpu"
     loader = ClipLoader(
-        build_dataset(stage, task, store, videos, seed=seed),
+        dataset,
         batches,
         workers=_num_workers(config.workers),
         pin_memory=precision.device.type == "cuda",
     )
+    on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
     try:
         with (
             progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
@@ -275,13 +286,38 @@ def _train_stage(
                 seconds_between_checkpoints=60 * config.checkpoint_minutes,
                 settle_every=_SETTLE_EVERY if on_accelerator else 1,
             )
+            monitor.finish()
     except Diverged as error:
         at = position.step if error.step is None else error.step
-        raise ViccError(f"{error} {dump_batch(folder, loader, at)}") from error
+        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {dump_batch(folder, loader, at)}") from error
     except Stopped:
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
     on_first(partial(save_encoder, folder / ENCODER_FOLDER, task.encoder))
+
+
+def _monitor(
+    stage: Stage, length: StageLength, config: PretrainConfig, evaluate: OnlineEvaluation, later: Sequence[Stage]
+) -> Monitor:
+    period = config.evaluate_epochs
+    num_videos = length.steps_per_epoch * length.batch_size
+    costs = (
+        stage_length(after, num_videos, world_size()).steps * step_cost(after, length.batch_size) for after in later
+    )
+    return Monitor(
+        stage,
+        length,
+        evaluate=None if period == 0 else evaluate,
+        evaluate_epochs=period or evaluation_period(num_videos),
+        log_to=config.log_to,
+        workers=_num_workers(config.workers),
+        later_steps=sum(costs) / step_cost(stage, length.batch_size),
+    )
+
+
+def _write_views(path: Path, dataset: ClipDataset, stage: Stage) -> None:
+    if not path.exists():
+        write_views(path, dataset, title=f"{stage.name}: training views as they enter the network")
 
 
 def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Precision:

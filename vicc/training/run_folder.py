@@ -30,6 +30,7 @@ from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.prepare.scan import SCAN_FILE
 from vicc.progress import say
+from vicc.training.environment import note_environment
 from vicc.training.slurm import SLURM_FOLDER
 from vicc.training.stage import Recipe
 from vicc.version import __version__
@@ -127,7 +128,7 @@ def _short(value: Any) -> str:
 
 
 def note_start(config: PretrainConfig, precision: Precision) -> None:
-    """Add a line to the run's list of starts."""
+    """Add a line to the run's list of starts, and all that can be said of this one to its environment.json."""
     row = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -143,3 +144,4 @@ def note_start(config: PretrainConfig, precision: Precision) -> None:
     }
     with (config.run / RUNS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+    note_environment(config.run, config, row)

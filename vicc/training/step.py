@@ -8,6 +8,7 @@ from vicc.batch import Batch
 from vicc.device import Precision
 from vicc.distributed import average_gradients, lost_processes_named
 from vicc.methods.task import Task
+from vicc.training.diagnostics import gradient_norm, trust_ratios
 
 
 class TrainingStep:
@@ -37,8 +38,10 @@ class TrainingStep:
             outputs["loss"].backward()
         average_gradients(self.weights)
         self.task.cancel_gradients(epoch)
+        gradients = gradient_norm(self.optimizer)
         self.optimizer.step()
-        return {name: value.detach() for name, value in outputs.items()}
+        said = {name: value.detach() for name, value in outputs.items()}
+        return {**said, **gradients, **trust_ratios(self.optimizer)}
 
     def state(self) -> dict[str, Any]:
         """What a resume needs."""

@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 
-from vicc.evaluation.retrieval import chance_recall, hits, nearest_neighbours, similarity, wilson_interval
+from vicc.retrieval import chance_recall, hits, nearest_neighbours, similarity, wilson_interval
 
 
 def plain_hits(queries, gallery, query_labels, gallery_labels, k):  # type: ignore[no-untyped-def]
