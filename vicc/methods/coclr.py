@@ -33,16 +33,20 @@ class CoCLR(InfoNCE):
     def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
         return KeyQueue(length, {"key": (embedding_dim,), "teacher": (embedding_dim,), "source": ()})
 
-    def facts(self, batch: Batch) -> dict[str, torch.Tensor]:
+    @torch.no_grad()
+    def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
+        """The keys (B, D), then what the teacher says of the same moment."""
         clips = batch.clips[self.teacher.config.stream][:, 1]
+        return [*super().embed_fixed(batch), self.teacher(clips)]
+
+    def facts(self, batch: Batch, fixed: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         # Without known recordings every video is its own.
-        return {"teacher": self.teacher(clips), "source": batch.index if batch.source is None else batch.source}
+        return {"teacher": fixed[1], "source": batch.index if batch.source is None else batch.source}
 
     def past_positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:
         past = self.queue.columns
         siblings = rows["source"][:, None] == past["source"]
-        if (past["source"] < 0).any():
-            return siblings
+        full = (past["source"] >= 0).all()  # stays on the device: to ask it would be to wait for it
         alike = (rows["teacher"] @ past["teacher"].t()).masked_fill(siblings, -torch.inf)
         mined = torch.zeros_like(siblings).scatter(1, alike.topk(min(self.num_mined, self.queue.length)).indices, True)
-        return siblings | mined
+        return siblings | (mined & full)

@@ -28,8 +28,8 @@ class CrossStream(SingleStream):
         self.streams = (encoder.config.stream, teacher.config.stream)
         self.train()
 
-    def embed(self, batch: Batch) -> list[torch.Tensor]:
-        full = self.embed_full(batch)
-        with torch.no_grad():
-            taught = [self.teacher(clips) for clips in reversed(batch.clips[self.teacher.config.stream].unbind(1))]
-        return [*full, *taught, *self.embed_small(batch)]
+    @torch.no_grad()
+    def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) of the trained stream's view that does not train, if there is one, then the teacher's."""
+        taught = [self.teacher(clips) for clips in reversed(batch.clips[self.teacher.config.stream].unbind(1))]
+        return [*super().embed_fixed(batch), *taught]

@@ -61,13 +61,22 @@ class InfoNCE(Task):
     def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
         return KeyQueue(length, {"key": (embedding_dim,)})
 
-    def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
-        """Loss and statistics for two views, clips (B, 2, C, T, H, W). Without gradient nothing enters the queue."""
-        first, second = batch.clips[self.encoder.config.stream].unbind(1)
-        queries = self.encoder(first)
-        with torch.no_grad():
-            keys = encode_shuffled(self.key_encoder, second) if self.shuffled_batchnorm else self.key_encoder(second)
-            rows = {"key": keys, **self.facts(batch)}
+    def embed_trained(self, batch: Batch) -> list[torch.Tensor]:
+        """The queries (B, D), of the first view."""
+        return [self.encoder(batch.clips[self.encoder.config.stream][:, 0])]
+
+    @torch.no_grad()
+    def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
+        """The keys (B, D), of the second view."""
+        second = batch.clips[self.encoder.config.stream][:, 1]
+        return [encode_shuffled(self.key_encoder, second) if self.shuffled_batchnorm else self.key_encoder(second)]
+
+    def outputs(
+        self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """Loss and statistics. Without gradient nothing enters the queue."""
+        (queries,), keys = trained, fixed[0]
+        rows = {"key": keys, **self.facts(batch, fixed)}
         self.queue.place(keys)
         logits = self.logits(queries, keys)
         positives = self.positives(rows)
@@ -92,8 +101,8 @@ class InfoNCE(Task):
         own = (queries * keys).sum(1, keepdim=True)
         return torch.cat((own, queries @ self.queue.columns["key"].t()), dim=1) / self.temperature
 
-    def facts(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """What the queue keeps of a batch beside its keys, by column."""
+    def facts(self, batch: Batch, fixed: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the queue keeps of a batch, whose `embed_fixed` is given, beside its keys, by column."""
         return {}
 
     def positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:

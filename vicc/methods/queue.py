@@ -109,11 +109,12 @@ class KeyQueue:
     def put(self, rows: dict[str, torch.Tensor]) -> None:
         """Overwrite the oldest rows with a batch of each column."""
         batch = len(next(iter(rows.values())))
-        places = (self.next + torch.arange(batch)) % self.length
+        device = next(iter(self.columns.values())).device
+        places = (self.next + torch.arange(batch, device=device)) % self.length
         for name, values in rows.items():
             column = self.columns[name]
             # Not in place: the loss of this step was computed with these columns and is yet to be differentiated.
-            self.columns[name] = column.index_copy(0, places.to(column.device), values.detach().to(column))
+            self.columns[name] = column.index_copy(0, places, values.detach().to(column))
         self.next = (self.next + batch) % self.length
         self._put = min(self.length, self._put + batch)
         self._batch = batch

@@ -65,32 +65,40 @@ class SingleStream(Task):
         self.views_with_gradient = views_with_gradient
         self.shuffled_batchnorm = shuffled_batchnorm
 
-    def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
-        """Loss and statistics for clips (B, V, C, T, H, W)."""
-        return self.loss(self.embed(batch), epoch)
-
     def embed(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) of each view: the full ones, then the small ones."""
-        return [*self.embed_full(batch), *self.embed_small(batch)]
+        return self._in_order(self.embed_trained(batch), self.embed_fixed(batch), batch)
 
-    def embed_full(self, batch: Batch) -> list[torch.Tensor]:
-        """Embeddings (B, D) of each full view of the trained stream."""
+    def embed_trained(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) of the full views that train, then of the small ones."""
         # One pass a view, in order, as published: BatchNorm sees the views apart, the last one last.
-        first, *others = batch.clips[self.encoder.config.stream].unbind(1)
-        embeddings = [self.encoder(first)]
-        if self.views_with_gradient == "both":
-            return [*embeddings, *(self.encoder(view) for view in others)]
-        with torch.no_grad():
-            encode = encode_shuffled if self.shuffled_batchnorm else Encoder.__call__
-            return [*embeddings, *(encode(self.encoder, view) for view in others)]
-
-    def embed_small(self, batch: Batch) -> list[torch.Tensor]:
-        """Embeddings (B, D) of each small view of the trained stream; one pass for all views of one resolution."""
-        embeddings: list[torch.Tensor] = []
-        for clips in batch.small_clips:
-            views = clips[self.encoder.config.stream]
-            embeddings += self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2]).unbind(1)
+        views = batch.clips[self.encoder.config.stream].unbind(1)
+        embeddings = [self.encoder(view) for view in views[: self._num_trained(batch)]]
+        for clips in batch.small_clips:  # one pass for all views of one resolution
+            small = clips[self.encoder.config.stream]
+            embeddings += self.encoder(small.flatten(0, 1)).unflatten(0, small.shape[:2]).unbind(1)
         return embeddings
+
+    @torch.no_grad()
+    def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) of the full views that do not train."""
+        views = batch.clips[self.encoder.config.stream].unbind(1)
+        encode = encode_shuffled if self.shuffled_batchnorm else Encoder.__call__
+        return [encode(self.encoder, view) for view in views[self._num_trained(batch) :]]
+
+    def outputs(
+        self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        return self.loss(self._in_order(trained, fixed, batch), epoch)
+
+    def _num_trained(self, batch: Batch) -> int:
+        """Full views with gradient."""
+        return 1 if self.views_with_gradient == "one" else batch.clips[self.encoder.config.stream].shape[1]
+
+    def _in_order(self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch) -> list[torch.Tensor]:
+        """Views as the loss counts them: full ones, with gradient first, then small ones."""
+        full = self._num_trained(batch)
+        return [*trained[:full], *fixed, *trained[full:]]
 
     def loss(self, embeddings: list[torch.Tensor], epoch: int) -> dict[str, torch.Tensor]:
         """Swapped prediction loss between views, given their embeddings (B, D)."""

@@ -28,7 +28,21 @@ class Task(nn.Module):
 
     def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One step's loss under "loss"; every other scalar is logged."""
-        raise TypeError(f"{type(self).__name__} does not define forward.")
+        return self.outputs(self.embed_trained(batch), self.embed_fixed(batch), batch, epoch)
+
+    def embed_trained(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) of the views that train the encoder."""
+        raise TypeError(f"{type(self).__name__} does not define embed_trained.")
+
+    def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
+        """Embeddings (B, D) without gradient: of a teacher, of a key encoder, of a view that does not train."""
+        return []
+
+    def outputs(
+        self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """What `forward` returns, from the embeddings of a batch, whether they were made at once or in parts."""
+        raise TypeError(f"{type(self).__name__} does not define outputs.")
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode of all but the teacher, whose BatchNorm must not follow this stage's batches."""

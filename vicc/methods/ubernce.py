@@ -28,7 +28,7 @@ class UberNCE(InfoNCE):
     def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
         return KeyQueue(length, {"key": (embedding_dim,), "label": ()})
 
-    def facts(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def facts(self, batch: Batch, fixed: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         if batch.label is None:
             raise ViccError(
                 "ubernce learns from labels, and the store has training videos without one. Prepare videos in class "
