@@ -1,5 +1,6 @@
 """What a loader gives to a method."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,15 +31,32 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(clips: dict[Stream, torch.Tensor]) -> dict[Stream, torch.Tensor]:
-            return {stream: views.to(device, non_blocking=True) for stream, views in clips.items()}
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory that an accelerator can copy from by itself; the loader's own thread calls it."""
+        return self.apply(torch.Tensor.pin_memory)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The videos in so many parts, in order, as equal in size as can be; no more parts than videos."""
+        parts = min(parts, len(self.index))
+
+        def part(number: int) -> "Batch":
+            return self.apply(lambda tensor: tensor.tensor_split(parts)[number])
+
+        return [part(number) for number in range(parts)]
+
+    def apply(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The batch with every tensor changed."""
+
+        def changed(clips: dict[Stream, torch.Tensor]) -> dict[Stream, torch.Tensor]:
+            return {stream: change(views) for stream, views in clips.items()}
 
         return replace(
             self,
-            clips=moved(self.clips),
-            index=self.index.to(device, non_blocking=True),
-            label=None if self.label is None else self.label.to(device, non_blocking=True),
-            source=None if self.source is None else self.source.to(device, non_blocking=True),
-            small_clips=tuple(moved(clips) for clips in self.small_clips),
+            clips=changed(self.clips),
+            index=change(self.index),
+            label=None if self.label is None else change(self.label),
+            source=None if self.source is None else change(self.source),
+            small_clips=tuple(changed(clips) for clips in self.small_clips),
         )

@@ -79,6 +79,11 @@ class R2Plus1D(nn.Module):
         self.conv4 = _stage(128, 256, stride=2)
         self.conv5 = _stage(256, 512, stride=2)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Parts that are called one after the other."""
+        return [self.conv1, *self.conv2, *self.conv3, *self.conv4, *self.conv5]
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to a feature map (B, 512, t, h, w)."""
         x = self.relu(self.bn1(self.conv1(clips)))

@@ -10,7 +10,11 @@ from vicc.errors import ViccError
 
 
 class Backbone(Protocol):
-    """What a backbone offers: an `nn.Module` whose output has `num_features` channels."""
+    """What a backbone offers: an `nn.Module` whose output has `num_features` channels.
+
+    It may also have `blocks`, an iterable of the modules it calls one after the other; then activations can be computed
+    twice in place of kept (--checkpoint-activations).
+    """
 
     num_features: int
 

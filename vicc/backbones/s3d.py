@@ -103,6 +103,11 @@ class S3D(nn.Module):
         self.features = nn.Sequential(*layers)
         self.num_features = channels
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Parts that are called one after the other."""
+        return list(self.features)
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to a feature map (B, num_features, t, h, w)."""
         return self.features(clips)

@@ -29,6 +29,11 @@ class VideoResNet(nn.Module):
             nn.init.kaiming_normal_(self.stem[0].weight, mode="fan_out", nonlinearity="relu")  # as the other layers
         self.layer1, self.layer2, self.layer3, self.layer4 = model.layer1, model.layer2, model.layer3, model.layer4
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Parts that are called one after the other."""
+        return [self.stem, *self.layer1, *self.layer2, *self.layer3, *self.layer4]
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to a feature map (B, num_features, t, h, w)."""
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clips)))))
@@ -51,6 +56,12 @@ class VideoSwin(nn.Module):
             self.patch_embed.proj = _for_channels(self.patch_embed.proj, in_channels)
         self.features = model.features
         self.norm = model.norm
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Parts that are called one after the other."""
+        stages = (stage if isinstance(stage, nn.Sequential) else [stage] for stage in self.features)
+        return [block for stage in stages for block in stage]
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to a feature map (B, num_features, t, h, w)."""

@@ -4,8 +4,12 @@ When every process normalises its own batch, the statistics tell which videos we
 can be solved by that leak. Both ways close it (He et al., MoCo, CVPR 2020, section 3.3).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vicc.distributed import all_gather, from_first, mean_with_gradient, rank, world_size
 from vicc.methods.encoder import Encoder
@@ -22,18 +26,39 @@ class JointBatchNorm3d(nn.BatchNorm3d):
         moments = torch.stack((input.mean(axes), input.square().mean(axes)))
         mean, square = mean_with_gradient(moments)
         variance = square - mean.square()
-        with torch.no_grad():
+        if self.num_batches_tracked is not None:
             count = input.numel() / input.shape[1] * world_size()
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean.detach(), momentum)
-            self.running_var.lerp_(variance.detach() * (count / (count - 1)), momentum)
+            self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
         return input * scale.view(1, -1, 1, 1, 1) + shift.view(1, -1, 1, 1, 1)
+
+    def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+
+
+@contextmanager
+def standing_statistics(module: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise as it does, with the batch in training mode, but leave its running statistics.
+
+    For clips that are encoded a second time: what they say of the data was counted the first time.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
+    for layer in layers:
+        # Not track_running_stats=False: the graph would be another one, which activation checkpointing refuses.
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, (momentum, count) in zip(layers, before, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, count
 
 
 def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:

@@ -19,6 +19,12 @@ class LARC(torch.optim.Optimizer):
         trust: trust coefficient; published 0.001.
     """
 
+    # torch's GradScaler leaves it to us to pass over a step whose gradients overflowed, and says so in `found_inf`: no
+    # look from the CPU, which would have to wait for the device.
+    _step_supports_amp_scaling = True
+    found_inf: torch.Tensor | None = None
+    grad_scale: torch.Tensor | None = None
+
     def __init__(
         self,
         params: Iterable[torch.Tensor],
@@ -43,6 +49,8 @@ class LARC(torch.optim.Optimizer):
             if not weights:
                 continue
             grads = [weight.grad for weight in weights]
+            if self.grad_scale is not None:
+                torch._foreach_div_(grads, self.grad_scale)
             # Norms on their device in two fused calls; no value comes back to the CPU.
             weight_norms = torch.stack(torch._foreach_norm(weights))
             grad_norms = torch.stack(torch._foreach_norm(grads))
@@ -55,13 +63,29 @@ class LARC(torch.optim.Optimizer):
                 1.0,
             )
             ratios.append(rates.where(adapts, torch.nan))
-            updates = torch._foreach_add(grads, torch._foreach_mul(weights, list(decay.unbind())))
+            updates = list(torch._foreach_add(grads, torch._foreach_mul(weights, list(decay.unbind()))))
             torch._foreach_mul_(updates, list(rates.unbind()))
-            momenta = [self.state[weight].get("momentum") for weight in weights]
-            for weight, update, number in zip(weights, updates, range(len(weights)), strict=True):
-                if momenta[number] is None:
-                    momenta[number] = self.state[weight]["momentum"] = torch.zeros_like(update)
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, updates)
-            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+            momenta = [self._momentum(weight, update) for weight, update in zip(weights, updates, strict=True)]
+            if self.found_inf is None:
+                torch._foreach_mul_(momenta, group["momentum"])
+                torch._foreach_add_(momenta, updates)
+                torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+            else:
+                self._step_unless_inf(weights, momenta, updates, group)
         self.ratios = torch.cat(ratios) if ratios else self.ratios
+
+    def _momentum(self, weight: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+        if "momentum" not in self.state[weight]:
+            self.state[weight]["momentum"] = torch.zeros_like(update)
+        return self.state[weight]["momentum"]
+
+    def _step_unless_inf(
+        self, weights: list[torch.Tensor], momenta: list[torch.Tensor], updates: list[torch.Tensor], group: Any
+    ) -> None:
+        """Where a gradient overflowed, every weight and momentum stays as it is."""
+        assert self.found_inf is not None
+        overflowed = self.found_inf.bool()
+        for weight, momentum, update in zip(weights, momenta, updates, strict=True):
+            new = momentum * group["momentum"] + update
+            momentum.copy_(torch.where(overflowed, momentum, new))
+            weight.sub_(torch.where(overflowed, 0.0, group["lr"] * new))
