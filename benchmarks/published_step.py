@@ -6,8 +6,9 @@ other with a look at every norm, prototypes in an ordinary linear layer, the los
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
+
+from vicc.backbones import create_backbone
 
 
 class PublishedStep:
@@ -19,7 +20,7 @@ class PublishedStep:
 
     def __init__(self, *, both: bool) -> None:
         self.both = both
-        self.backbone = torchvision.models.video.s3d(norm_layer=nn.BatchNorm3d).features
+        self.backbone = create_backbone("s3d")  # the published network, bit for bit
         self.head = nn.Sequential(
             nn.AdaptiveAvgPool3d(1), nn.Conv3d(1024, 1024, 1), nn.ReLU(inplace=True), nn.Conv3d(1024, 128, 1)
         )

@@ -483,8 +483,21 @@ class PretrainConfig:
     Default: what the recipe says. Changes of --set come after it."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
-    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
-    """auto: bf16 autocast with channels_last_3d where the device has it, else fp32. fp64 is for comparing numbers."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
+    """auto: bf16 autocast where the device computes it natively, else fp32. fp16 scales its gradients; for GPUs without
+    bf16. fp64 is for comparing numbers."""
+    batch_size: int | Literal["auto"] | None = None
+    """Videos a process and step in all stages; the learning rate follows, and the queue stays whole batches. auto: as
+    many as fit into memory, at most a fiftieth of the videos. Default: what the recipe says."""
+    fit_to_data: bool = False
+    """Let the number of prototypes and the length of the queue follow the number of training videos."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in the same memory, for
+    a third more time. The loss is that of the whole batch."""
+    checkpoint_activations: bool = False
+    """Compute activations a second time in place of keeping them: less memory, a quarter to a third more time."""
+    compile: bool = False
+    """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain anything."""
     workers: int | None = None
     """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
     cache_mb: int = 1024
@@ -522,6 +535,22 @@ class PretrainConfig:
             f"--evaluate-epochs {self.evaluate_epochs}: expected 0 or more.",
         )
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
+        _require(
+            self.batch_size in (None, "auto") or self.batch_size >= 1,  # type: ignore[operator]
+            f"--batch-size {self.batch_size}: expected at least 1, or auto.",
+        )
+        taken = [change for change in self.set if re.match(r"[^=]*\.(batch_size|learning_rate)=", change)]
+        _require(
+            self.batch_size is None or not taken,
+            f"--batch-size {self.batch_size} and --set {' '.join(taken)}: expected one of the two, since the learning "
+            "rate follows --batch-size.",
+        )
+        _require(self.accumulate >= 1, f"--accumulate {self.accumulate}: expected at least 1.")
+        _require(
+            not (self.compile and self.checkpoint_activations),
+            "--compile and --checkpoint-activations: expected one of the two; a compiled encoder decides itself what "
+            "it computes again.",
+        )
         for name in ("checkpoint_minutes", "hang_minutes"):
             value = getattr(self, name)
             _require(value >= 0, f"{_flag(name)} {value}: expected 0 or more.")

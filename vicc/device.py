@@ -1,8 +1,11 @@
 """Which device computes, and in which precision. A leaf anyone may import."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -102,6 +105,52 @@ def cpu_bf16_loses_gradients(module: torch.nn.Module, example: torch.Tensor) -> 
         for handle in handles:
             handle.remove()
     return found
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` speak of what comes from now on; only Linux can do that for a CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use at a time: of an accelerator by this process, else of this process itself."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    in_kib = _proc_value("/proc/self/status", "VmHWM:")
+    if in_kib is not None:
+        return in_kib << 10
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def current_memory() -> int:
+    """Bytes that this process has now; where the system does not say, the most it has had."""
+    in_kib = _proc_value("/proc/self/status", "VmRSS:")
+    return peak_memory(torch.device("cpu")) if in_kib is None else in_kib << 10
+
+
+def available_memory() -> int:
+    """Bytes of memory that programs could still take, within the limit of a container or a job if there is one."""
+    in_kib = _proc_value("/proc/meminfo", "MemAvailable:")
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if in_kib is None else in_kib << 10
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no such limit, or "max"
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, limit - used)
+    return free
+
+
+def _proc_value(path: str, name: str) -> int | None:
+    """A number that Linux tells under a name; None elsewhere."""
+    with suppress(OSError):
+        for line in Path(path).read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1])
+    return None
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -70,8 +70,26 @@ def _fresh(store: Store) -> Store:
     return PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
+class _Alone:
+    """Whether this process acts by itself for now."""
+
+    now = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block nothing is exchanged: this process takes itself for the only one."""
+    _Alone.now = True
+    try:
+        yield
+    finally:
+        _Alone.now = False
+
+
 def world_size() -> int:
     """Number of processes that train together."""
+    if _Alone.now:
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

@@ -478,7 +478,7 @@ def test_a_stage_loads_flow_as_whichever_encoder_sees_it_and_small_views_for_the
         small_views="2x16", flow_channels="128vu", flow_short_side=240, num_prototypes=(5,),
         augmentation=PRESETS["published"],
     )  # fmt: skip
-    config = encoder_config(stage, store)
+    config = encoder_config(stage, flow_bound=store.settings.flow_bound)
     task = CrossStream(Encoder(config), Encoder(dataclasses.replace(config, stream=teacher)), num_prototypes=5)
     dataset = build_dataset(stage, task, store, store.videos, seed=0)
     assert dataset.flow_form == FlowForm("128vu", 20.0, 240)

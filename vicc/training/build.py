@@ -1,15 +1,19 @@
 """A stage to what trains it: encoder, method, dataset, optimiser, learning rate."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Video
 from vicc.distributed import world_size
+from vicc.device import Precision, cpu_bf16_loses_gradients
 from vicc.errors import ViccError
+from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.coclr import CoCLR
 from vicc.methods.cross_stream import CrossStream
 from vicc.methods.encoder import Encoder, EncoderConfig
@@ -17,16 +21,18 @@ from vicc.methods.infonce import InfoNCE
 from vicc.methods.single_stream import SingleStream
 from vicc.methods.task import Task
 from vicc.methods.ubernce import UberNCE
+from vicc.progress import say
 from vicc.training.checkpoint import CheckpointFolder, copy_weights, load_encoder
 from vicc.training.optim import LARC
-from vicc.training.stage import CONTRASTIVE, Stage
+from vicc.training.stage import CONTRASTIVE, Recipe, Stage
+from vicc.training.step import TrainingStep, checkpoint_activations, compile_encoders
 
 ENCODER_FOLDER = "encoder"
 """Its name in the folder of a stage."""
 
 
-def encoder_config(stage: Stage, store: FrameSource) -> EncoderConfig:
-    """The encoder a stage trains on a store."""
+def encoder_config(stage: Stage, *, flow_bound: float) -> EncoderConfig:
+    """The encoder a stage trains on a store whose flow was clipped at `flow_bound`."""
     return EncoderConfig(
         stream=stage.stream,
         backbone=stage.backbone,
@@ -39,25 +45,39 @@ def encoder_config(stage: Stage, store: FrameSource) -> EncoderConfig:
         flow_normalization=stage.flow_normalization,
         flow_channels=stage.flow_channels,
         # The published channels are steps of the published bound, whatever the store's.
-        flow_bound=store.settings.flow_bound if stage.flow_channels == "uv" else 20.0,
+        flow_bound=flow_bound if stage.flow_channels == "uv" else 20.0,
         flow_short_side=stage.flow_short_side,
     )
 
 
 def build_task(stage: Stage, run: Path, store: FrameSource) -> Task:
     """The method of a stage, its encoders built and, where the stage says so, taken from finished stages of the run."""
-    encoder = Encoder(encoder_config(stage, store))
+    encoder = Encoder(encoder_config(stage, flow_bound=store.settings.flow_bound))
     if stage.start_from is not None:
         what = f"Stage {stage.name} starts from {stage.start_from}"
         copy_weights(load_encoder(run / stage.start_from / ENCODER_FOLDER), encoder, what=what)
     teacher = None if stage.teacher is None else load_encoder(run / stage.teacher / ENCODER_FOLDER)
-    task = _contrastive(stage, encoder, teacher) if stage.method in CONTRASTIVE else _vicc(stage, encoder, teacher)
+    task = _assemble(stage, encoder, teacher)
     if stage.start_from is not None:
         state = CheckpointFolder(run / stage.start_from).load_newest()
         if state is None:
             raise ViccError(f"{what}, which has no checkpoint in {run}. Train that stage first, in the same run.")
         _copy_rest(state["model"], task, what=what)
     return task
+
+
+def untrained_task(recipe: Recipe, stage: Stage) -> Task:
+    """The method of a stage with random weights in all its encoders, the teacher's too: as large and slow as trained."""
+
+    def untrained(name: str | None) -> Encoder | None:
+        found = next((other for other in recipe.stages if other.name == name), None)
+        return None if found is None else Encoder(encoder_config(found, flow_bound=20.0)).eval()
+
+    return _assemble(stage, Encoder(encoder_config(stage, flow_bound=20.0)), untrained(stage.teacher))
+
+
+def _assemble(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
+    return _contrastive(stage, encoder, teacher) if stage.method in CONTRASTIVE else _vicc(stage, encoder, teacher)
 
 
 def _vicc(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
@@ -100,6 +120,38 @@ def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None
         child.load_state_dict(state)
 
 
+def build_step(stage: Stage, task: Task, precision: Precision, config: PretrainConfig) -> TrainingStep:
+    """A stage's training step: the method on its device, its optimiser, and what the flags ask for.
+
+    Raises:
+        ViccError: a backbone without blocks for --checkpoint-activations, or a machine that cannot --compile.
+    """
+    if stage.batchnorm == "sync":
+        synchronize_batchnorm(task, precision.device)
+    precision.place(task)
+    precision = _sound_precision(precision, stage, task.encoder)
+    if config.checkpoint_activations:
+        checkpoint_activations(task.encoder)
+    if config.compile:
+        compile_encoders(task)
+    return TrainingStep(task, build_optimizer(stage, task), precision, accumulate=config.accumulate)
+
+
+def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Precision:
+    """fp32 in place of bf16 where this stage's clips are too short for the CPU's bf16 gradients."""
+    if precision.name != "bf16" or precision.device.type != "cpu":
+        return precision
+    clip = torch.zeros(1, encoder.config.in_channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
+    unsound = cpu_bf16_loses_gradients(encoder, clip)
+    if not unsound:
+        return precision
+    say(
+        f"{stage.name}: fp32, since bf16 gradients are wrong on CPUs where a clip is shorter than a kernel "
+        f"({len(unsound)} layers with clips of {stage.clip_frames} frames)"
+    )
+    return replace(precision, name="fp32")
+
+
 def build_dataset(stage: Stage, task: Task, store: FrameSource, videos: list[Video], *, seed: int) -> ClipDataset:
     """The training clips of a stage."""
     encoders = [task.encoder] if task.teacher is None else [task.encoder, task.teacher]
@@ -128,7 +180,14 @@ def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
         return LARC(weights, lr=stage.learning_rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
     # Adam adds weight decay to the gradient, AdamW shrinks the weights themselves.
     adam = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
-    # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise.
+    # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise. On GPUs one kernel
+    # for all, which can also pass over a step whose fp16 gradients overflowed without telling the CPU first.
+    on_gpu = weights[0].is_cuda
     return adam(
-        weights, lr=stage.learning_rate, betas=(stage.momentum, 0.999), weight_decay=stage.weight_decay, foreach=True
+        weights,
+        lr=stage.learning_rate,
+        betas=(stage.momentum, 0.999),
+        weight_decay=stage.weight_decay,
+        foreach=not on_gpu,
+        fused=on_gpu,
     )

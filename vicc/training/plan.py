@@ -1,0 +1,271 @@
+"""What a run will take before it has begun: time, memory, disk; and the batch that fits into memory.
+
+Measured with a few steps of the real thing, random weights on random clips.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from vicc.batch import Batch, Stream
+from vicc.configs import PretrainConfig
+from vicc.data.dataset import ClipDataset
+from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
+from vicc.distributed import all_reduce_max, alone, world_size
+from vicc.errors import ViccError
+from vicc.methods.task import Task
+from vicc.training.build import build_step, untrained_task
+from vicc.training.fit import largest_batch, round_batch
+from vicc.training.schedule import StageLength
+from vicc.training.stage import CONTRASTIVE, Recipe, Stage
+from vicc.training.step import TrainingStep
+
+_SECONDS_TO_MEASURE = 20.0
+_SAMPLES = 4
+_TOO_SHORT = 2e8  # pixels over a whole run: seconds of work, which measuring would double
+_WITHOUT_GRADIENT = 1 / 3  # backward costs about twice as much as forward
+_SHARE_OF_MEMORY = 0.8  # the rest is for what measuring two sizes cannot see
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A step's time and memory, as they grow with its videos; of one process.
+
+    Attributes:
+        seconds_a_video: without loading.
+        fixed_bytes, bytes_a_video: peak memory of the process on a CPU, of the device's on an accelerator.
+        checkpoint_bytes, encoder_bytes: on disk; the queue is not in them.
+    """
+
+    seconds_a_video: float
+    fixed_bytes: float
+    bytes_a_video: float
+    checkpoint_bytes: int
+    encoder_bytes: int
+
+    def peak_bytes(self, batch_size: int) -> int:
+        """Memory of a step on so many videos."""
+        return round(self.fixed_bytes + self.bytes_a_video * batch_size)
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage takes: `seconds` of the steps that are left, peak memory of a process, bytes on disk.
+
+    `loading_known` says whether `seconds` counts the loading of clips; None for seconds means too short to measure.
+    """
+
+    seconds: float | None
+    memory_bytes: int | None
+    disk_bytes: int
+    loading_known: bool
+
+
+def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: PretrainConfig) -> StepCost:
+    """Time and memory of a stage's steps, from three of them on two sizes of batch. Exchanges nothing."""
+    with alone(), torch.random.fork_rng():
+        task = untrained_task(recipe, stage)
+        step = _new_step(stage, task, precision, config)
+        small = 2 * config.accumulate
+        _measure(step, stage, small)  # the first one is slower
+        seconds, small_bytes = _measure(step, stage, small)
+        large = 3 * config.accumulate if seconds > 0.5 else max(3 * config.accumulate, min(16, stage.batch_size))
+        seconds, large_bytes = _measure(step, stage, large)
+    a_video = max(0.0, (large_bytes - small_bytes) / (large - small))
+    return StepCost(
+        seconds_a_video=seconds / large,
+        fixed_bytes=large_bytes - a_video * large,
+        bytes_a_video=a_video,
+        checkpoint_bytes=_nbytes(step.state()),
+        encoder_bytes=_nbytes(task.encoder.state_dict()),
+    )
+
+
+def find_batch_sizes(
+    recipe: Recipe, precision: Precision, config: PretrainConfig, *, num_videos: int
+) -> dict[str, int]:
+    """For each stage the videos a process and step that fit into memory, the same in all processes.
+
+    On a CPU the memory of two sizes is measured and drawn out to four fifths of what is free; on an accelerator sizes
+    are tried.
+
+    Raises:
+        ViccError: not even one video fits.
+    """
+    sizes = []
+    for stage in recipe.stages:
+        most = largest_batch(stage, num_videos, processes=world_size())
+        if precision.device.type == "cuda":
+            most = most_that_fit(partial(_fits, recipe, stage, precision, config), most)
+        else:
+            most = min(most, _drawn_out(measure_step(recipe, stage, precision, config)))
+        if most < 1:
+            raise ViccError(
+                f"--batch-size auto: not even one video of stage {stage.name} fits into the memory that is free. Give "
+                "--checkpoint-activations or shorter clips (--set all.clip_frames=16), or free memory."
+            )
+        sizes.append(round_batch(most))
+    agreed = -all_reduce_max(-torch.tensor(sizes))  # the least of all processes
+    return {stage.name: int(size) for stage, size in zip(recipe.stages, agreed, strict=True)}
+
+
+def most_that_fit(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits, found by doubling, then by halving what is between; 0 for none."""
+    good, size = 0, 1
+    while good < most and fits(size):
+        good, size = size, min(most, 2 * size)
+    bad = size
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def plan_stages(
+    recipe: Recipe,
+    config: PretrainConfig,
+    precision: Precision,
+    steps_left: dict[str, int],
+    lengths: dict[str, StageLength],
+    load: Callable[[Stage, Task], ClipDataset] | None,
+) -> dict[str, StageCost]:
+    """What each stage takes; the stages without steps left take nothing but their disk.
+
+    Args:
+        load: gives the clips of a stage, to measure how long they take; None where there is nothing to load from yet.
+    """
+    began = time.monotonic()
+    measured: list[tuple[Stage, StepCost, float | None]] = []
+    costs = {}
+    for stage in recipe.stages:
+        if not measured or time.monotonic() - began < _SECONDS_TO_MEASURE:
+            cost = measure_step(recipe, stage, precision, config)
+            loading = None if load is None else _seconds_a_sample(load(stage, untrained_task(recipe, stage)))
+            measured.append((stage, cost, loading))
+        else:
+            cost, loading = _scaled(measured, stage)
+        batch_size = lengths[stage.name].batch_size
+        computing, waiting = cost.seconds_a_video * batch_size, (loading or 0.0) * batch_size
+        workers = num_workers(config.workers)
+        seconds = computing + waiting if workers == 0 else max(computing, waiting / workers)
+        checkpoint = cost.checkpoint_bytes + _queue_bytes(stage)
+        costs[stage.name] = StageCost(
+            seconds=seconds * steps_left[stage.name],
+            memory_bytes=cost.peak_bytes(batch_size),
+            disk_bytes=(config.keep_checkpoints + 1) * checkpoint + cost.encoder_bytes,
+            loading_known=loading is not None,
+        )
+    return costs
+
+
+def is_worth_measuring(recipe: Recipe, lengths: dict[str, StageLength]) -> bool:
+    """Whether the run is longer than measuring it."""
+    pixels = sum(lengths[stage.name].steps * lengths[stage.name].batch_size * _weight(stage) for stage in recipe.stages)
+    return pixels > _TOO_SHORT
+
+
+def num_workers(asked: int | None) -> int:
+    """Processes that load clips, unless the user says so."""
+    # On two cores the model uses both; a loader process beside it only takes turns with it.
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
+
+
+def _new_step(stage: Stage, task: Task, precision: Precision, config: PretrainConfig) -> TrainingStep:
+    # Without compiling, which would take minutes here and once more afterwards.
+    step = build_step(stage, task, precision, replace(config, compile=False))
+    task.train()
+    return step
+
+
+def _measure(step: TrainingStep, stage: Stage, size: int) -> tuple[float, int]:
+    """Seconds of a step on `size` random videos, and the peak of memory during it."""
+    device = step.precision.device
+    batch = _random_batch(step.task, stage, size)
+    reset_peak_memory(device)
+    began = time.monotonic()
+    loss = step(batch, 0, learning_rate=0.0)["loss"]
+    loss.item()  # waits for the device
+    return time.monotonic() - began, peak_memory(device)
+
+
+def _random_batch(task: Task, stage: Stage, size: int) -> Batch:
+    encoders = [task.encoder] if task.teacher is None else [task.encoder, task.teacher]
+    channels = {encoder.config.stream: encoder.config.in_channels for encoder in encoders}
+
+    def clips(streams: Sequence[Stream], views: int, pixels: int) -> dict[Stream, torch.Tensor]:
+        shape = (size, views, stage.clip_frames, pixels, pixels)
+        return {
+            stream: torch.randint(0, 256, (*shape, channels[stream]), dtype=torch.uint8).permute(0, 1, 5, 2, 3, 4)
+            for stream in streams
+        }
+
+    numbers = torch.arange(size)
+    small = tuple(clips(task.streams[:1], count, pixels) for count, pixels in stage.small_resolutions())
+    return Batch(clips(task.streams, 2, stage.size), numbers, numbers, numbers, small)
+
+
+def _fits(recipe: Recipe, stage: Stage, precision: Precision, config: PretrainConfig, size: int) -> bool:
+    """Whether two steps on so many videos fit into an accelerator's memory; the second one holds the momenta."""
+    try:
+        with alone(), torch.random.fork_rng():
+            step = _new_step(stage, untrained_task(recipe, stage), precision, config)
+            for _ in range(2):
+                _measure(step, stage, size)
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True
+
+
+def _drawn_out(cost: StepCost) -> int:
+    """Videos with which the process would take four fifths of what is free now, its share if there are several."""
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    room = _SHARE_OF_MEMORY * available_memory() / sharing + current_memory()
+    return max(0, int((room - cost.fixed_bytes) // max(1.0, cost.bytes_a_video)))
+
+
+def _scaled(measured: list[tuple[Stage, StepCost, float | None]], stage: Stage) -> tuple[StepCost, float | None]:
+    """Of a stage that there was no time to measure: as the last one of its method, or the last one, by its clips."""
+    alike = [entry for entry in measured if entry[0].method == stage.method] or measured
+    other, cost, loading = alike[-1]
+    times = _weight(stage) / _weight(other)
+    seconds, memory = cost.seconds_a_video * times, cost.bytes_a_video * times
+    return replace(cost, seconds_a_video=seconds, bytes_a_video=memory), loading
+
+
+def _weight(stage: Stage) -> float:
+    """Pixels of a video's clips that a step encodes, those without gradient counted as a third."""
+    with_gradient, without = stage.clips_encoded
+    small = stage.small_resolutions()
+    full = with_gradient - sum(count for count, _ in small) + _WITHOUT_GRADIENT * without
+    return stage.clip_frames * (full * stage.size**2 + sum(count * pixels**2 for count, pixels in small))
+
+
+def _seconds_a_sample(dataset: ClipDataset) -> float:
+    """Seconds to load a video's clips in one process, from videos in turn."""
+    _ = dataset[0, 0]  # starts what is only started once
+    began = time.monotonic()
+    for number in range(1, 1 + _SAMPLES):
+        _ = dataset[divmod(number, len(dataset))]
+    return (time.monotonic() - began) / _SAMPLES
+
+
+def _queue_bytes(stage: Stage) -> int:
+    """Of all processes' queues in a checkpoint."""
+    views = 1 + (stage.method == "coclr") if stage.method in CONTRASTIVE else stage.num_full_views
+    return 4 * views * stage.queue_length * stage.embedding_dim * world_size()
+
+
+def _nbytes(state: Any) -> int:
+    """Bytes of the tensors in a state."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    entries = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_nbytes, entries))
