@@ -265,6 +265,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
     from vicc.cli import EXIT_STOPPED
     from vicc.recipes import create_recipe
     from vicc.training.engine import Stopped
+    from vicc.training.plan import describe_costs
     from vicc.training.pretrain import pretrain as run
     from vicc.training.slurm import adopt_slurm_ranks, stop_signals_wait_for_the_loop
 
@@ -280,22 +281,26 @@ def pretrain(config: PretrainConfig) -> Outcome:
     document = {"run": str(config.run), "recipe": recipe.name, "stages": [asdict(stage) for stage in stages]}
 
     def show() -> None:
-        titles = ("stage", "method", "from", "teacher", "videos x clips a step", "steps", "state")
-        table = Table(*(Column(title, overflow="fold") for title in titles))
+        titles = ["stage", "from", "teacher", "videos x clips a step", "steps"]
+        more = ["time", "memory", "disk"] if config.dry_run else ["method", "state"]
+        table = Table(*(Column(title, overflow="fold") for title in [*titles, *more]))
         for stage, summary in zip(recipe.stages, stages, strict=True):
             early = summary.schedule_steps != summary.total_steps
+            state = "finished" if summary.finished else "not finished"
             table.add_row(
                 stage.name,
-                stage.method,
                 stage.start_from or "random weights",
                 stage.teacher or "-",
                 f"{summary.batch_size} x {sum(stage.clips_encoded)}",
                 f"{summary.steps} of {summary.total_steps}" + early * f" (schedule {summary.schedule_steps})",
-                "finished" if summary.finished else "planned" if config.dry_run else "not finished",
+                *([stage.method, state] if summary.cost is None else summary.cost.texts),
             )
         Console().print(table)
         if not config.dry_run:
             _print(f"finished: encoders are in {config.run}/STAGE/encoder")
+            return
+        for line in describe_costs({stage.name: stage.cost for stage in stages if stage.cost is not None})[-1:]:
+            _print(line)
 
     return Outcome(document, show)
 

@@ -10,8 +10,8 @@ from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Video
-from vicc.distributed import world_size
 from vicc.device import Precision, cpu_bf16_loses_gradients
+from vicc.distributed import world_size
 from vicc.errors import ViccError
 from vicc.methods.batchnorm import synchronize_batchnorm
 from vicc.methods.coclr import CoCLR
@@ -67,7 +67,7 @@ def build_task(stage: Stage, run: Path, store: FrameSource) -> Task:
 
 
 def untrained_task(recipe: Recipe, stage: Stage) -> Task:
-    """The method of a stage with random weights in all its encoders, the teacher's too: as large and slow as trained."""
+    """The method of a stage with random weights in all its encoders, the teacher's too; as large and as slow."""
 
     def untrained(name: str | None) -> Encoder | None:
         found = next((other for other in recipe.stages if other.name == name), None)

@@ -11,6 +11,9 @@ from typing import Any
 
 from vicc.training.stage import CONTRASTIVE, Recipe, Stage
 
+FITTED_FIELDS = ("batch_size", "learning_rate", "final_learning_rate", "queue_length", "num_prototypes")
+"""What the functions below change of a stage."""
+
 _PUBLISHED_VIDEOS, _PUBLISHED_PROTOTYPES = 9537, 300
 _FEWEST_PROTOTYPES = 10
 _VIDEOS_A_QUEUE_ROW = 4

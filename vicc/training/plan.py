@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +17,15 @@ from vicc.batch import Batch, Stream
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
-from vicc.distributed import all_reduce_max, alone, world_size
+from vicc.distributed import all_reduce_max, alone, on_first, world_size
 from vicc.errors import ViccError
+from vicc.files import read_json
 from vicc.methods.task import Task
+from vicc.progress import say
 from vicc.training.build import build_step, untrained_task
-from vicc.training.fit import largest_batch, round_batch
-from vicc.training.schedule import StageLength
+from vicc.training.fit import FITTED_FIELDS, changes, fit_to_batch, fit_to_data, largest_batch, round_batch
+from vicc.training.run_folder import RECIPE_FILE
+from vicc.training.schedule import StageLength, stage_length
 from vicc.training.stage import CONTRASTIVE, Recipe, Stage
 from vicc.training.step import TrainingStep
 
@@ -55,15 +59,24 @@ class StepCost:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage takes: `seconds` of the steps that are left, peak memory of a process, bytes on disk.
+    """What a stage takes: `seconds` for `steps` that are left, peak memory of a process, bytes on disk.
 
-    `loading_known` says whether `seconds` counts the loading of clips; None for seconds means too short to measure.
+    `loading_known` says whether `seconds` counts the loading of clips.
     """
 
-    seconds: float | None
-    memory_bytes: int | None
+    steps: int
+    batch_size: int
+    seconds: float
+    memory_bytes: int
     disk_bytes: int
     loading_known: bool
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Time, memory and disk for people."""
+        loading = "" if self.loading_known else " and loading"
+        disk = f"{self.disk_bytes / 1e6:,.1f} MB"
+        return f"{_about(self.seconds)}{loading}", f"{self.memory_bytes / 2**30:.1f} GiB", disk
 
 
 def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: PretrainConfig) -> StepCost:
@@ -72,9 +85,12 @@ def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: Pre
         task = untrained_task(recipe, stage)
         step = _new_step(stage, task, precision, config)
         small = 2 * config.accumulate
-        _measure(step, stage, small)  # the first one is slower
+        _measure(step, stage, small)  # slower than others, as the first of every size is
         seconds, small_bytes = _measure(step, stage, small)
-        large = 3 * config.accumulate if seconds > 0.5 else max(3 * config.accumulate, min(16, stage.batch_size))
+        large = 3 * config.accumulate
+        if seconds < 0.5:  # a small model: what a step costs beside its clips counts
+            large = max(large, min(16, stage.batch_size))
+            _measure(step, stage, large)
         seconds, large_bytes = _measure(step, stage, large)
     a_video = max(0.0, (large_bytes - small_bytes) / (large - small))
     return StepCost(
@@ -84,6 +100,45 @@ def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: Pre
         checkpoint_bytes=_nbytes(step.state()),
         encoder_bytes=_nbytes(task.encoder.state_dict()),
     )
+
+
+def fitted_recipe(recipe: Recipe, config: PretrainConfig, precision: Precision, *, num_videos: int) -> Recipe:
+    """The recipe as --batch-size and --fit-to-data want it, and said what that changes; without them as it is.
+
+    What a run has begun with stays. Fields that --set names keep what it says.
+
+    Raises:
+        ViccError: --batch-size auto, and not even one video fits into memory.
+    """
+    if config.batch_size is None and not config.fit_to_data:
+        return recipe
+    recorded = on_first(lambda: _recorded(config.run))
+    sizes: dict[str, int] = {}
+    if config.batch_size == "auto" and not recorded:
+        sizes = find_batch_sizes(recipe, precision, config, num_videos=num_videos)
+    stages = []
+    for stage in recipe.stages:
+        begun = recorded.get(stage.name)
+        if begun is not None and config.batch_size in (None, "auto", begun["batch_size"]):
+            stages.append(replace(stage, **begun))
+            continue
+        if config.batch_size is not None:
+            size = sizes.get(stage.name) if config.batch_size == "auto" else config.batch_size
+            size = min(size or stage.batch_size, max(1, num_videos // world_size()))
+            stage = fit_to_batch(stage, size, processes=world_size())
+        stages.append(fit_to_data(stage, num_videos, processes=world_size()) if config.fit_to_data else stage)
+    fitted = replace(recipe, stages=tuple(stages)).with_changes(config.set)
+    for line in changes(recipe, fitted):
+        say(line)
+    return fitted
+
+
+def _recorded(run: Path) -> dict[str, dict[str, Any]]:
+    """Of each stage of a run that has begun, the fields that fitting changes."""
+    if not (run / RECIPE_FILE).exists():
+        return {}
+    stages = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"]).stages
+    return {stage.name: {name: getattr(stage, name) for name in FITTED_FIELDS} for stage in stages}
 
 
 def find_batch_sizes(
@@ -155,6 +210,8 @@ def plan_stages(
         seconds = computing + waiting if workers == 0 else max(computing, waiting / workers)
         checkpoint = cost.checkpoint_bytes + _queue_bytes(stage)
         costs[stage.name] = StageCost(
+            steps=steps_left[stage.name],
+            batch_size=batch_size,
             seconds=seconds * steps_left[stage.name],
             memory_bytes=cost.peak_bytes(batch_size),
             disk_bytes=(config.keep_checkpoints + 1) * checkpoint + cost.encoder_bytes,
@@ -163,9 +220,41 @@ def plan_stages(
     return costs
 
 
-def is_worth_measuring(recipe: Recipe, lengths: dict[str, StageLength]) -> bool:
+def describe_costs(costs: dict[str, StageCost]) -> list[str]:
+    """The plan in lines: each stage, then all of them."""
+    lines = []
+    for name, cost in costs.items():
+        seconds, memory, disk = cost.texts
+        lines.append(
+            f"plan: {name}: {cost.steps:,} steps of {cost.batch_size} videos, {seconds}, {memory} of memory, "
+            f"{disk} on disk"
+        )
+    together = StageCost(
+        steps=sum(cost.steps for cost in costs.values()),
+        batch_size=0,
+        seconds=sum(cost.seconds for cost in costs.values()),
+        memory_bytes=max(cost.memory_bytes for cost in costs.values()),
+        disk_bytes=sum(cost.disk_bytes for cost in costs.values()),
+        loading_known=all(cost.loading_known for cost in costs.values()),
+    )
+    seconds, memory, disk = together.texts
+    lines.append(f"plan: all: {seconds}, at most {memory} of memory a process, {disk} on disk")
+    return lines
+
+
+def _about(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.2g} {unit}"
+    return f"about {seconds:.0f} s"
+
+
+def is_worth_measuring(recipe: Recipe, *, num_videos: int) -> bool:
     """Whether the run is longer than measuring it."""
-    pixels = sum(lengths[stage.name].steps * lengths[stage.name].batch_size * _weight(stage) for stage in recipe.stages)
+    pixels = 0.0
+    for stage in recipe.stages:
+        length = stage_length(stage, num_videos, world_size())
+        pixels += length.steps * length.batch_size * _weight(stage)
     return pixels > _TOO_SHORT
 
 

@@ -13,7 +13,6 @@ RUN/STAGE/encoder/       the result, once the stage is finished
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -31,28 +30,34 @@ from vicc.data.sources import VideoSource
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, Member, divide_by_table, divide_videos
 from vicc.data.store import Store, Video
 from vicc.data.video_folder import VideoFolder
-from vicc.device import Precision, choose_device, choose_precision, cpu_bf16_loses_gradients
+from vicc.device import Precision, choose_device, choose_precision
 from vicc.distributed import gathered, is_first, on_first, processes, rank, world_size
 from vicc.errors import Diverged, ViccError
 from vicc.files import exclusive_folder
-from vicc.methods.batchnorm import synchronize_batchnorm
-from vicc.methods.encoder import Encoder
+from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_source, splits_of
 from vicc.progress import progress, say
 from vicc.training.autopsy import dump_batch, require_finite
-from vicc.training.build import ENCODER_FOLDER, build_dataset, build_optimizer, build_task
+from vicc.training.build import ENCODER_FOLDER, build_dataset, build_step, build_task
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, save_encoder
 from vicc.training.engine import Position, Stopped, train
 from vicc.training.live import step_cost
 from vicc.training.monitor import Monitor
 from vicc.training.online import OnlineEvaluation, evaluation_period
-from vicc.training.run_folder import claim_run, note_start, require_run_folder, run_division
+from vicc.training.plan import (
+    StageCost,
+    describe_costs,
+    fitted_recipe,
+    is_worth_measuring,
+    num_workers,
+    plan_stages,
+)
+from vicc.training.run_folder import RECIPE_FILE, claim_run, note_start, require_run_folder, run_division
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
 from vicc.training.sinks import require_sinks
 from vicc.training.stage import Recipe, Stage
 from vicc.training.state import rank_state, restore, training_state
-from vicc.training.step import TrainingStep
 from vicc.training.views import VIEWS_FILE, write_views
 from vicc.training.watchdog import Watchdog
 
@@ -64,6 +69,7 @@ class StageSummary:
     """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`.
 
     The learning rate counts with `schedule_steps`, which are more than `total_steps` where the stage has a stop_epoch.
+    What is left would take `cost`, which only a dry run measures.
     """
 
     name: str
@@ -73,6 +79,7 @@ class StageSummary:
     schedule_steps: int
     videos: int
     batch_size: int
+    cost: StageCost | None = None
 
 
 def pretrain(
@@ -97,16 +104,20 @@ def pretrain(
     device = choose_device(config.device)
     with processes(device):
         store: FrameSource | None = None
+        videos: list[Video] = []
         if config.store is None:
             num_videos = on_first(lambda: len(_planned(config).train))
         else:
             place = config.store
             store = _open_everywhere(lambda: Store(place, cache_bytes=config.cache_mb << 20))
             _require_flow(recipe, store)
-            num_videos = len(_divide(store, config).train)
-        if config.dry_run:
-            return [_summary(config, stage, num_videos) for stage in recipe.stages]
+            videos = _divide(store, config).train
+            num_videos = len(videos)
         precision = choose_precision(config.precision, device)
+        if config.dry_run:
+            recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos)
+            costs = _costs(recipe, config, precision, store, videos, num_videos=num_videos)
+            return [replace(_summary(config, stage, num_videos), cost=costs[stage.name]) for stage in recipe.stages]
         with ExitStack() as stack:
             on_first(lambda: stack.enter_context(_run_folder(config)))
             if store is None:
@@ -114,6 +125,40 @@ def pretrain(
                     lambda: open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
                 )
             return _pretrain(recipe, config, store, precision, should_stop)
+
+
+def _costs(
+    recipe: Recipe,
+    config: PretrainConfig,
+    precision: Precision,
+    store: FrameSource | None,
+    videos: list[Video],
+    *,
+    num_videos: int,
+) -> dict[str, StageCost]:
+    """What the stages that are not finished will take; nothing is written."""
+    left = {}
+    for stage in recipe.stages:
+        summary = _summary(config, stage, num_videos)
+        left[stage.name] = 0 if summary.finished else summary.total_steps - summary.steps
+    lengths = {stage.name: stage_length(stage, num_videos, world_size()) for stage in recipe.stages}
+
+    def load(stage: Stage, task: Task) -> ClipDataset:
+        assert store is not None
+        return build_dataset(stage, task, store, videos, seed=0)
+
+    return plan_stages(recipe, config, precision, left, lengths, None if store is None else load)
+
+
+def _require_earlier_stages(recipe: Recipe, run: Path, unfinished: Sequence[str]) -> None:
+    for stage in recipe.stages:
+        for earlier in filter(None, (stage.start_from, stage.teacher)):
+            there = earlier in unfinished or (run / earlier / ENCODER_FOLDER / "config.json").exists()
+            if stage.name in unfinished and not there:
+                raise ViccError(
+                    f"Stage {stage.name} builds on {earlier}, which is not finished in {run}. Train that first: add it "
+                    "to --stages, or leave --stages out."
+                )
 
 
 @contextmanager
@@ -139,13 +184,19 @@ def _pretrain(
 ) -> list[StageSummary]:
     division = _divide(store, config)
     videos = division.train
+    recipe = fitted_recipe(recipe, config, precision, num_videos=len(videos))
+    begun = (config.run / RECIPE_FILE).exists()
     on_first(partial(claim_run, recipe, config, store, division))
     on_first(partial(note_start, config, precision))
     asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
     unfinished = on_first(lambda: [stage.name for stage in asked if not _is_finished(config.run, stage)])
     _require_earlier_stages(recipe, config.run, unfinished)
-    if isinstance(store, VideoFolder) and unfinished and is_first():
-        _say_speed(recipe, store, videos)
+    if is_first() and unfinished:
+        if isinstance(store, VideoFolder):
+            _say_speed(recipe, store, videos)
+        if not begun and is_worth_measuring(recipe, num_videos=len(videos)):
+            for line in describe_costs(_costs(recipe, config, precision, store, videos, num_videos=len(videos))):
+                say(line)
     for number, stage in enumerate(recipe.stages):
         if stage.name in unfinished:
             later = [after for after in recipe.stages[number + 1 :] if after.name in unfinished]
@@ -153,17 +204,6 @@ def _pretrain(
         elif stage in asked:
             say(f"{stage.name}: finished already")
     return [_summary(config, stage, len(videos)) for stage in recipe.stages]
-
-
-def _require_earlier_stages(recipe: Recipe, run: Path, unfinished: Sequence[str]) -> None:
-    for stage in recipe.stages:
-        for earlier in filter(None, (stage.start_from, stage.teacher)):
-            there = earlier in unfinished or (run / earlier / ENCODER_FOLDER / "config.json").exists()
-            if stage.name in unfinished and not there:
-                raise ViccError(
-                    f"Stage {stage.name} builds on {earlier}, which is not finished in {run}. Train that first: add it "
-                    "to --stages, or leave --stages out."
-                )
 
 
 def _require_stages(recipe: Recipe, config: PretrainConfig) -> None:
@@ -223,13 +263,9 @@ def _train_stage(
     folder = config.run / stage.name
     torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}"))
     task = build_task(stage, config.run, store)
-    if stage.batchnorm == "sync":
-        synchronize_batchnorm(task, precision.device)
-    precision.place(task)
-    precision = _sound_precision(precision, stage, task.encoder)
+    step = build_step(stage, task, precision, config)
     length = stage_length(stage, len(videos), world_size())
     position = Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
-    step = TrainingStep(task, build_optimizer(stage, task), precision)
     if not is_first():
         torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}/process {rank()}"))
     if length.batch_size < stage.batch_size:
@@ -259,11 +295,11 @@ def _train_stage(
         rank=rank(),
         world_size=world_size(),
     )
-    on_accelerator = precision.device.type != "cpu"
+    on_accelerator = step.precision.device.type != "cpu"
     loader = ClipLoader(
         dataset,
         batches,
-        workers=_num_workers(config.workers),
+        workers=num_workers(config.workers),
         pin_memory=precision.device.type == "cuda",
     )
     on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
@@ -310,7 +346,7 @@ def _monitor(
         evaluate=None if period == 0 else evaluate,
         evaluate_epochs=period or evaluation_period(num_videos),
         log_to=config.log_to,
-        workers=_num_workers(config.workers),
+        workers=num_workers(config.workers),
         later_steps=sum(costs) / step_cost(stage, length.batch_size),
     )
 
@@ -318,21 +354,6 @@ def _monitor(
 def _write_views(path: Path, dataset: ClipDataset, stage: Stage) -> None:
     if not path.exists():
         write_views(path, dataset, title=f"{stage.name}: training views as they enter the network")
-
-
-def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Precision:
-    """fp32 in place of bf16 where this stage's clips are too short for the CPU's bf16 gradients."""
-    if precision.name != "bf16" or precision.device.type != "cpu":
-        return precision
-    clip = torch.zeros(1, encoder.config.in_channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
-    unsound = cpu_bf16_loses_gradients(encoder, clip)
-    if not unsound:
-        return precision
-    say(
-        f"{stage.name}: fp32, since bf16 gradients are wrong on CPUs where a clip is shorter than a kernel "
-        f"({len(unsound)} layers with clips of {stage.clip_frames} frames)"
-    )
-    return replace(precision, name="fp32")
 
 
 def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
@@ -393,12 +414,6 @@ def _summary(config: PretrainConfig, stage: Stage, num_videos: int) -> StageSumm
         num_videos,
         length.batch_size,
     )
-
-
-def _num_workers(asked: int | None) -> int:
-    # On two cores the model uses both; a loader process beside it only takes turns with it.
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
 
 
 def _stage_seed(seed: int, name: str) -> int:
