@@ -139,6 +139,8 @@ def build_step(stage: Stage, task: Task, precision: Precision, config: PretrainC
 
 def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Precision:
     """fp32 in place of bf16 where this stage's clips are too short for the CPU's bf16 gradients."""
+    if precision.name == "fp16" and precision.device.type == "cpu":
+        say(f"{stage.name}: CPUs emulate fp16, tens of times slower than fp32; for a test it will do")
     if precision.name != "bf16" or precision.device.type != "cpu":
         return precision
     clip = torch.zeros(1, encoder.config.in_channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
