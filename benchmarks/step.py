@@ -39,10 +39,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--json", type=Path, help="write the numbers here as well")
+    parser.add_argument("--larc", action="store_true", help="the optimiser alone, against one tensor after the other")
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         serve(options.way)
+        return
+    if options.larc:
+        compare_larc(options.repeats)
         return
     results = compare(options.only, options.repeats)
     print("| | CPU s a step: median (range) | peak memory, GiB | of it the process itself |\n|---|---|---|---|")
@@ -77,6 +81,29 @@ def compare(ways: list[str], repeats: int) -> dict[str, dict]:
     for server in servers.values():
         server.communicate()
     return results
+
+
+def compare_larc(repeats: int) -> None:
+    """Milliseconds of CPU time of LARC on the weights of S3D, both ways in turns."""
+    from published_step import PublishedStep
+
+    from vicc.training.optim import LARC
+
+    torch.set_num_threads(1)
+    old = PublishedStep(both=True)
+    new = LARC([torch.nn.Parameter(weight.detach().clone()) for weight in old.weights], lr=0.6)
+    for weight in (*old.weights, *new.param_groups[0]["params"]):
+        weight.grad = torch.randn_like(weight)
+    ways: dict[str, Callable[[], object]] = {"one tensor after the other": old.update, "foreach": new.step}
+    milliseconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(10 * repeats + 1):
+        for name, way in ways.items():
+            begin = time.process_time()
+            way()
+            if turn:
+                milliseconds[name].append(1000 * (time.process_time() - begin))
+    for name, values in milliseconds.items():
+        print(f"{name}: {statistics.median(values):.1f} ms ({min(values):.1f}–{max(values):.1f})")
 
 
 def serve(way: str) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -218,3 +219,23 @@ def test_a_baseline_stopped_and_resumed_equals_straight(
         assert same(*states), stage.name
         logs = [[row["loss"] for row in read_log(config.run / stage.name)] for config in (straight, stopped)]
         assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_stopped_and_resumed_equals_straight_in_parts_with_activations_computed_again(
+    precision: Any, tiny_recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    """With fp16 the first steps overflow: the scale of the gradients must come back as well."""
+    recipe = replace(tiny_recipe, stages=tiny_recipe.stages[:1]).with_changes(["all.steps=3", "all.num_prototypes=4"])
+    straight, stopped = (
+        PretrainConfig(
+            store=store_path, run=tmp_path / name, accumulate=2, checkpoint_activations=True, precision=precision
+        )
+        for name in ("straight", "stopped")
+    )
+    pretrain(recipe, straight)
+    with pytest.raises(Stopped):
+        pretrain(recipe, stopped, should_stop=lambda stage, step: step == 2)
+    torch.manual_seed(999)
+    pretrain(recipe, stopped)
+    assert same(results(stopped.run, ["rgb-1"]), results(straight.run, ["rgb-1"]))

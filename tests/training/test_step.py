@@ -186,6 +186,25 @@ def test_a_step_never_asks_for_a_value(name: str, accumulate: int) -> None:
             step(small_batch(name), 0, learning_rate=0.1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_never_waits_for_the_gpu(name: str, precision: str) -> None:
+    place = Precision(precision, torch.device("cuda"))  # type: ignore[arg-type]
+    task = build(name, dtype=torch.float32)
+    place.place(task)
+    optimizer = LARC([weight for weight in task.parameters() if weight.requires_grad], lr=0.1)
+    step = TrainingStep(task, optimizer, place, accumulate=2)
+    batch = small_batch(name, dtype=torch.float32).pin_memory()
+    step(batch, 0, learning_rate=0.1)  # the first one makes what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            step(batch, 0, learning_rate=0.1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_to_ask_for_a_value_is_noticed() -> None:
     with pytest.raises(AssertionError), NoWaiting():
         torch.ones(1).item()
