@@ -487,8 +487,8 @@ class PretrainConfig:
     """auto: bf16 autocast where the device computes it natively, else fp32. fp16 scales its gradients; for GPUs without
     bf16. fp64 is for comparing numbers."""
     batch_size: int | Literal["auto"] | None = None
-    """Videos a process and step in all stages; the learning rate follows, and the queue stays whole batches. auto: as
-    many as fit into memory, at most a fiftieth of the videos. Default: what the recipe says."""
+    """Videos a step in all stages, of all processes together; the learning rate follows, and the queue stays whole
+    batches. auto: as many as fit into memory, at most a fiftieth of the videos. Default: what the recipe says."""
     fit_to_data: bool = False
     """Let the number of prototypes and the length of the queue follow the number of training videos."""
     accumulate: int = 1

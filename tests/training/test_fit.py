@@ -6,6 +6,7 @@ import pytest
 
 from vicc.recipes import create_recipe
 from vicc.training.fit import changes, fit_to_batch, fit_to_data, largest_batch, round_batch
+from vicc.training.stage import Stage
 
 DEFAULT = create_recipe("default").stages[0]
 PUBLISHED = create_recipe("vicc_ucf101").stages[0]
@@ -14,39 +15,36 @@ MOCO = create_recipe("infonce_ucf101").stages[0]
 
 def test_the_published_stage_is_where_the_rules_say_it_should_be() -> None:
     """192 videos a step at 0.6, 300 prototypes and 1920 rows on the 9,537 videos of UCF101."""
-    assert fit_to_data(fit_to_batch(PUBLISHED, 192, processes=1), 9537, processes=1) == PUBLISHED
-    assert largest_batch(PUBLISHED, 9537, processes=1) == 192
-    of_four = fit_to_batch(PUBLISHED, 48, processes=4)
-    assert (of_four.batch_size, of_four.learning_rate, of_four.queue_length) == (48, 0.6, 480)
+    assert fit_to_data(fit_to_batch(PUBLISHED, 192), 9537) == PUBLISHED
+    assert largest_batch(PUBLISHED, 9537) == 192
+    assert largest_batch(DEFAULT, 9537) == 190
+    assert largest_batch(DEFAULT, 100) == 16
 
 
-def test_rates_follow_the_global_batch_linearly_with_larc_and_by_its_root_with_adam() -> None:
-    fitted = fit_to_batch(DEFAULT, 64, processes=2)  # of 16, at 0.05
+def test_rates_follow_the_batch_linearly_with_larc_and_by_its_root_with_adam() -> None:
+    fitted = fit_to_batch(DEFAULT, 128)  # of 16, at 0.05
     assert (fitted.learning_rate, fitted.final_learning_rate) == (0.4, 0.0004)
     adam = replace(DEFAULT, optimizer="adamw", learning_rate=1e-3)
-    assert fit_to_batch(adam, 64, processes=1).learning_rate == pytest.approx(2e-3)
+    assert fit_to_batch(adam, 64).learning_rate == pytest.approx(2e-3)
 
 
-@pytest.mark.parametrize(("stage", "processes"), [(DEFAULT, 1), (DEFAULT, 3), (MOCO, 1), (MOCO, 2)])
+@pytest.mark.parametrize("stage", [DEFAULT, MOCO], ids=["vicc", "moco"])
 @pytest.mark.parametrize("batch_size", [7, 16, 100])
 @pytest.mark.parametrize("videos", [30, 900, 100_000])
 def test_a_queue_is_whole_batches_and_at_most_a_quarter_of_the_videos(
-    stage, processes: int, batch_size: int, videos: int
-) -> None:  # type: ignore[no-untyped-def]
-    fitted = fit_to_data(fit_to_batch(stage, batch_size, processes=processes), videos, processes=processes)
-    if stage is MOCO:  # every process holds the keys of all, and needs some
-        assert fitted.queue_length % (batch_size * processes) == 0
-        assert batch_size * processes <= fitted.queue_length <= max(videos / 4, batch_size * processes)
-    else:
-        assert fitted.queue_length % batch_size == 0
-        assert fitted.queue_length * processes <= min(1920, videos / 4)
+    stage: Stage, batch_size: int, videos: int
+) -> None:
+    fitted = fit_to_data(fit_to_batch(stage, batch_size), videos)
+    assert fitted.queue_length % batch_size == 0
+    least = batch_size if stage is MOCO else 0  # which cannot do without
+    assert least <= fitted.queue_length <= max(least, min(stage.queue_length, videos / 4))
 
 
 @pytest.mark.parametrize(("videos", "prototypes"), [(20, 10), (300, 50), (9537, 300), (240_000, 1500)])
 def test_prototypes_follow_the_root_of_the_videos(videos: int, prototypes: int) -> None:
-    assert fit_to_data(DEFAULT, videos, processes=1).num_prototypes == (prototypes,)
+    assert fit_to_data(DEFAULT, videos).num_prototypes == (prototypes,)
     two = replace(DEFAULT, num_prototypes=(300, 600))
-    assert fit_to_data(two, videos, processes=1).num_prototypes == (prototypes, 2 * prototypes)
+    assert fit_to_data(two, videos).num_prototypes == (prototypes, 2 * prototypes)
 
 
 def test_sizes_are_rounded_down_to_few() -> None:
@@ -57,7 +55,7 @@ def test_sizes_are_rounded_down_to_few() -> None:
 
 def test_what_changes_is_said_once_for_all_stages() -> None:
     recipe = create_recipe("default")
-    fitted = replace(recipe, stages=tuple(fit_to_data(stage, 300, processes=1) for stage in recipe.stages))
+    fitted = replace(recipe, stages=tuple(fit_to_data(stage, 300) for stage in recipe.stages))
     assert list(changes(recipe, fitted)) == [
         "rgb-1, flow-1, rgb-2, flow-2: num_prototypes 50, not 300",
         "rgb-1, flow-1, rgb-2, flow-2: queue_length 64, not 1920",

@@ -147,7 +147,8 @@ class Encoder(nn.Module):
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to features (B, num_features, 1, 1, 1)."""
         if not clips.is_floating_point():
-            clips = (clips.to(self.std.dtype) - self.mean) / self.std  # type: ignore[operator, arg-type]
+            # In place: a batch as float32 is large, and memory touched for the first time is slow.
+            clips = clips.to(self.std.dtype).sub_(self.mean).div_(self.std)  # type: ignore[arg-type]
             if self.config.stream != "rgb" and self.config.flow_normalization == "clip":
                 clips = clips / (clips.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt() + _STILL)
         return self.backbone(clips).mean(dim=(2, 3, 4), keepdim=True)

@@ -20,34 +20,28 @@ _VIDEOS_A_QUEUE_ROW = 4
 _VIDEOS_A_BATCH_ROW = 50
 
 
-def fit_to_batch(stage: Stage, batch_size: int, *, processes: int) -> Stage:
-    """The stage with `batch_size` videos a process and step.
+def fit_to_batch(stage: Stage, batch_size: int) -> Stage:
+    """The stage with another batch.
 
-    The recipe's own batch, learning rate and queue are those of all processes together. Learning rates follow the
-    global batch, linearly with LARC and by its square root with Adam; a queue keeps its length, rounded down to whole
-    batches.
+    Learning rates follow it, linearly with LARC and by its square root with Adam; a queue keeps its length, rounded
+    down to whole batches.
     """
-    together = batch_size * processes
-    times = together / stage.batch_size
+    times = batch_size / stage.batch_size
     if stage.optimizer != "larc":
         times = math.sqrt(times)
-    fitted = replace(
+    return replace(
         stage,
         batch_size=batch_size,
         learning_rate=_round(stage.learning_rate * times),
         final_learning_rate=_round(stage.final_learning_rate * times),
+        queue_length=_whole_batches(stage, stage.queue_length, batch_size),
     )
-    return replace(fitted, queue_length=_queue_length(stage, stage.queue_length, together, processes=processes))
 
 
-def fit_to_data(stage: Stage, num_videos: int, *, processes: int) -> Stage:
+def fit_to_data(stage: Stage, num_videos: int) -> Stage:
     """The stage with a queue of at most a quarter of the videos and 300 * sqrt(videos / 9537) prototypes."""
-    together = stage.batch_size * processes
-    rows = stage.queue_length * (1 if stage.method in CONTRASTIVE else processes)
-    fitted = replace(
-        stage,
-        queue_length=_queue_length(stage, min(rows, num_videos // _VIDEOS_A_QUEUE_ROW), together, processes=processes),
-    )
+    rows = min(stage.queue_length, num_videos // _VIDEOS_A_QUEUE_ROW)
+    fitted = replace(stage, queue_length=_whole_batches(stage, rows, stage.batch_size))
     if stage.method in CONTRASTIVE:
         return fitted
     wanted = 10 * round(_PUBLISHED_PROTOTYPES * math.sqrt(num_videos / _PUBLISHED_VIDEOS) / 10)
@@ -55,14 +49,12 @@ def fit_to_data(stage: Stage, num_videos: int, *, processes: int) -> Stage:
     return replace(fitted, num_prototypes=tuple(max(2, round(share * count)) for count in stage.num_prototypes))
 
 
-def largest_batch(stage: Stage, num_videos: int, *, processes: int) -> int:
-    """Videos a process and step beyond which there is nothing to gain, however much memory there is.
+def largest_batch(stage: Stage, num_videos: int) -> int:
+    """The batch beyond which there is nothing to gain, however much memory there is.
 
-    A fiftieth of the videos for all processes together, the published share (192 of 9,537), or what the recipe asks for
-    where that is more.
+    A fiftieth of the videos, the published share (192 of 9,537), or what the recipe asks for where that is more.
     """
-    together = max(stage.batch_size, num_videos // _VIDEOS_A_BATCH_ROW)
-    return max(1, min(together, num_videos) // processes)
+    return min(num_videos, max(stage.batch_size, num_videos // _VIDEOS_A_BATCH_ROW))
 
 
 def round_batch(most: int) -> int:
@@ -81,12 +73,10 @@ def changes(before: Recipe, after: Recipe) -> Iterator[str]:
         yield f"{', '.join(names)}: {what}"
 
 
-def _queue_length(stage: Stage, rows: int, together: int, *, processes: int) -> int:
-    """Rows of a process's queue that come to at most `rows` in all processes: whole batches."""
-    whole = rows // together
-    if stage.method in CONTRASTIVE:  # every process holds the keys of all, and cannot do without
-        return max(1, whole) * together
-    return whole * together // processes
+def _whole_batches(stage: Stage, rows: int, batch_size: int) -> int:
+    """At most so many rows for a queue; at least a batch for the methods that cannot do without one."""
+    least = 1 if stage.method in CONTRASTIVE else 0
+    return max(least, rows // batch_size) * batch_size
 
 
 def _round(rate: float) -> float:

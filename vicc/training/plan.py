@@ -123,10 +123,9 @@ def fitted_recipe(recipe: Recipe, config: PretrainConfig, precision: Precision, 
             stages.append(replace(stage, **begun))
             continue
         if config.batch_size is not None:
-            size = sizes.get(stage.name) if config.batch_size == "auto" else config.batch_size
-            size = min(size or stage.batch_size, max(1, num_videos // world_size()))
-            stage = fit_to_batch(stage, size, processes=world_size())
-        stages.append(fit_to_data(stage, num_videos, processes=world_size()) if config.fit_to_data else stage)
+            size = sizes.get(stage.name, stage.batch_size) if config.batch_size == "auto" else config.batch_size
+            stage = fit_to_batch(stage, min(size, num_videos // world_size() * world_size()))
+        stages.append(fit_to_data(stage, num_videos) if config.fit_to_data else stage)
     fitted = replace(recipe, stages=tuple(stages)).with_changes(config.set)
     for line in changes(recipe, fitted):
         say(line)
@@ -144,7 +143,7 @@ def _recorded(run: Path) -> dict[str, dict[str, Any]]:
 def find_batch_sizes(
     recipe: Recipe, precision: Precision, config: PretrainConfig, *, num_videos: int
 ) -> dict[str, int]:
-    """For each stage the videos a process and step that fit into memory, the same in all processes.
+    """For each stage the largest batch whose share fits into the memory of every process.
 
     On a CPU the memory of two sizes is measured and drawn out to four fifths of what is free; on an accelerator sizes
     are tried.
@@ -154,19 +153,19 @@ def find_batch_sizes(
     """
     sizes = []
     for stage in recipe.stages:
-        most = largest_batch(stage, num_videos, processes=world_size())
+        most = largest_batch(stage, num_videos) // world_size()
         if precision.device.type == "cuda":
             most = most_that_fit(partial(_fits, recipe, stage, precision, config), most)
         else:
             most = min(most, _drawn_out(measure_step(recipe, stage, precision, config)))
-        if most < 1:
+        if most < 1 <= num_videos // world_size():
             raise ViccError(
                 f"--batch-size auto: not even one video of stage {stage.name} fits into the memory that is free. Give "
                 "--checkpoint-activations or shorter clips (--set all.clip_frames=16), or free memory."
             )
-        sizes.append(round_batch(most))
+        sizes.append(round_batch(max(1, most)))
     agreed = -all_reduce_max(-torch.tensor(sizes))  # the least of all processes
-    return {stage.name: int(size) for stage, size in zip(recipe.stages, agreed, strict=True)}
+    return {stage.name: int(size) * world_size() for stage, size in zip(recipe.stages, agreed, strict=True)}
 
 
 def most_that_fit(fits: Callable[[int], bool], most: int) -> int:
@@ -204,14 +203,14 @@ def plan_stages(
             measured.append((stage, cost, loading))
         else:
             cost, loading = _scaled(measured, stage)
-        batch_size = lengths[stage.name].batch_size
+        batch_size = lengths[stage.name].batch_size // world_size()
         computing, waiting = cost.seconds_a_video * batch_size, (loading or 0.0) * batch_size
         workers = num_workers(config.workers)
         seconds = computing + waiting if workers == 0 else max(computing, waiting / workers)
         checkpoint = cost.checkpoint_bytes + _queue_bytes(stage)
         costs[stage.name] = StageCost(
             steps=steps_left[stage.name],
-            batch_size=batch_size,
+            batch_size=lengths[stage.name].batch_size,
             seconds=seconds * steps_left[stage.name],
             memory_bytes=cost.peak_bytes(batch_size),
             disk_bytes=(config.keep_checkpoints + 1) * checkpoint + cost.encoder_bytes,
@@ -348,8 +347,10 @@ def _seconds_a_sample(dataset: ClipDataset) -> float:
 
 def _queue_bytes(stage: Stage) -> int:
     """Of all processes' queues in a checkpoint."""
-    views = 1 + (stage.method == "coclr") if stage.method in CONTRASTIVE else stage.num_full_views
-    return 4 * views * stage.queue_length * stage.embedding_dim * world_size()
+    row = 4 * stage.queue_length * stage.embedding_dim
+    if stage.method in CONTRASTIVE:  # every process holds the keys of all
+        return row * (1 + (stage.method == "coclr")) * world_size()
+    return row * stage.num_full_views
 
 
 def _nbytes(state: Any) -> int:
