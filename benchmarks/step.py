@@ -134,7 +134,7 @@ def build(
         normalised = ((clips.float() - 110) / 60).contiguous()  # where the published loader puts it
         return lambda: old(normalised)
     from vicc.batch import Batch
-    from vicc.device import choose_precision
+    from vicc.device import choose_precision, keep_freed_memory
     from vicc.methods.encoder import Encoder, EncoderConfig
     from vicc.methods.single_stream import SingleStream
     from vicc.training.optim import LARC
@@ -142,6 +142,7 @@ def build(
 
     task = SingleStream(Encoder(EncoderConfig("rgb")), views_with_gradient="both" if both else "one").train()
     chosen = choose_precision(precision, torch.device("cpu"))  # type: ignore[arg-type]
+    keep_freed_memory(chosen.device)
     chosen.place(task)
     if again:
         checkpoint_activations(task.encoder)

@@ -10,7 +10,7 @@ from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Video
-from vicc.device import Precision, cpu_bf16_loses_gradients
+from vicc.device import Precision, cpu_bf16_loses_gradients, keep_freed_memory
 from vicc.distributed import world_size
 from vicc.errors import ViccError
 from vicc.methods.batchnorm import synchronize_batchnorm
@@ -128,6 +128,7 @@ def build_step(stage: Stage, task: Task, precision: Precision, config: PretrainC
     """
     if stage.batchnorm == "sync":
         synchronize_batchnorm(task, precision.device)
+    keep_freed_memory(precision.device)
     precision.place(task)
     precision = _sound_precision(precision, stage, task.encoder)
     if config.checkpoint_activations:
