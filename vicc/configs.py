@@ -493,9 +493,9 @@ class PretrainConfig:
     """Let the number of prototypes and the length of the queue follow the number of training videos."""
     accumulate: int = 1
     """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in the same memory, for
-    a third more time. The loss is that of the whole batch."""
+    a good third more time. The loss is that of the whole batch."""
     checkpoint_activations: bool = False
-    """Compute activations a second time in place of keeping them: less memory, a quarter to a third more time."""
+    """Compute activations a second time in place of keeping them: about half the memory, a good third more time."""
     compile: bool = False
     """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain anything."""
     workers: int | None = None

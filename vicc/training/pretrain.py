@@ -264,6 +264,7 @@ def _train_stage(
     torch.manual_seed(_stage_seed(config.seed, f"{number}/{stage.name}"))
     task = build_task(stage, config.run, store)
     step = build_step(stage, task, precision, config)
+    precision = step.precision  # fp32 in place of bf16, where clips are short
     length = stage_length(stage, len(videos), world_size())
     position = Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
     if not is_first():
@@ -295,7 +296,7 @@ def _train_stage(
         rank=rank(),
         world_size=world_size(),
     )
-    on_accelerator = step.precision.device.type != "cpu"
+    on_accelerator = precision.device.type != "cpu"
     loader = ClipLoader(
         dataset,
         batches,
