@@ -508,6 +508,9 @@ class PretrainConfig:
     """Minutes between checkpoints. One is also written at the end of every epoch and when training is stopped."""
     keep_checkpoints: int = 2
     """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
+    best: Literal["loss", "own_video_recall", "label_recall"] = "loss"
+    """What makes a checkpoint the best: the mean loss of an epoch, or R@1 of the small evaluation, for a clip of the
+    own video or, with labels, of the own class."""
     allow_elastic: bool = False
     """Resume with another number of processes than the run has had: they share the same batches, and the queues are
     dealt out anew; the result is no longer bit-equal to that of an undisturbed run."""
@@ -533,6 +536,10 @@ class PretrainConfig:
         _require(
             self.evaluate_epochs is None or self.evaluate_epochs >= 0,
             f"--evaluate-epochs {self.evaluate_epochs}: expected 0 or more.",
+        )
+        _require(
+            self.best == "loss" or self.evaluate_epochs != 0,
+            f"--best {self.best} and --evaluate-epochs 0: there is no {self.best} without an evaluation.",
         )
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
         _require(

@@ -184,3 +184,24 @@ def test_a_warning_is_not_said_again_after_a_resume(
         pretrain(recipe, config, should_stop=lambda stage, step: step == 4)
     pretrain(recipe, config)
     assert capsys.readouterr().err.count("warning: rgb-1: the queue of 8 rows") == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "expected"),
+    [
+        ("own_video_recall", [0.2, 0.5, None, 0.4, 0.6], [True, True, False, False, True]),
+        ("loss", [0.2, 0.5, None, 0.4, 0.6], [True, False, True, False, True]),
+    ],
+)
+def test_the_best_epoch_is_the_one_asked_for(
+    metric: str, values: list[float | None], expected: list[bool], recipe: Recipe
+) -> None:
+    """Recall is to rise and is not measured at every epoch; the loss, here 3, 4, 2, 5, 1, is to fall."""
+    found = iter([{} if value is None else {"own_video_recall": value} for value in values])
+    monitor = Monitor(recipe.stages[0], StageLength(4, 1, 5, 5), evaluate=lambda: next(found), best_metric=metric)
+    improved = []
+    for epoch, loss in enumerate((3.0, 4.0, 2.0, 5.0, 1.0)):
+        monitor.steps([{"step": epoch, "epoch": epoch, "loss": loss}])
+        monitor.epoch(epoch)
+        improved.append(monitor.improved)
+    assert improved == expected

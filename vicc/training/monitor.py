@@ -28,7 +28,7 @@ class Monitor:
         log_to: sinks beside the log.
         workers: processes that load clips, for the alarms.
         later_steps: of the stages that follow, counted in steps of this one, for the live line.
-        best_metric: what makes a checkpoint the best; lower is better.
+        best_metric: what makes a checkpoint the best: "loss", of which less is better, or a recall.
     """
 
     def __init__(
@@ -95,12 +95,16 @@ class Monitor:
         found = self._evaluate() if self._evaluate is not None and (due or left == 0) else {}
         metrics = {"loss": self._sum / self._count, **found}
         self._sum, self._count = 0.0, 0
-        value = metrics[self.best_metric]
-        self.improved = self.best is None or value < self.best
+        self.improved = self.best_metric in metrics and self._is_better(metrics[self.best_metric])
         if self.improved:
-            self.best = value
+            self.best = metrics[self.best_metric]
         if self._record is not None:
             self._record.epoch(found)
+
+    def _is_better(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if self.best_metric == "loss" else value > self.best
 
     def finish(self) -> None:
         """The stage is done: evaluate what a last, unfinished epoch has made, and draw the curves."""

@@ -260,7 +260,9 @@ def is_worth_measuring(recipe: Recipe, *, num_videos: int) -> bool:
 def num_workers(asked: int | None) -> int:
     """Processes that load clips, unless the user says so."""
     # On two cores the model uses both; a loader process beside it only takes turns with it.
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # A scheduler may give fewer cores than the machine has.
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = mine // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
 
 

@@ -114,6 +114,7 @@ def pretrain(
             videos = _divide(store, config).train
             num_videos = len(videos)
         precision = choose_precision(config.precision, device)
+        _require_earlier_stages(recipe, config)
         if config.dry_run:
             recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos)
             costs = _costs(recipe, config, precision, store, videos, num_videos=num_videos)
@@ -150,14 +151,15 @@ def _costs(
     return plan_stages(recipe, config, precision, left, lengths, None if store is None else load)
 
 
-def _require_earlier_stages(recipe: Recipe, run: Path, unfinished: Sequence[str]) -> None:
+def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
+    finished = {stage.name for stage in recipe.stages if _is_finished(config.run, stage)}
     for stage in recipe.stages:
         for earlier in filter(None, (stage.start_from, stage.teacher)):
-            there = earlier in unfinished or (run / earlier / ENCODER_FOLDER / "config.json").exists()
-            if stage.name in unfinished and not there:
+            asked = stage.name in config.stages and stage.name not in finished
+            if asked and earlier not in finished and earlier not in config.stages:
                 raise ViccError(
-                    f"Stage {stage.name} builds on {earlier}, which is not finished in {run}. Train that first: add it "
-                    "to --stages, or leave --stages out."
+                    f"Stage {stage.name} builds on {earlier}, which is not finished in {config.run}. Train that first: "
+                    "add it to --stages, or leave --stages out."
                 )
 
 
@@ -190,7 +192,6 @@ def _pretrain(
     on_first(partial(note_start, config, precision))
     asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
     unfinished = on_first(lambda: [stage.name for stage in asked if not _is_finished(config.run, stage)])
-    _require_earlier_stages(recipe, config.run, unfinished)
     if is_first() and unfinished:
         if isinstance(store, VideoFolder):
             _say_speed(recipe, store, videos)
@@ -274,6 +275,8 @@ def _train_stage(
 
     seed = _stage_seed(config.seed, stage.name)
     dataset = build_dataset(stage, task, store, videos, seed=seed)
+    if config.best == "label_recall" and dataset.labels is None:
+        raise ViccError("--best label_recall: some training videos have no label. Give --best own_video_recall.")
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
     monitor = _monitor(stage, length, config, OnlineEvaluation(task.encoder, dataset, precision), later)
     state = _load_newest(checkpoints)
@@ -348,6 +351,7 @@ def _monitor(
         evaluate_epochs=period or evaluation_period(num_videos),
         log_to=config.log_to,
         workers=num_workers(config.workers),
+        best_metric=config.best,
         later_steps=sum(costs) / step_cost(stage, length.batch_size),
     )
 
