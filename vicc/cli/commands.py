@@ -423,7 +423,7 @@ def runs(config: RunsConfig) -> Outcome:
 
     def show() -> None:
         for table in runs_tables(found):
-            Console().print(table)
+            Console().print(table, highlight=False)
         if config.out is not None:
             _print(f"plot: {config.out.absolute()}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -40,40 +41,47 @@ def _cell(row: Row, k: str) -> str:
     return f"{100 * row.recall[k]:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 
-def runs_tables(runs: Sequence[RunState]) -> Iterator[Table]:
-    """Every stage that has begun of every run; then the settings in which the runs differ, if they do."""
-    titles = ("run", "stage", "state", "steps", "loss (ln K)", "own video", "label", "clips/s", "time", "alarms")
+def runs_tables(runs: Sequence[RunState]) -> Iterator[Table | str]:
+    """Every stage that has begun of every run; the runs as a whole; the settings in which they differ, if they do."""
+    titles = ("steps", "loss", "ln K", "own\nvideo", "label", "clips/s", "time", "alarms")
     table = Table(
-        *(Column(name, justify="left" if name in ("run", "stage", "state") else "right") for name in titles),
+        Column("run\n  stage", overflow="fold"),
+        *(Column(name, justify="right", no_wrap=True) for name in titles),
+        box=box.SIMPLE,
+        pad_edge=False,  # so that ten columns fit 80 characters
         caption="loss: mean of the last 20 steps; own video, label: R@1 in percent of the last evaluation while "
         "training, of training videos",
     )
     for run in runs:
         table.add_section()
-        begun = [stage for stage in run.stages if stage.steps]
-        for number, stage in enumerate(begun):
-            table.add_row(escape(run.run) if number == 0 else "", *_stage_cells(run, stage))
-        if not begun:
-            table.add_row(escape(run.run), "-", run.state)
+        table.add_row(escape(run.run))
+        for stage in run.stages:
+            if stage.steps:
+                table.add_row(*_stage_cells(stage))
     yield table
     yield _whole_runs(runs)
+    for run in runs:
+        if run.differs:
+            settings = ", ".join(f"{name}={value}" for name, value in run.differs.items())
+            yield escape(f"{run.run} differs: {settings}")
 
 
-def _stage_cells(run: RunState, stage: StageState) -> Iterator[str]:
-    yield stage.name
-    yield "finished" if stage.finished else run.state
+def _stage_cells(stage: StageState) -> Iterator[str]:
+    yield f"  {escape(stage.name)}"
     yield f"{stage.steps:,}" if stage.steps == stage.total_steps else f"{stage.steps:,} of {stage.total_steps:,}"
-    yield "-" if stage.loss is None else f"{stage.loss:.3f} ({stage.chance_loss:.3f})"
+    yield "-" if stage.loss is None else f"{stage.loss:.3f}"
+    yield f"{stage.chance_loss:.3f}"
     yield _percent(stage.own_video_recall)
     yield _percent(stage.label_recall)
     yield "-" if stage.clips_per_second is None else f"{stage.clips_per_second:.3g}"
-    yield duration(3600 * stage.hours)
+    minutes, seconds = divmod(round(3600 * stage.hours), 60)
+    yield f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
     yield str(stage.alarms or "-")
 
 
 def _whole_runs(runs: Sequence[RunState]) -> Table:
-    titles = ("run", "recipe", "state", "retrieval R@1", "processes", "precision", "time", "what differs")
-    table = Table(*(Column(name, overflow="fold") for name in titles))
+    titles = ("run", "recipe", "state", "retrieval\nR@1", "processes", "precision", "time")
+    table = Table(*(Column(name, overflow="fold") for name in titles), box=box.SIMPLE, pad_edge=False)
     for run in runs:
         done = sum(stage.finished for stage in run.stages)
         table.add_row(
@@ -84,7 +92,6 @@ def _whole_runs(runs: Sequence[RunState]) -> Table:
             str(run.processes),
             run.precision,
             duration(3600 * run.hours),
-            escape("\n".join(f"{name}={value}" for name, value in run.differs.items())) or "-",
         )
     return table
 
