@@ -3,7 +3,7 @@
 # make test-slurm  starts a Slurm of two nodes on this machine, runs the tests that need one, stops it; on Debian root
 #             installs it (slurm-wlm, munge)
 # make lint   style, formatting and types
-# make drill  kills vicc prepare at 50 random moments and compares what becomes of the store; minutes
+# make drill  kills vicc prepare, then a training in two processes, at 50 random moments each and compares; half an hour
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer). PIP_ARGS goes to pip, for instance an index of your own.
 PYTHON ?= python3
@@ -24,6 +24,7 @@ test-slurm: .venv/installed
 
 drill: .venv/installed
 	$(BIN)/python -m tests.drills.kill_prepare $(ARGS)
+	$(BIN)/python -m tests.drills.kill_pretrain
 
 lint: .venv/installed
 	$(BIN)/ruff check .
