@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from vicc.errors import Diverged
 from vicc.methods.sinkhorn import sinkhorn
 
 
@@ -65,10 +66,11 @@ def test_a_prototype_that_no_sample_reaches_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_scores_that_are_not_finite_leave_no_assignment_that_looks_right(bad: float) -> None:
+def test_scores_that_are_not_finite_are_refused_in_words(bad: float) -> None:
     scores = torch.zeros(4, 3)
     scores[1, 2] = bad
-    assert sinkhorn(scores).isnan().all()
+    with pytest.raises(Diverged, match="not finite"):
+        sinkhorn(scores)
 
 
 def test_assignments_are_float32_targets_for_any_precision_of_the_scores() -> None:

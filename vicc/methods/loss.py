@@ -48,5 +48,5 @@ def assign_views(
         if queue is not None and queue.full(line):
             joint = torch.cat((prototypes(queue.line(line)), joint))
         batch = scores[view].shape[0]
-        assignments[view] = sinkhorn(joint, epsilon=epsilon, num_iterations=num_iterations)[-batch:]
+        assignments[view] = sinkhorn(joint, epsilon=epsilon, num_iterations=num_iterations, check=False)[-batch:]
     return assignments

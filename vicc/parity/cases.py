@@ -14,7 +14,7 @@ import torch
 
 from vicc.batch import Batch
 from vicc.data.sampling import clip_numbers, sliding_windows
-from vicc.errors import ViccError
+from vicc.errors import Diverged, ViccError
 from vicc.methods.classifier import FineTuned, LinearProbe
 from vicc.methods.coclr import CoCLR
 from vicc.methods.infonce import InfoNCE
@@ -86,7 +86,7 @@ def _input_shape(network: str, letter: str, features: tuple[int, ...]) -> tuple[
 
 
 def sinkhorn_cases(fixtures: Fixtures) -> Iterator[tuple[str, Case]]:
-    """Assignments of given matrices. Infinite inputs give no numbers; a row of zeros stays one."""
+    """Assignments of given matrices. Infinite inputs are refused; a row of zeros stays one."""
     for name in fixtures.names("sinkhorn*"):
         if not fixtures.has(f"{name}_meta.json"):
             continue
@@ -101,8 +101,12 @@ def _sinkhorn_case(case: str, arrays: dict[str, np.ndarray], key: str, about: di
         scores = torch.from_numpy(arrays[f"in/{key}"]).double().log().t()
         options = {"epsilon": 1.0, "num_iterations": about["iterations"]}
         if about["n_inf_in"]:
-            hidden = not sinkhorn(scores, **options).isnan().all()
-            yield Comparison(case, "infinite input shows", float(hidden), 0, "published: replaced by the largest")
+            try:
+                sinkhorn(scores, **options)
+            except Diverged:
+                yield Comparison(case, "infinite input is refused", 0, 0, "published: replaced by the largest")
+            else:
+                yield Comparison(case, "infinite input is refused", 1, 0, "it was accepted")
             return
         yield compare(case, "assignments", sinkhorn(scores, **options), arrays[f"out/{key}"], bound=ARRAY_BOUND)
         if f"out/{key}_ws2" in arrays:  # two processes with the same batch each
