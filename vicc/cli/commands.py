@@ -314,7 +314,11 @@ def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
     planned = plan(recipe, replace(config, dry_run=True, device="cpu"))
     todo = [s.name for s in planned if not s.finished and (not config.stages or s.name in config.stages)]
     steps = {
-        stage.name: stage_length(stage, summary.videos, config.slurm.processes).steps
+        stage.name: stage_length(
+            stage if config.batch_size is None else replace(stage, batch_size=summary.batch_size),
+            summary.videos,
+            config.slurm.processes,
+        ).steps
         for stage, summary in zip(recipe.stages, planned, strict=True)
         if stage.name in todo
     }

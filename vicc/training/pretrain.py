@@ -116,9 +116,12 @@ def pretrain(
         precision = choose_precision(config.precision, device)
         _require_earlier_stages(recipe, config)
         if config.dry_run:
-            recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos)
-            costs = _costs(recipe, config, precision, store, videos, num_videos=num_videos)
-            return [replace(_summary(config, stage, num_videos), cost=costs[stage.name]) for stage in recipe.stages]
+            # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not for computing.
+            here = config.launcher == "here"
+            if here or config.batch_size != "auto":
+                recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos)
+            costs = _costs(recipe, config, precision, store, videos, num_videos=num_videos) if here else {}
+            return [replace(_summary(config, stage, num_videos), cost=costs.get(stage.name)) for stage in recipe.stages]
         with ExitStack() as stack:
             on_first(lambda: stack.enter_context(_run_folder(config)))
             if store is None:
