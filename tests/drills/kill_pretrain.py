@@ -18,6 +18,7 @@ import random
 import shutil
 import signal
 import statistics
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -34,11 +35,22 @@ from vicc.training.log import read_log
 
 STAGES = ("rgb-1", "flow-1", "rgb-2")
 WAYS = ("SIGKILL both", "SIGKILL one", "SIGTERM one", "SIGINT one", "SIGUSR1 one")
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS, _PATIENCE_AT_START_SECONDS = 60.0, 5.0
 
 
 class DrillError(Exception):
     """A run was not what it must be."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt was stopped: whether all processes were `training`, and the `seconds` until none was left."""
+
+    training: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"ended after {self.seconds:.2f} s" if self.training else "while starting"
 
 
 @dataclass
@@ -50,10 +62,13 @@ class Summary:
     steps_lost: list[int] = field(default_factory=list)
     seconds_to_end: list[float] = field(default_factory=list)
     damaged: int = 0
+    in_training: int = 0
+    """Stops that met all processes in the loop of a stage; the others met them while they started or ended one."""
 
     def __str__(self) -> str:
         lines = [f"{self.rounds} rounds, {sum(self.ways.values())} stops, every round bit-equal"]
         lines += [f"  {count:3d}  {way}" for way, count in sorted(self.ways.items())]
+        lines.append(f"  {self.in_training} of them while all processes trained, the others while they started")
         lines.append(f"  {self.damaged} times the newest checkpoint was damaged on top")
         ends, lost = self.seconds_to_end, self.steps_lost
         lines.append(f"  until no process was left: median {statistics.median(ends):.2f} s, at most {max(ends):.2f} s")
@@ -94,13 +109,14 @@ def drill(
                 break  # done before its moment came: the next round takes it
             way = ways.pop()
             summary.ways[way] += 1
-            summary.seconds_to_end.append(ended)
+            summary.in_training += ended.training
+            summary.seconds_to_end += [ended.seconds] if ended.training else []
             summary.steps_lost.append(_steps_ahead(run))
             damage_after -= 1
             damaged = damage_after == 0 and damage_newest(run, rng)
             summary.damaged += damaged
             note = ", newest checkpoint damaged" if damaged else ""
-            say(f"{sum(summary.ways.values()):3d}  {way}: {progress_of(run)}, ended after {ended:.2f} s{note}")
+            say(f"{sum(summary.ways.values()):3d}  {way}: {progress_of(run)}, {ended}{note}")
         _train(folder, "run", steps, processes)
         compare(results(run), expected)
         summary.rounds += 1
@@ -148,11 +164,8 @@ def _train(folder: Path, run: str, steps: int, processes: int) -> None:
             raise DrillError(f"an undisturbed run ended with {status} and said: {said}")
 
 
-def attempt(folder: Path, way: str, steps: int, processes: int, seconds: float, rng: random.Random) -> float | None:
-    """Start the training and stop it after some seconds; returns the seconds until no process was left.
-
-    None: it was done before.
-    """
+def attempt(folder: Path, way: str, steps: int, processes: int, seconds: float, rng: random.Random) -> "Ended | None":
+    """Start the training and stop it after some seconds. None: it was done before."""
     started = start(words_of(folder, "run", steps), processes)
     try:
         end = time.monotonic() + seconds
@@ -161,21 +174,29 @@ def attempt(folder: Path, way: str, steps: int, processes: int, seconds: float, 
                 _require_ended(way, finish(started), (0,))
                 return None
             time.sleep(0.002)
+        training = in_training(folder / "run", started)
         began = time.monotonic()
         number, _, who = way.partition(" ")
         for process in started if who == "both" else [rng.choice(started)]:
             process.send_signal(getattr(signal, number))
-        found = finish(started, seconds=_PATIENCE_SECONDS)
+        # One that waits for the others to join would wait ten minutes; torchrun ends it, and so does this.
+        found = finish(started, seconds=_PATIENCE_SECONDS if training else _PATIENCE_AT_START_SECONDS)
         ended = time.monotonic() - began
     finally:
         for process in started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-    if any("killed by the test" in said for _, said in found):
+    if training and any("killed by the test" in said for _, said in found):
         raise DrillError(f"{way}: still there after {_PATIENCE_SECONDS:.0f} s: {found}")
     if number == "SIGKILL" and any("Traceback" in said for _, said in found):
         raise DrillError(f"{way}: a process ended without a sentence: {found}")
-    return ended
+    return Ended(training, ended)
+
+
+def in_training(run: Path, started: Sequence["subprocess.Popen[str]"]) -> bool:
+    """Whether all processes have reached the loop of some stage."""
+    beats = [json.loads(path.read_text()) for path in run.glob("*/processes/*.json")]
+    return {process.pid for process in started} <= {beat["pid"] for beat in beats}
 
 
 def _require_ended(way: str, found: Sequence[tuple[int, str]], expected: Sequence[int]) -> None:
