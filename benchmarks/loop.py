@@ -21,6 +21,7 @@ from vicc import PrepareConfig, PretrainConfig, create_recipe, prepare_videos, p
 from vicc.data.dataset import ClipLoader
 from vicc.prepare.demo_videos import write_demo_videos
 from vicc.training import pretrain as pretrain_module
+from vicc.training.monitor import Monitor
 from vicc.training.step import TrainingStep
 
 TOY = ("rgb-1.steps=600", "rgb-1.size=16", "rgb-1.clip_frames=8", "rgb-1.batch_size=2", "rgb-1.num_prototypes=10")
@@ -40,10 +41,15 @@ def main() -> None:
         spent: dict[str, float] = defaultdict(float)
         _put_clocks(spent)
         pretrain(recipe, PretrainConfig(run=Path(place) / "run", store=store, workers=0))
-    own = spent["loop"] - spent["step"] - spent["load"] - spent["save"]
+    own = spent["loop"] - spent["step"] - spent["load"] - spent["save"] - spent["epoch"]
     steps = recipe.stages[0].steps or 1
     print("| a step | CPU ms |\n|---|---|")
-    for name, seconds in (("step", spent["step"]), ("loading", spent["load"]), ("checkpoints", spent["save"])):
+    for name, seconds in (
+        ("step", spent["step"]),
+        ("loading", spent["load"]),
+        ("checkpoints", spent["save"]),
+        ("evaluations and curves at the ends of epochs", spent["epoch"]),
+    ):
         print(f"| {name} | {1000 * seconds / steps:.3f} |")
     print(f"| the loop's own | {1000 * own / steps:.3f} ({own / spent['step']:.3%} of the step) |")
 
@@ -56,6 +62,7 @@ def _put_clocks(spent: dict[str, float]) -> None:
         _timed(loop, spent, "loop")(*arguments, save=_timed(save, spent, "save"), **options)
 
     pretrain_module.train = train  # type: ignore[attr-defined]
+    Monitor.epoch = _timed(Monitor.epoch, spent, "epoch")  # type: ignore[method-assign]
     TrainingStep.__call__ = _timed(TrainingStep.__call__, spent, "step")  # type: ignore[method-assign]
     load = ClipLoader.__iter__
 
