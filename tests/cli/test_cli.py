@@ -649,23 +649,22 @@ def test_a_training_that_is_stopped_leaves_a_checkpoint_and_the_same_command_fin
     number: signal.Signals,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    from vicc.training.checkpoint import CheckpointFolder
+
     changes = ["all.steps=2", "rgb-1.steps=60"]
     with subprocess.Popen(
         words(*pretrain_words(*changes)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
         end = time.monotonic() + 60
-        while not (tmp_path / "run" / "rgb-1" / "log.jsonl").exists():
+        while not CheckpointFolder(tmp_path / "run" / "rgb-1").newest_step():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end
-            time.sleep(0.02)
-        time.sleep(0.5)  # the loop has begun
+            time.sleep(0.01)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "the same command continues" in said
     assert "Traceback" not in said
-    from vicc.training.checkpoint import CheckpointFolder
-
     step = CheckpointFolder(tmp_path / "run" / "rgb-1").newest_step()
     assert 0 < step < 60
     _, said = succeed(capsys, *pretrain_words(*changes))
