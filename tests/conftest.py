@@ -1,6 +1,7 @@
 """What all tests share: tiny real videos, a store prepared from them, a recipe of a few steps."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CLASSES = ("left", "right", "up")
 VIDEO_FRAMES, VIDEO_SIZE = 24, (40, 48)  # (height, width)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """`main` sets handlers; the test process gets its own back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

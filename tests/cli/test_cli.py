@@ -64,15 +64,6 @@ def succeed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any
     return json.loads(said.out), said.err
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """`main` sets handlers; the test process gets its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 # Those of two words too, by both.
 EVERY_COMMAND = {
     name if word is None else f"{name} {word}": command

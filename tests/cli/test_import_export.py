@@ -1,7 +1,6 @@
 """`vicc import`, `vicc retrieve --encoder` and `vicc export` as a user gives them."""
 
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,6 @@ from vicc.files import write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.training.checkpoint import save_encoder
 from vicc.training.published import export_published
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """`main` sets handlers; the test process gets its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,11 +7,10 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,15 +36,6 @@ def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     # The jobs' vicc is the one that is tested.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """`main` sets handlers; the test process gets its own back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def slurm(*words: str) -> str:

@@ -20,7 +20,7 @@ def require_finite(task: torch.nn.Module) -> None:
         Diverged: a weight is infinite or not a number.
     """
     weights: list[torch.Tensor] = list(task.parameters())
-    finite = torch.stack([norm.double().cpu() for norm in torch._foreach_norm(weights)]).isfinite()
+    finite = torch.stack([norm.cpu().double() for norm in torch._foreach_norm(weights)]).isfinite()
     if not finite.all():
         names = [name for (name, _), good in zip(task.named_parameters(), finite.tolist(), strict=True) if not good]
         raise Diverged(f"{len(names)} weights are not finite ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")

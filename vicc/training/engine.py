@@ -60,7 +60,9 @@ class _Unsettled:
     def add(self, scalars: dict[str, torch.Tensor], row: Row) -> None:
         """A step's values, and its row with None in their places."""
         self.rows.append(row)
-        self.values.append(torch.stack([value.double() for value in scalars.values()]))
+        # All digits where there are any to keep; Apple's GPUs have no float64.
+        kind = torch.float64 if all(value.device.type == "cpu" for value in scalars.values()) else torch.float32
+        self.values.append(torch.stack([value.to(kind) for value in scalars.values()]))
 
     def settle(self) -> list[Row]:
         """The rows with their values, the mean over all processes.
@@ -70,7 +72,7 @@ class _Unsettled:
         """
         if not self.rows:
             return []
-        values = mean_of_all(torch.stack(self.values).cpu()).tolist()
+        values = mean_of_all(torch.stack(self.values).cpu().double()).tolist()
         rows = self.rows
         self.rows, self.values = [], []
         for row, numbers in zip(rows, values, strict=True):
