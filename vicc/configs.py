@@ -110,7 +110,6 @@ class PrepareConfig:
     shard: str | None = None
     """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that run independently;
     `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard $SLURM_ARRAY_TASK_ID/16."""
-    """Processes that decode. Default: one for each core."""
     shard_mb: int = 512
     """MiB at which a new file of the store is begun. A remote store is fetched in such pieces."""
     dry_run: bool = False
@@ -580,34 +579,13 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class RetrieveConfig:
-    """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
-
-    Prints R@k with 95 % intervals for every finished stage of the run, both streams together, chance, and baselines
-    that have learned nothing. Videos without labels get their nearest neighbours but no table.
-
-    Example:
-        vicc retrieve --run run --store store
-        vicc retrieve --encoder imported-rgb imported-flow --store store
-    """
+class MeasuredVideos:
+    """The flags of every command that measures: which videos, how divided, computed where."""
 
     store: StorePlace | None = None
-    """Store with the videos to search; may be another than the run was trained on. Give this, or --videos."""
+    """Store with the videos; may be another than the encoders were trained on. Give this, or --videos."""
     videos: Path | None = None
-    """Folder of videos to search, in place of a store; see `vicc pretrain --videos`."""
-    run: Path | None = None
-    """Run made by `vicc pretrain`. Give this, or --encoder."""
-    encoder: list[Path] = field(default_factory=list)
-    """Encoder folders, such as `vicc import` makes, at most one of each stream; rgb and flow give R+F too, rgb and
-    diff R+D."""
-    out: Path | None = None
-    """File to write. Default: retrieval.json in the run, or in the first encoder's folder."""
-    window_step: int | None = None
-    """Frames between two windows of a video. Default: half a clip (published: 15 of 32)."""
-    baselines: bool = True
-    """Also measure colour histogram, mean absolute flow and untrained encoders."""
-    shuffle_frames: bool = False
-    """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
+    """Folder of videos in place of a store; see `vicc pretrain --videos`."""
     split: str | None = None
     """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders
     (the videos' own train and test) or grouped. Default: the run's, else official:1, then folders, then grouped."""
@@ -615,18 +593,18 @@ class RetrieveConfig:
     """Share of each class that is tested in the split grouped, which keeps groups together. Default: 0.3."""
     split_seed: int | None = None
     """Seed of the split grouped. Default: 0."""
+    intersection: bool = False
+    """Measure what is there where a split names videos that are missing, or has classes without training videos.
+    Default: refuse, with their names."""
+    workers: int | None = None
+    """Processes that load clips. Default: one for each core but one, none on a single core. Changes no number."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Precision of the features. auto takes bf16 where the device has it, which can change a rank now and then."""
+    """Precision of the network. auto takes bf16 where the device has it: faster, and a rank changes now and then."""
 
     def __post_init__(self) -> None:
         _require_store_or_videos(self.store, self.videos)
-        _require(
-            (self.run is None) != (not self.encoder),
-            f"{'Both --run and --encoder are' if self.encoder else 'Neither --run nor --encoder is'} given: expected "
-            "one of the two.",
-        )
         _require(
             self.test_share is None or 0 < self.test_share < 1,
             f"--test-share {self.test_share}: expected a number between 0 and 1.",
@@ -635,9 +613,60 @@ class RetrieveConfig:
             self.split in (None, "grouped") or (self.test_share is None and self.split_seed is None),
             f"--test-share and --split-seed are for --split grouped, not for --split {self.split}.",
         )
+        _require(self.workers is None or self.workers >= 0, f"--workers {self.workers}: expected 0 or more.")
+
+
+@dataclass(frozen=True)
+class MeasuredEncoders(MeasuredVideos):
+    """The flags of commands that measure encoders by their features."""
+
+    run: Path | None = None
+    """Run made by `vicc pretrain`: all its finished stages are measured. Give this, or --encoder."""
+    encoder: list[Path] = field(default_factory=list)
+    """Encoder folders, such as `vicc import` makes, at most one of each stream; rgb and flow give R+F too, rgb and
+    diff R+D."""
+    out: Path | None = None
+    """File to write, .json. Default: named after the command, in the run or in the first encoder's folder."""
+    window_step: int | None = None
+    """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
+    proportion for others."""
+    baselines: bool = True
+    """Also measure what has learned nothing: colour histogram, absolute flow and untrained encoders."""
+    cache: bool = True
+    """Keep features in features/ beside the result, and take them from there when encoder, videos and protocol are the
+    same. --no-cache computes all and keeps none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            (self.run is None) != (not self.encoder),
+            f"{'Both --run and --encoder are' if self.encoder else 'Neither --run nor --encoder is'} given: expected "
+            "one of the two.",
+        )
         _require(
             self.window_step is None or self.window_step > 0, f"--window-step {self.window_step}: expected above 0."
         )
+
+
+@dataclass(frozen=True)
+class RetrieveConfig(MeasuredEncoders):
+    """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
+
+    Prints R@k and mean average precision with 95 % intervals for every finished stage of the run, both streams
+    together, chance, and baselines that have learned nothing. Videos without labels get their nearest neighbours but no
+    table.
+
+    Example:
+        vicc retrieve --run run --store store
+        vicc retrieve --encoder imported-rgb imported-flow --store store
+        vicc retrieve --encoder ucf101-rgb --store hmdb51 --gallery published
+    """
+
+    gallery: Literal["sliding", "published"] = "sliding"
+    """sliding: gallery videos are described by the mean over sliding windows, as the queries. published: by one window,
+    as the published code does it; which one depends on the video's id alone."""
+    shuffle_frames: bool = False
+    """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,218 @@
+"""What an evaluation found, as one JSON file: the protocol, the data, every row's numbers and every query's outcome."""
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vicc.errors import ViccError
+from vicc.files import read_json, write_json
+from vicc.version import __version__
+
+RESULT_VERSION = 1
+Kind = Literal["chance", "baseline", "untrained", "trained", "fused"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How something was measured. Numbers of the same name, version and settings may stand in one column.
+
+    Attributes:
+        name: for instance "retrieval-sliding"; docs/evaluation.md describes each.
+        version: raised whenever the same settings would give another number.
+        settings: all else that the number depends on, but for model and data.
+    """
+
+    name: str
+    version: int
+    settings: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """In one line, as it is printed with every result."""
+        settings = ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in self.settings.items())
+        return f"{self.name} v{self.version}" + (f" ({settings})" if settings else "")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was measured on.
+
+    Attributes:
+        name: "ucf101", "hmdb51", "kinetics400" where the official division of one of these is whole, else "own".
+        place: the store or folder.
+        content: fingerprint of all labelled videos (ids, labels, frames), whatever the split.
+        split: the division, as --split takes it; "undivided" where all videos search all others.
+        train, test: videos on each side; of retrieval the gallery and the queries.
+        classes: labels of the gallery or of the training videos, sorted; their places are what `Row.predicted` holds.
+    """
+
+    name: str
+    place: str
+    content: str
+    split: str
+    train: int
+    test: int
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The tested videos, in the order of everything that has a value for each."""
+
+    ids: list[str]
+    labels: list[str | None]
+    groups: list[str]
+    """The recording a video was cut from; a video without a group is one of its own. Queries of a group are not
+    independent of one another, so intervals draw whole groups."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share from 0 to 1 with its 95 % interval; None where there is none, as for chance."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        metrics: by name: "R@1", ..., "mAP", "top-1", "top-5", "mean class accuracy".
+        model: what the row measures: "encoder" or "classifier" (place), "weights" (fingerprint), "stream", "seed".
+        ranks: for every query the place, from 1, of the first gallery video of its class, or of its own class among the
+            classes; beyond what was looked at, the number of all.
+        precisions: for every query its average precision, where there is mAP.
+        predicted: for every query the place in `Data.classes` of the nearest video's class, or the most probable class.
+        outputs: file with the values that were compared, see `video_table`.
+    """
+
+    name: str
+    kind: Kind
+    metrics: dict[str, Estimate]
+    model: dict[str, Any] = field(default_factory=dict)
+    ranks: list[int] | None = None
+    precisions: list[float] | None = None
+    predicted: list[int] | None = None
+    outputs: str | None = None
+
+    def scores(self, metric: str) -> np.ndarray | None:
+        """What each query adds to a metric, (Q,); their mean is the metric. None for one that has no such values."""
+        if metric == "mAP":
+            return None if self.precisions is None else np.array(self.precisions)
+        family, _, k = metric.replace("top-", "R@").partition("@")
+        if family != "R" or self.ranks is None:
+            return None
+        return (np.array(self.ranks) <= int(k)).astype(float)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest gallery videos of one query, nearest first. Distance is one minus cosine; of a fused row its mean."""
+
+    query: str
+    videos: list[str]
+    distances: list[float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command measured."""
+
+    protocol: Protocol
+    data: Data
+    queries: Queries
+    rows: list[Row]
+    neighbours: dict[str, list[Neighbours]]
+    """By row name, for trained and fused rows of a retrieval."""
+    made_with: dict[str, Any]
+    """Command, versions, machine, precision, time, seed: what produced it and what the numbers do not depend on."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a table; without labels there are neighbours only."""
+        return bool(self.rows)
+
+    def row(self, name: str) -> Row:
+        """The row of that name.
+
+        Raises:
+            ViccError: there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise ViccError(f"There is no row {name!r}; there are: {', '.join(row.name for row in self.rows)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"vicc_result": RESULT_VERSION, **asdict(self)}
+
+
+def made_with(**facts: Any) -> dict[str, Any]:
+    """What a result was produced by; `facts` are added, such as precision, device and seed."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "vicc": __version__,
+        "torch": torch.__version__,
+        "machine": platform.node(),
+        **facts,
+    }
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write a result, atomically."""
+    write_json(path, result.to_json())
+
+
+def read_result(path: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        ViccError: no such file, or none that this version understands.
+    """
+    content = read_json(path, what="result")
+    try:
+        if content["vicc_result"] != RESULT_VERSION:
+            raise ViccError(
+                f"The result {path} has version {content['vicc_result']}; this vicc reads version {RESULT_VERSION}. "
+                "Measure again."
+            )
+        return Result(
+            protocol=Protocol(**content["protocol"]),
+            data=Data(**content["data"]),
+            queries=Queries(**content["queries"]),
+            rows=[
+                Row(**{**row, "metrics": {name: Estimate(**value) for name, value in row["metrics"].items()}})
+                for row in content["rows"]
+            ],
+            neighbours={
+                name: [Neighbours(**entry) for entry in entries] for name, entries in content["neighbours"].items()
+            },
+            made_with=content["made_with"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ViccError(f"The result {path} cannot be understood ({error}). Measure again.") from error
+
+
+def fingerprint(facts: Any) -> str:
+    """A short name for plain values: 128 bits of BLAKE2b in hexadecimal."""
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(str, value))
+    return str(value)
