@@ -18,6 +18,7 @@ from vicc.transforms.augmentation import (
     apply_to_rgb,
     center_view,
     draw_view,
+    evaluation_views,
 )
 
 BOUND = 20.0
@@ -194,6 +195,38 @@ def test_the_evaluation_view_is_the_largest_centred_crop_of_a_legal_ratio(height
     assert abs(2 * draw.left + draw.width - width) <= 1
     assert 3 / 4 - 1 / draw.height <= draw.width / draw.height <= 4 / 3 + 1 / draw.height
     assert draw == whole(draw.height, draw.width, top=draw.top, left=draw.left)
+
+
+def test_the_published_five_crops_of_320_x_240_are_the_centre_and_the_corners_of_224() -> None:
+    places = [(view.top, view.left) for view in evaluation_views(height=240, width=320, crops="five")]
+    assert places == [(8, 48), (0, 0), (0, 96), (16, 0), (16, 96)]
+    assert {(view.height, view.width) for view in evaluation_views(height=240, width=320, crops="five")} == {(224, 224)}
+
+
+@pytest.mark.parametrize("size", [(240, 320), (128, 171), (90, 24), (1, 1), (31, 31)])
+def test_test_crops_are_equal_squares_within_the_frame_and_the_ten_are_the_five_and_their_mirror_images(
+    size: tuple[int, int],
+) -> None:
+    five, ten = (evaluation_views(height=size[0], width=size[1], crops=crops) for crops in ("five", "ten"))
+    assert ten == (*five, *(replace(view, flip=True) for view in five))
+    assert evaluation_views(height=size[0], width=size[1], crops="center") == five[:1]
+    assert evaluation_views(height=size[0], width=size[1]) == (center_view(height=size[0], width=size[1]),)
+    for view in five:
+        assert view.height == view.width == round(min(size) * 224 / 240)
+        assert 0 <= view.top <= size[0] - view.height
+        assert 0 <= view.left <= size[1] - view.width
+
+
+@pytest.mark.parametrize("flow_as_image", [False, True])
+def test_a_mirrored_test_crop_of_flow_negates_u_unless_flow_is_an_image(flow_as_image: bool) -> None:
+    stored = flow_clip()
+    views = evaluation_views(height=SIZE, width=SIZE, crops="ten", flow_as_image=flow_as_image)
+    plain, mirrored = (
+        apply_to_flow(stored, view, size=SIZE, bound=BOUND, center=False).astype(int) for view in (views[0], views[5])
+    )
+    u = plain[:, :, ::-1, 0]
+    np.testing.assert_array_equal(mirrored[..., 0], u if flow_as_image else np.minimum(256 - u, 255))
+    np.testing.assert_array_equal(mirrored[..., 1], plain[:, :, ::-1, 1])
 
 
 def test_a_crop_cuts_out_its_own_place_in_both_streams() -> None:

@@ -15,7 +15,9 @@ from vicc.errors import ViccError
 CropMisfit = Literal["redraw", "squash"]
 GreyStyle = Literal["luminance", "channel"]
 Resize = Literal["linear", "cubic"]
+Crops = Literal["view", "center", "five", "ten"]
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what "grey" means to torchvision and OpenCV
+_SQUARE = 224 / 240  # of the shorter side: the square that the published tests cut out
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,37 @@ def center_view(*, height: int, width: int, crop_ratio: tuple[float, float] = (3
     crop_height, crop_width = min(height, round(width / ratio)), min(width, round(height * ratio))
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     return ViewDraw(top, left, crop_height, crop_width, False, None, 1.0, 0.0, 0.0, 1.0, (0.0, 0.0))
+
+
+def evaluation_views(
+    *, height: int, width: int, crops: Crops = "view", flow_as_image: bool = False
+) -> tuple[ViewDraw, ...]:
+    """The views of a frame that a test looks at, centre first; nothing about them is random.
+
+    A square is 224 of 240 of the frame's shorter side, as published for frames of 320 x 240:
+
+        +----+---+----+    five: four squares in the corners, one in the centre; they overlap.
+        | 2  | 1 |  3 |    ten: the five, then the five mirrored, in the same order.
+        |    |   |    |
+        | 4  |   |  5 |
+        +----+---+----+
+
+    Args:
+        crops: "view" is the one `center_view`, which retrieval and training's evaluation look at; "center" the square
+            in the centre.
+        flow_as_image: whether mirrored flow keeps u, as in an `Augmentation` of that name.
+    """
+    if crops == "view":
+        return (center_view(height=height, width=width),)
+    side = max(1, round(min(height, width) * _SQUARE))
+    bottom, right = height - side, width - side
+    places = [(bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right)]
+    center = center_view(height=height, width=width)
+    squares = [
+        replace(center, top=top, left=left, height=side, width=side, flow_as_image=flow_as_image)
+        for top, left in (places[:1] if crops == "center" else places)
+    ]
+    return tuple(squares + [replace(square, flip=True) for square in squares] if crops == "ten" else squares)
 
 
 def apply_to_rgb(frames: np.ndarray, draw: ViewDraw, *, size: int) -> np.ndarray:
