@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +37,7 @@ from vicc.transforms.flow_form import FlowForm
 
 Key = tuple[int, int]  # (epoch, position of the video)
 Clips = dict[Stream, np.ndarray]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -215,10 +216,26 @@ def load_view(
     Args:
         flow_form: the form that flow is to have; None for the stored one.
     """
+    return load_views(store, video, stream, numbers, [draw], size=size, flow_center=flow_center, flow_form=flow_form)[0]
+
+
+def load_views(
+    store: FrameSource,
+    video: Video,
+    stream: Stream,
+    numbers: np.ndarray,
+    draws: Sequence[ViewDraw],
+    *,
+    size: int,
+    flow_center: bool,
+    flow_form: FlowForm | None = None,
+) -> list[np.ndarray]:
+    """Several views of the same frames, which are read once; see `load_view`."""
     frames = _read(store, video, stream, numbers)
-    return _cut_view(
-        store, video, stream, frames, numbers, draw, size=size, flow_center=flow_center, flow_form=flow_form
-    )
+    return [
+        _cut_view(store, video, stream, frames, numbers, draw, size=size, flow_center=flow_center, flow_form=flow_form)
+        for draw in draws
+    ]
 
 
 def _read(store: FrameSource, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
@@ -397,11 +414,47 @@ def worker_deaths_named() -> Iterator[None]:
         ) from error
 
 
-class _Guarded(Dataset[Sample | ViccError]):
+def load_in_order(dataset: Dataset[Item], keys: Sequence[Any], *, workers: int, pin_memory: bool) -> Iterator[Item]:
+    """Items of any dataset in the order of `keys`, made by so many processes; 0 makes them in this one.
+
+    Raises:
+        ViccError: on iteration, what the dataset raised, or a worker that has died.
+    """
+    loader = DataLoader(
+        _Caught(dataset),
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),
+    )
+    with worker_deaths_named():
+        for item in loader:
+            if isinstance(item, ViccError):
+                raise item
+            yield item
+
+
+class _Caught(Dataset[Any]):
     """A dataset whose mistakes are results: torch would hand an error of a worker on as text, traceback and all."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except ViccError as error:
+            return error
+
+
+class _Guarded(Dataset[Sample | ViccError]):
+    """Clips whose mistakes are results, as of `_Caught`, and what is being loaded now."""
 
     def __init__(self, dataset: ClipDataset, *, processes: int) -> None:
         self.dataset = dataset
+        self._caught = _Caught(dataset)
         # In shared memory: which video each process is loading, -1 for none. A process that hangs cannot tell.
         self.at = torch.full((processes,), -1).share_memory_()
 
@@ -410,9 +463,7 @@ class _Guarded(Dataset[Sample | ViccError]):
         place = 0 if worker is None else worker.id
         self.at[place] = key[1]
         try:
-            return self.dataset[key]
-        except ViccError as error:
-            return error
+            return self._caught[key]
         finally:
             self.at[place] = -1
 

@@ -11,7 +11,7 @@ import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -45,13 +45,15 @@ Member = TypeVar("Member", bound=SplitMember)
 class Division(Generic[Member]):
     """Training and test videos, each in the order given; videos that the split leaves out are in neither.
 
-    `name` is what `--split` takes to have it again, and `notes` are sentences that a user should see.
+    `name` is what `--split` takes to have it again, `notes` are sentences that a user should see, and `missing` are the
+    videos that the split names and that are not here.
     """
 
     name: str
     train: list[Member]
     test: list[Member]
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def divide_videos(
         told = (
             f"training and test videos as in {split}, {len(divided.train)} and {len(divided.test)}; --split changes it"
         )
-        return Division(divided.name, divided.train, divided.test, (told, *divided.notes))
+        return replace(divided, notes=(told, *divided.notes))
     own = any(video.split == "test" for video in videos)
     if split == "folders" and not own:
         raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
@@ -310,18 +312,18 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
     train = [video for video in videos if sides.get(keys[video.id]) == "train"]
     test = [video for video in videos if sides.get(keys[video.id]) == "test"]
     missing = sum(key not in sides for key in keys.values())
-    lacking = len({key for key, side in sides.items() if side is not None} - set(keys.values()))
+    lacking = sorted({key for key, side in sides.items() if side is not None} - set(keys.values()))
     both = {group_name(video) for video in train} & {group_name(video) for video in test}
     notes = [
         f"{missing} of {len(videos)} videos are not in the split {name}: they are left out" if missing else "",
-        f"{lacking} of {len(sides)} videos of the split {name} are not here: it is used without them"
+        f"{len(lacking)} of {len(sides)} videos of the split {name} are not here: it is used without them"
         if lacking
         else "",
         f"{len(both)} group{'s' * (len(both) > 1)} of videos on both sides of the split {name}, such as {min(both)}"
         if both and name.partition(":")[0] != OFFICIAL
         else "",
     ]
-    return Division(name, train, test, tuple(note for note in notes if note))
+    return Division(name, train, test, tuple(note for note in notes if note), tuple(lacking))
 
 
 def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Division[Member]:

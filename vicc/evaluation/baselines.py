@@ -8,7 +8,7 @@ import torch
 
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Video
-from vicc.progress import progress
+from vicc.progress import Advance
 from vicc.video.flow import dequantize_flow
 
 _GRID = 32
@@ -53,13 +53,12 @@ def baselines_of(store: FrameSource) -> list[str]:
     return [name for name in BASELINES if BASELINES[name] is color_histogram or store.settings.flow != "none"]
 
 
-def baseline_features(name: str, store: FrameSource, videos: Sequence[Video]) -> torch.Tensor:
+def baseline_features(name: str, store: FrameSource, videos: Sequence[Video], advance: Advance) -> torch.Tensor:
     """Features (N, ...) of a baseline for videos, float32."""
     rows = []
-    with progress(name, total=len(videos), unit="videos") as advance:
-        for video in videos:
-            rows.append(BASELINES[name](store, video))
-            advance(1, "")
+    for video in videos:
+        rows.append(BASELINES[name](store, video))
+        advance(1, "")
     return torch.from_numpy(np.stack(rows)).float()
 
 

@@ -1,21 +1,59 @@
-"""Videos to feature vectors: sliding windows, the backbone's pooled output, averaged (as in the paper's retrieval)."""
+"""Videos to what a network says of them: clips of sliding windows and crops, one vector each, averaged over a video."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import Dataset
 
-from vicc.data.dataset import load_view, sample_rng
+from vicc.data.dataset import load_in_order, load_views, sample_rng
 from vicc.data.frame_source import FrameSource
-from vicc.data.sampling import sliding_windows
+from vicc.data.sampling import random_clips, sliding_windows
 from vicc.data.store import Video
-from vicc.device import Precision, choose_device, choose_precision
-from vicc.methods.encoder import Encoder
-from vicc.progress import progress
-from vicc.transforms.augmentation import center_view
+from vicc.device import Precision, choose_device, choose_precision, keep_freed_memory
+from vicc.distributed import all_reduce_sum, rank, world_size
+from vicc.methods.batchnorm import fold_batchnorm
+from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.progress import Advance, progress
+from vicc.transforms.augmentation import Crops, evaluation_views
 
-_WINDOWS_A_PASS = 32
+# Single-threaded, torch has fast kernels for 1x1 convolutions from 16 clips on only; more take more memory.
+_CLIPS_A_PASS = 16
+_CALIBRATION_PASSES = 16
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which clips of a video are looked at, and how their frames are cut.
+
+    Attributes:
+        step: frames from one window to the next; None for the published 15 of 32, in proportion to the clip.
+        crops: see `evaluation_views`.
+        one: a single window; which one depends on the video's id alone (the published gallery's is random).
+        shuffle: put the frames of each window in an order that depends on the video's id alone (a control: appearance
+            stays, motion goes).
+    """
+
+    step: int | None = None
+    crops: Crops = "view"
+    one: bool = False
+    shuffle: bool = False
+
+    def step_of(self, config: EncoderConfig) -> int:
+        """Frames from one window of this encoder's clips to the next."""
+        return self.step or max(1, config.clip_frames * config.stride * 15 // 32)
+
+    def numbers(self, config: EncoderConfig, video: Video) -> np.ndarray:
+        """Frame numbers (W, T) of the windows of a video, in order of time."""
+        available = video.num_frames - 1
+        shape: dict[str, Any] = {"clip_frames": config.clip_frames, "stride": config.stride}
+        rng = sample_rng(0, 0, video.id)
+        if self.one:
+            return random_clips(available, num_views=1, distance="any", rng=rng, **shape)
+        return sliding_windows(available, step=self.step_of(config), **shape)
 
 
 def extract_features(
@@ -23,37 +61,95 @@ def extract_features(
     store: FrameSource,
     videos: Sequence[Video],
     *,
+    windows: Windows | None = None,
     precision: Precision | None = None,
-    window_step: int | None = None,
-    shuffle_frames: bool = False,
+    workers: int = 0,
+    advance: Advance | None = None,
     description: str = "features",
 ) -> torch.Tensor:
-    """Features (N, num_features) of videos, float32 on the CPU, rows in the order of `videos`.
-
-    Every window gives the backbone's pooled output, brought to unit length; a video's feature is their mean. Nothing
-    here is random, but for `shuffle_frames`, whose order depends on the video's id alone.
-
-    Args:
-        precision: how and where to compute; default float32 on the best device there is.
-        window_step: frames between windows; default half a clip.
-        shuffle_frames: put each window's frames in random order (a control: appearance stays, motion goes).
+    """Features (N, num_features) of videos: each window's pooled output of the backbone, brought to unit length,
+    averaged over the video; the rest is as in `describe_videos`.
     """
     precision = precision or choose_precision("fp32", choose_device())
-    precision.place(encoder)
-    encoder.eval()
-    totals = torch.zeros(len(videos), encoder.num_features)
-    counts = torch.zeros(len(videos), 1)
-    begun = 0
-    with progress(description, total=len(videos), unit="videos") as advance, torch.inference_mode():
-        for rows, clips in _window_batches(encoder, store, videos, window_step, shuffle_frames):
+    network = for_inference(encoder, precision)
+
+    def forward(clips: torch.Tensor) -> torch.Tensor:
+        return F.normalize(network.features(clips).float(), dim=1)
+
+    return describe_videos(
+        forward,
+        encoder.config,
+        store,
+        videos,
+        windows or Windows(),
+        precision=precision,
+        workers=workers,
+        advance=advance,
+        description=description,
+    )
+
+
+def describe_videos(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    config: EncoderConfig,
+    store: FrameSource,
+    videos: Sequence[Video],
+    windows: Windows,
+    *,
+    precision: Precision,
+    workers: int = 0,
+    advance: Advance | None = None,
+    description: str = "videos",
+) -> torch.Tensor:
+    """What a network says of each video, float32 (N, D) on the CPU, the mean over its windows and their crops.
+
+    Nothing is random. Several processes share the clips, and each gets all rows; which process or worker makes a clip
+    changes nothing but the order in which float64 numbers are added.
+
+    Args:
+        forward: uint8 clips (B, C, T, H, W) on the device to (B, D), where there is one row a clip.
+        config: of the encoder in it: what its clips look like.
+        advance: is told of videos that are done; default a progress bar of that description.
+    """
+    if advance is None:
+        with progress(description, total=len(videos), unit="videos") as bar:
+            return describe_videos(
+                forward, config, store, videos, windows, precision=precision, workers=workers, advance=bar
+            )
+    keep_freed_memory(precision.device)
+    clips = _Clips(config, store, videos, windows)
+    totals: torch.Tensor | None = None
+    done = 0
+    with torch.inference_mode():
+        for rows, batch, finished in clips.load(precision, workers):
             with precision.autocast():
-                features = encoder.features(clips.to(precision.device))
-            features = F.normalize(features.float(), dim=1).cpu()
-            totals.index_add_(0, rows, features)
-            counts.index_add_(0, rows, torch.ones(len(rows), 1))
-            advance(int(rows[-1]) + 1 - begun)
-            begun = int(rows[-1]) + 1
-    return totals / counts
+                values = forward(batch.to(precision.device, non_blocking=True))
+            if totals is None:
+                totals = torch.zeros(len(videos), values.shape[1], dtype=torch.float64)
+            totals.index_add_(0, rows, values.cpu().double())
+            advance(finished - done, "")
+            done = finished
+    width = _common_width(0 if totals is None else totals.shape[1])
+    totals = torch.zeros(len(videos), width, dtype=torch.float64) if totals is None else totals.clone()
+    advance(len(videos) - done, "")
+    return (all_reduce_sum(totals) / clips.counts[:, None]).float()
+
+
+def _common_width(width: int) -> int:
+    """The width of all processes' rows: one that had no clip to look at does not know it."""
+    if world_size() == 1:
+        return width
+    present = torch.tensor([float(width), float(width > 0)], dtype=torch.float64)
+    total, count = all_reduce_sum(present).tolist()
+    return round(total / max(1.0, count))
+
+
+def for_inference(module: torch.nn.Module, precision: Precision) -> Any:
+    """A copy of a network in eval mode for its device, its BatchNorm folded into the convolutions before it.
+
+    In float32 that changes an S3D feature by 1e-5 of its length and takes 0.6 times as long (one core).
+    """
+    return precision.place(fold_batchnorm(module.eval())).requires_grad_(False)
 
 
 def calibrate_batchnorm(encoder: Encoder, store: FrameSource, videos: Sequence[Video], *, precision: Precision) -> None:
@@ -69,61 +165,82 @@ def calibrate_batchnorm(encoder: Encoder, store: FrameSource, videos: Sequence[V
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
     encoder.train()
+    clips = _Clips(encoder.config, store, videos, Windows())
     with torch.no_grad():
-        for number, (_, clips) in enumerate(_window_batches(encoder, store, videos, None, shuffle=False)):
-            if number == 8:
-                break
+        for number in range(min(_CALIBRATION_PASSES, len(clips))):
             with precision.autocast():
-                encoder.features(clips.to(precision.device))
+                encoder.features(clips[number][1].to(precision.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     encoder.eval()
 
 
-def _window_batches(
-    encoder: Encoder, store: FrameSource, videos: Sequence[Video], window_step: int | None, shuffle: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of windows across videos: rows (W,) and uint8 clips (W, C, T, size, size)."""
-    waiting: list[tuple[int, np.ndarray]] = []
-    for row, video in enumerate(videos):
-        for window in _windows(encoder, store, video, window_step, shuffle):
-            waiting.append((row, window))
-            if len(waiting) == _WINDOWS_A_PASS:
-                yield _stack(waiting)
-                waiting = []
-    if waiting:
-        yield _stack(waiting)
+class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The clips of all videos in a row, cut into passes of about `_CLIPS_A_PASS`; an item is a pass.
 
+    An item is the video's row (B,) of each clip and the uint8 clips (B, C, T, size, size). What a pass holds does not
+    depend on who loads it.
+    """
 
-def _windows(
-    encoder: Encoder, store: FrameSource, video: Video, window_step: int | None, shuffle: bool
-) -> Iterator[np.ndarray]:
-    config = encoder.config
-    windows = sliding_windows(
-        video.num_frames - 1,
-        clip_frames=config.clip_frames,
-        stride=config.stride,
-        step=window_step or max(1, config.clip_frames * config.stride // 2),
-    )
-    rng = sample_rng(0, 0, video.id)
-    draw = center_view(height=video.height, width=video.width)
-    # Neighbouring windows overlap: some at a time, each frame is read once.
-    for part in np.array_split(windows, -(-len(windows) // 16)):
-        numbers, inverse = np.unique(part, return_inverse=True)
-        frames = load_view(
-            store,
+    def __init__(self, config: EncoderConfig, store: FrameSource, videos: Sequence[Video], windows: Windows) -> None:
+        self.config, self.store, self.videos, self.windows = config, store, videos, windows
+        num_windows = torch.tensor([len(windows.numbers(config, video)) for video in videos])
+        num_crops = {"view": 1, "center": 1, "five": 5, "ten": 10}[windows.crops]
+        self.counts = num_windows * num_crops
+        self._ends = num_windows.cumsum(0).numpy()
+        self._windows_a_pass = max(1, _CLIPS_A_PASS // num_crops)
+
+    def __len__(self) -> int:
+        return -(-int(self._ends[-1]) // self._windows_a_pass)
+
+    def load(self, precision: Precision, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """The passes of this process, with the number of videos that are then done (those of the others assumed)."""
+        mine = range(rank(), len(self), world_size())
+        passes = load_in_order(self, mine, workers=workers, pin_memory=precision.device.type == "cuda")
+        for number, (rows, clips) in zip(mine, passes, strict=True):
+            end = (number + 1) * self._windows_a_pass
+            yield rows, clips, int(np.searchsorted(self._ends, end, side="right"))
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        begin = number * self._windows_a_pass
+        end = min(begin + self._windows_a_pass, int(self._ends[-1]))
+        rows: list[int] = []
+        clips: list[np.ndarray] = []
+        while begin < end:
+            row = int(np.searchsorted(self._ends, begin, side="right"))
+            first = int(self._ends[row - 1]) if row else 0
+            until = min(end, int(self._ends[row]))
+            found = self._cut(self.videos[row], slice(begin - first, until - first))
+            rows += [row] * len(found)
+            clips += found
+            begin = until
+        stacked = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)  # channels stay last in memory
+        return torch.tensor(rows), stacked
+
+    def _cut(self, video: Video, which: slice) -> list[np.ndarray]:
+        """Some windows of a video, each of (T, size, size, C), all crops of a window together."""
+        config = self.config
+        windows = self.windows.numbers(config, video)[which]
+        # Neighbouring windows overlap: each frame is read and cut once.
+        numbers, inverse = np.unique(windows, return_inverse=True)
+        places = inverse.reshape(windows.shape)
+        if self.windows.shuffle:
+            rng = sample_rng(0, 0, video.id)
+            places = rng.permuted(places, axis=1)
+        draws = evaluation_views(
+            height=video.height,
+            width=video.width,
+            crops=self.windows.crops,
+            flow_as_image=config.flow_channels == "128vu",
+        )
+        views = load_views(
+            self.store,
             video,
             config.stream,
             numbers,
-            draw,
+            draws,
             size=config.size,
             flow_center=config.flow_center,
             flow_form=config.flow_form,
         )
-        for window in inverse.reshape(part.shape):
-            yield frames[rng.permutation(window) if shuffle else window]
-
-
-def _stack(windows: list[tuple[int, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
-    clips = torch.from_numpy(np.stack([clip for _, clip in windows])).permute(0, 4, 1, 2, 3)
-    return torch.tensor([row for row, _ in windows]), clips
+        return [view[place] for place in places for view in views]

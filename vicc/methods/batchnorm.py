@@ -6,10 +6,13 @@ can be solved by that leak. Both ways close it (He et al., MoCo, CVPR 2020, sect
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vicc.distributed import all_gather, from_first, mean_with_gradient, rank, world_size
 from vicc.methods.encoder import Encoder
@@ -85,3 +88,19 @@ def encode_shuffled(encoder: Encoder, clips: torch.Tensor) -> torch.Tensor:
     mine = slice(rank() * batch, (rank() + 1) * batch)
     embeddings = all_gather(encoder(everywhere[order[mine]]))
     return embeddings[order.argsort()[mine]]
+
+
+def fold_batchnorm(module: nn.Module) -> nn.Module:
+    """A copy of a module in eval mode in which each BatchNorm right behind a convolution has become part of it.
+
+    Only within `nn.Sequential`, where one follows the other for certain. The numbers are those of the module but for
+    rounding; it can no longer be trained.
+    """
+    module = deepcopy(module)
+    sequences = [child for child in module.modules() if type(child).forward is nn.Sequential.forward]
+    for sequence in sequences:
+        for (first, conv), (second, norm) in pairwise(list(sequence.named_children())):
+            if isinstance(conv, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d | nn.SyncBatchNorm):
+                setattr(sequence, first, fuse_conv_bn_eval(conv, norm))
+                setattr(sequence, second, nn.Identity())
+    return module

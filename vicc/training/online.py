@@ -13,7 +13,7 @@ from vicc.data.dataset import ClipDataset, collate
 from vicc.device import Precision
 from vicc.distributed import all_gather, rank, world_size
 from vicc.methods.encoder import Encoder
-from vicc.retrieval import hits, nearest_neighbours, similarity
+from vicc.retrieval import centered, hits, search, similarity
 
 MAX_VIDEOS = 200
 # A video that is looked at costs two clips forward; one that is trained on two to four clips, mostly back as well.
@@ -66,8 +66,8 @@ class OnlineEvaluation:
         labels = self._dataset.labels
         if labels is not None and len(set(labels)) > 1:
             known = torch.tensor([labels[place] for place in self._places])
-            both = features.mean(1)
-            _, nearest = nearest_neighbours(similarity(both, both), k=1, exclude_self=True)
+            both = centered(features.mean(1))
+            _, nearest = search(both, both, k=1, exclude_self=True)
             found["label_recall"] = _share(known[nearest[:, 0]] == known)
         return found
 

@@ -1,0 +1,291 @@
+"""The encoders that a command measures, what has learned nothing beside them, and all their features."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vicc.batch import Stream
+from vicc.configs import MeasuredEncoders
+from vicc.data.frame_source import FrameSource
+from vicc.data.store import Video
+from vicc.device import Precision
+from vicc.distributed import on_first
+from vicc.errors import ViccError
+from vicc.evaluation.baselines import baseline_features, baselines_of
+from vicc.evaluation.feature_cache import FeatureCache
+from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
+from vicc.evaluation.results import Kind, fingerprint
+from vicc.evaluation.sets import Sets
+from vicc.files import read_json
+from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.progress import Advance
+from vicc.training.build import ENCODER_FOLDER
+from vicc.training.checkpoint import load_encoder
+from vicc.training.plan import num_workers
+from vicc.training.run_folder import RECIPE_FILE
+from vicc.training.stage import Recipe, Stage
+
+FEATURES_FOLDER = "features"
+"""Where features are kept, beside the result."""
+_FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
+
+
+@dataclass(frozen=True)
+class Described:
+    """The features of one row.
+
+    Attributes:
+        test, train: (N, D) of the tested and of the training videos; of retrieval queries and gallery.
+        model: see `Row.model`.
+        outputs: file with the features; None if they are not kept.
+    """
+
+    name: str
+    kind: Kind
+    test: torch.Tensor
+    train: torch.Tensor
+    model: dict[str, Any] = field(default_factory=dict)
+    outputs: str | None = None
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Something to be measured: how its features are computed, and what they depend on."""
+
+    name: str
+    kind: Kind
+    key: dict[str, Any]
+    describe: Callable[[list[Video], Windows, Advance], torch.Tensor]
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+def describe_all(
+    config: MeasuredEncoders,
+    encoders: list[tuple[str, Encoder]],
+    sets: Sets,
+    precision: Precision,
+    *,
+    windows: Windows,
+    train_windows: Windows | None = None,
+) -> list[Described]:
+    """The features of baselines, untrained encoders and encoders, in this order; called in all processes.
+
+    Args:
+        windows: of the tested videos, and of the training videos where `train_windows` says nothing else.
+    """
+    cache = FeatureCache(features_folder(config) if config.cache else None, sets.store)
+    result = []
+    for subject in _subjects(config, encoders, sets, precision):
+
+        def features(videos: list[Video], windows: Windows, subject: _Subject = subject) -> tuple[torch.Tensor, Any]:
+            key = {"version": _FEATURES_VERSION, **subject.key}
+            if "encoder" in key or "untrained" in key:
+                key |= {"windows": asdict(windows), "precision": precision.name}
+            found = cache.features(
+                key,
+                videos,
+                lambda some, advance: subject.describe(some, windows, advance),
+                description=subject.name,
+            )
+            return found, cache.path(key)
+
+        model = dict(subject.model)
+        if train_windows is None or train_windows == windows:
+            both, path = features(sets.train if sets.test is sets.train else [*sets.test, *sets.train], windows)
+            test, train = (both, both) if sets.test is sets.train else (both[: len(sets.test)], both[len(sets.test) :])
+        else:
+            (test, path), (train, train_path) = features(sets.test, windows), features(sets.train, train_windows)
+            model["train_outputs"] = None if train_path is None else str(train_path.absolute())
+        outputs = None if path is None else str(path.absolute())
+        result.append(Described(subject.name, subject.kind, test, train, model, outputs))
+    return result
+
+
+def features_folder(config: MeasuredEncoders) -> Path:
+    """Where the features of a command are kept: in its run, or in its first encoder's folder."""
+    return (config.run or config.encoder[0]) / FEATURES_FOLDER
+
+
+def _subjects(
+    config: MeasuredEncoders, encoders: list[tuple[str, Encoder]], sets: Sets, precision: Precision
+) -> Iterator[_Subject]:
+    store = sets.store
+
+    def of_encoder(encoder: Encoder) -> Callable[[list[Video], Windows, Advance], torch.Tensor]:
+        return lambda videos, windows, advance: extract_features(
+            encoder,
+            store,
+            videos,
+            windows=windows,
+            precision=precision,
+            workers=num_workers(config.workers),
+            advance=advance,
+        )
+
+    if sets.labelled and config.baselines:
+        for name in baselines_of(store):
+            yield _Subject(
+                name,
+                "baseline",
+                {"baseline": name},
+                lambda videos, windows, advance, name=name: on_first(
+                    lambda: baseline_features(name, store, videos, advance)
+                ),
+            )
+        for stream, encoder_config in _first_of_each_stream(encoders).items():
+            yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder)
+    places = _places(config)
+    for name, encoder in encoders:
+        weights = weights_fingerprint(encoder)
+        yield _Subject(
+            name,
+            "trained",
+            {"encoder": weights, "config": asdict(encoder.config)},
+            of_encoder(encoder),
+            {
+                "stream": encoder.config.stream,
+                "backbone": encoder.config.backbone,
+                "clip": clip_words(encoder.config),
+                "encoder": str(places[name]),
+                "weights": weights,
+                "seed": _seed(config),
+            },
+        )
+
+
+def _untrained_subject(
+    stream: Stream,
+    config: EncoderConfig,
+    sets: Sets,
+    precision: Precision,
+    of_encoder: Callable[[Encoder], Callable[[list[Video], Windows, Advance], torch.Tensor]],
+) -> _Subject:
+    built: list[Encoder] = []
+
+    def describe(videos: list[Video], windows: Windows, advance: Advance) -> torch.Tensor:
+        if not built:  # only where features are missing: calibrating takes a while
+            built.append(_untrained(config, sets.store, sets.train, precision))
+        return of_encoder(built[0])(videos, windows, advance)
+
+    key = {
+        "untrained": asdict(config),
+        "calibrated": fingerprint([[video.id, video.source.blake2b, video.num_frames] for video in sets.train]),
+    }
+    about = {"stream": stream, "backbone": config.backbone, "clip": clip_words(config)}
+    return _Subject(f"untrained {stage_title(stream)}", "untrained", key, describe, about)
+
+
+def _untrained(config: EncoderConfig, store: FrameSource, videos: list[Video], precision: Precision) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = Encoder(config)
+    calibrate_batchnorm(encoder, store, videos, precision=precision)
+    return encoder
+
+
+def load_encoders(config: MeasuredEncoders) -> list[tuple[str, Encoder]]:
+    """The trained encoders to measure, by the names of their rows.
+
+    Raises:
+        ViccError: no such run or encoder, no finished stage, or two encoders of one stream.
+    """
+    if config.run is not None:
+        run = config.run
+        return [
+            (stage_title(stage.name), load_encoder(run / stage.name / ENCODER_FOLDER)) for stage in finished_stages(run)
+        ]
+    loaded = [(folder, load_encoder(folder)) for folder in config.encoder]
+    streams = Counter(encoder.config.stream for _, encoder in loaded)
+    for stream, count in streams.items():
+        if count > 1:
+            which = " and ".join(str(folder) for folder, encoder in loaded if encoder.config.stream == stream)
+            raise ViccError(
+                f"--encoder {which} see {stream}, all of them; expected at most one encoder of each stream."
+            )
+    return [(_encoder_name(encoder, folder), encoder) for folder, encoder in loaded]
+
+
+def _encoder_name(encoder: Encoder, folder: Path) -> str:
+    return f"{stage_title(encoder.config.stream)} ({folder.name})"
+
+
+def _places(config: MeasuredEncoders) -> dict[str, Path]:
+    if config.run is not None:
+        return {stage_title(stage.name): config.run / stage.name for stage in finished_stages(config.run)}
+    return {_encoder_name(load_encoder(folder), folder): folder for folder in config.encoder}
+
+
+def _seed(config: MeasuredEncoders) -> int | None:
+    """The seed that the run was trained with; of encoders alone nothing is known."""
+    if config.run is None:
+        return None
+    return read_json(config.run / RECIPE_FILE, what="run description").get("seed")
+
+
+def finished_stages(run: Path) -> list[Stage]:
+    """The stages of a run that have an encoder, in the order of the recipe.
+
+    Raises:
+        ViccError: not a run, or no stage is finished.
+    """
+    if not (run / RECIPE_FILE).exists():
+        raise ViccError(
+            f"{run} is not a run (it has no {RECIPE_FILE}). Make one with: vicc pretrain --store STORE --run {run}"
+        )
+    recipe = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"])
+    stages = [stage for stage in recipe.stages if (run / stage.name / ENCODER_FOLDER / "config.json").exists()]
+    if not stages:
+        raise ViccError(f"No stage of {run} is finished yet. Go on with the same vicc pretrain command first.")
+    return stages
+
+
+def stage_title(name: str) -> str:
+    """A stage's name as tables print it: rgb-1 becomes RGB-1, flow-1 Flow-1, diff-1 Diff-1."""
+    return name.replace("rgb", "RGB").replace("flow", "Flow").replace("diff", "Diff")
+
+
+def fused_rows(described: list[Described]) -> dict[str, list[Described]]:
+    """Rows of two streams together, each with the rows it is made of: the newest RGB with each stream of motion's."""
+    newest = {row.model["stream"]: row for row in described if row.kind == "trained"}
+    return {
+        name: [newest["rgb"], newest[motion]]
+        for name, motion in (("R+F", "flow"), ("R+D", "diff"))
+        if "rgb" in newest and motion in newest
+    }
+
+
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """A name for the content of all weights: 128 bits of BLAKE2b in hexadecimal."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return state.hexdigest()
+
+
+def clip_words(config: EncoderConfig) -> str:
+    """What clips an encoder sees, for people."""
+    stride = f", every {config.stride}" if config.stride > 1 else ""
+    return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}"
+
+
+def require_flow(encoders: list[tuple[str, Encoder]], store: FrameSource) -> None:
+    """Raises ViccError if an encoder sees flow that the store does not have."""
+    names = [name for name, encoder in encoders if encoder.config.stream == "flow"]
+    if names and store.settings.flow == "none":
+        raise ViccError(
+            f"{', '.join(names)} see flow, and the store {store.path} was prepared without it (--flow none). Prepare "
+            "another store with flow to measure them."
+        )
+
+
+def _first_of_each_stream(encoders: list[tuple[str, Encoder]]) -> dict[Stream, EncoderConfig]:
+    first: dict[Stream, EncoderConfig] = {}
+    for _, encoder in encoders:
+        first.setdefault(encoder.config.stream, encoder.config)
+    return first

@@ -1,0 +1,197 @@
+"""Which videos are measured: training and test videos of a split, checked before anything is computed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vicc.configs import MeasuredVideos
+from vicc.data.frame_source import FrameSource
+from vicc.data.sources import file_id
+from vicc.data.splits import OFFICIAL, TEST_SHARE, Division, divide_videos, group_name
+from vicc.data.store import Video
+from vicc.distributed import on_first
+from vicc.errors import ViccError
+from vicc.evaluation.results import Data, Queries, fingerprint
+from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
+from vicc.progress import say
+from vicc.training.run_folder import run_division
+
+# Videos in the official divisions, training and test videos of each fold, as their lists have them.
+_OFFICIAL_SIZES = {
+    "ucf101": (101, {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}),
+    "hmdb51": (51, {1: (3570, 1530), 2: (3570, 1530), 3: (3570, 1530)}),
+}
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The videos of one evaluation. Of retrieval, `train` is the gallery and `test` the queries.
+
+    Without labels every video searches all others: `train` and `test` are then the same list.
+    """
+
+    store: FrameSource
+    train: list[Video]
+    test: list[Video]
+    labelled: bool
+    data: Data
+    queries: Queries
+
+
+def open_sets(config: MeasuredVideos, *, run: Path | None = None, need_labels: bool = False) -> Sets:
+    """Open the store or folder and divide its videos. Of several processes the first opens it first.
+
+    Args:
+        run: a run whose encoders are measured: its own split is the default, and what it was trained on is not tested
+            unasked.
+        need_labels: refuse videos without labels.
+
+    Raises:
+        ViccError: nothing to test; and, unless the config says --intersection, a split that names videos which are not
+            here, test videos of classes without training videos, or a video that is on both sides under two names.
+    """
+    scan = None if run is None else run / SCAN_FILE
+    opened: list[FrameSource] = []
+    on_first(lambda: opened.append(open_source(config.store, config.videos, scan=scan)))
+    store = opened[0] if opened else open_source(config.store, config.videos, scan=scan)
+    division = _divide(store, config, run)
+    train, test = division.train, division.test
+    if train and test and all(video.label is not None for video in (*train, *test)):
+        test = _checked(store, division, intersection=config.intersection)
+        return _sets(store, train, test, labelled=True, split=division.name)
+    labels = Counter(video.label for video in store.videos)
+    if len(labels) > 1 and None not in labels:
+        raise ViccError(
+            f"The {len(store.videos)} labelled videos of {store.path} cannot be divided into training and test videos "
+            f"with whole groups (split {division.name}). Give more videos or groups, another --split or --test-share."
+        )
+    if need_labels:
+        without = labels[None]
+        raise ViccError(
+            f"{without} of {len(store.videos)} videos of {store.path} have no label; expected at least two classes of "
+            "labelled videos. Put the videos into class folders, or give a list with the column label."
+            if without
+            else f"All videos of {store.path} have the label {next(iter(labels))!r}; expected at least two classes."
+        )
+    if len(store.videos) < 2:
+        raise ViccError(f"There is {len(store.videos)} video in {store.path}; expected at least 2 to search in.")
+    return _sets(store, store.videos, store.videos, labelled=False, split="undivided")
+
+
+def _divide(store: FrameSource, config: MeasuredVideos, run: Path | None) -> Division[Video]:
+    """The split asked for, else that of the run. Videos that the run was trained on are not tested unasked."""
+    by_share = config.test_share is not None or config.split_seed is not None
+    split = "grouped" if by_share else config.split
+    own = run_division(run, store.videos) if run is not None else None
+    if own is not None and split is None:
+        division = own
+    else:
+        division = divide_videos(
+            store.videos,
+            split,
+            splits_folder=splits_of(store, run),
+            test_share=TEST_SHARE if config.test_share is None else config.test_share,
+            seed=config.split_seed or 0,
+        )
+    for note in division.notes:
+        say(note)
+    trained = {video.id for video in own.train} if own is not None else set()
+    seen = sum(video.id in trained for video in division.test)
+    if seen:
+        told = f"{run} was trained on {seen} of the {len(division.test)} test videos of the split {division.name}"
+        if config.split is None:
+            raise ViccError(f"{told}. Leave --test-share and --split-seed away, or give --split to test them even so.")
+        say(f"warning: {told}: their numbers say little")
+    return division
+
+
+def _checked(store: FrameSource, division: Division[Video], *, intersection: bool) -> list[Video]:
+    """The test videos that can be measured; all of them unless `intersection`."""
+    test = division.test
+
+    def object_to(what: str, left: list[Video]) -> list[Video]:
+        if not intersection:
+            raise ViccError(f"{what}. Give --intersection to measure without them, or mend the split or the store.")
+        if not left:
+            raise ViccError(f"{what}. Without them no test video is left.")
+        say(f"{what}: measured without them, on {len(left)} test and {len(division.train)} training videos")
+        return left
+
+    if division.missing:
+        reasons = {entry.id: entry.reason for entry in store.set_aside}
+        names = [f"{name} (set aside: {reasons[name]})" if name in reasons else name for name in division.missing]
+        object_to(
+            f"The split {division.name} names {len(names)} videos that {store.path} does not have: {_some(names)}", test
+        )
+    trained_classes = {video.label for video in division.train}
+    unknown = {str(video.label) for video in test} - set(map(str, trained_classes))
+    if unknown:
+        test = object_to(
+            f"{len(unknown)} classes have test videos and no training video in the split {division.name}: "
+            f"{_some(sorted(unknown))}",
+            [video for video in test if video.label in trained_classes],
+        )
+    twins = _twins(division.train, test)
+    if twins:
+        test = object_to(
+            f"{len(twins)} test videos are training videos as well, the same file under another name: "
+            f"{_some([f'{one} is {other}' for one, other in sorted(twins.items())])}",
+            [video for video in test if video.id not in twins],
+        )
+    return test
+
+
+def _twins(train: Sequence[Video], test: Sequence[Video]) -> dict[str, str]:
+    """Test videos whose file has the content of a training video's file; parts of one file are not meant."""
+    trained = {video.source.blake2b: video.id for video in train if video.source.blake2b}
+    found = ((video.id, trained.get(video.source.blake2b)) for video in test)
+    return {one: other for one, other in found if other is not None and file_id(one) != file_id(other)}
+
+
+def _sets(store: FrameSource, train: list[Video], test: list[Video], *, labelled: bool, split: str) -> Sets:
+    content = [(video.id, video.label, video.num_frames) for video in store.videos if video.label is not None]
+    data = Data(
+        name=_name(train, test, split),
+        place=str(store.path),
+        content=fingerprint(content or [video.id for video in store.videos]),
+        split=split,
+        train=len(train),
+        test=len(test),
+        classes=sorted({str(video.label) for video in train}) if labelled else [],
+    )
+    queries = Queries(
+        [video.id for video in test], [video.label for video in test], [group_name(video) for video in test]
+    )
+    return Sets(store, train, test, labelled, data, queries)
+
+
+def _name(train: Sequence[Video], test: Sequence[Video], split: str) -> str:
+    """The name of a data set whose official division is here as a whole; "own" for any other."""
+    name, _, fold = split.partition(":")
+    if name == OFFICIAL and fold.isdecimal():
+        for data, (classes, sizes) in _OFFICIAL_SIZES.items():
+            if len({video.label for video in train}) == classes and sizes.get(int(fold)) == (len(train), len(test)):
+                return data
+    return "own"
+
+
+def few_labels(videos: Sequence[Video], share: float, *, seed: int = 0) -> list[Video]:
+    """So many of each class's videos, at least one, in the order given.
+
+    Which ones depends on the seed and their ids alone, and a smaller share is part of every larger one.
+    """
+    counts = Counter(video.label for video in videos)
+    left = {label: max(1, round(share * count)) for label, count in counts.items()}
+    chosen = set()
+    for video in sorted(videos, key=lambda video: fingerprint([seed, video.id])):
+        if left[video.label] > 0:
+            left[video.label] -= 1
+            chosen.add(video.id)
+    return [video for video in videos if video.id in chosen]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
