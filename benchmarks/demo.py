@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vicc import PretrainConfig, Recipe, RetrieveConfig, Stage, create_recipe, pretrain, retrieve
-from vicc.evaluation.retrieve import read_result
+from vicc.evaluation.results import Estimate, read_result
 from vicc.training.log import read_log
 
 _T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t, two-sided, by degrees of freedom
@@ -45,18 +45,15 @@ def table(out: Path, seeds: list[int]) -> None:
         costs.append(
             _timed([sys.executable, "-m", "vicc", "demo", "--out", str(folder), "--seed", str(seed), "--json"])
         )
-        results[seed] = read_result(folder / "run")
-    for k in ("1", "5"):
-        print(f"\nR@{k}\n\n| row | {' | '.join(f'seed {seed}' for seed in seeds)} | mean ± 95 % over seeds |")
+        results[seed] = read_result(folder / "run" / "retrieval.json")
+    for metric in ("R@1", "R@5"):
+        print(f"\n{metric}\n\n| row | {' | '.join(f'seed {seed}' for seed in seeds)} | mean ± 95 % over seeds |")
         print("|---|" + "---|" * (len(seeds) + 1))
         for number, row in enumerate(results[seeds[0]].rows):
             rows = [results[seed].rows[number] for seed in seeds]
-            cells = [
-                f"{row.recall[k]:.2f}"
-                + (f" ({row.interval[k][0]:.2f}–{row.interval[k][1]:.2f})" if row.interval else "")
-                for row in rows
-            ]
-            print(f"| {row.name} | {' | '.join(cells)} | {_mean_and_interval([row.recall[k] for row in rows])} |")
+            estimates = [row.metrics[metric] for row in rows]
+            cells = " | ".join(map(_cell, estimates))
+            print(f"| {row.name} | {cells} | {_mean_and_interval([estimate.value for estimate in estimates])} |")
     print("\nwall s, peak GiB of all processes together: " + "; ".join(f"{s:.0f}, {g:.2f}" for s, g in costs))
     for seed in seeds:
         seconds = json.loads((out / f"seed-{seed}.json").read_text())["seconds"]
@@ -80,16 +77,17 @@ def controls(demo: Path) -> None:
     steps = round((seconds(rgb_1) + seconds(taught_by_nothing)) / seconds(rgb_1) * (rgb_1.steps or 0))
     long = replace(rgb_1, name="rgb-1-long", steps=steps)
     pretrain(Recipe("control-long", "RGB alone", (long,)), PretrainConfig(store=store, run=long_run, seed=seed))
-    rows = {row.name: row for row in read_result(demo / "run").rows if row.name in ("RGB-1", "RGB-2")}
+    rows = {
+        row.name: row for row in read_result(demo / "run" / "retrieval.json").rows if row.name in ("RGB-1", "RGB-2")
+    }
     for run in (teacher_run, long_run):
         rows |= {row.name: row for row in retrieve(RetrieveConfig(run=run, store=store, baselines=False)).rows}
     shuffled = retrieve(RetrieveConfig(run=demo / "run", store=store, baselines=False, shuffle_frames=True))
     rows |= {f"{row.name}, frames shuffled": row for row in shuffled.rows}
     print(f"\nRGB-1-long: {steps} steps, the time of RGB-1 and RGB-2 together\n\n| row | R@1 | R@5 |\n|---|---|---|")
     for name, row in rows.items():
-        if row.interval:
-            cells = [f"{row.recall[k]:.2f} ({row.interval[k][0]:.2f}–{row.interval[k][1]:.2f})" for k in ("1", "5")]
-            print(f"| {name} | {' | '.join(cells)} |")
+        if row.kind != "chance":
+            print(f"| {name} | {_cell(row.metrics['R@1'])} | {_cell(row.metrics['R@5'])} |")
 
 
 def _timed(command: list[str]) -> tuple[float, float]:
@@ -137,6 +135,12 @@ def _tree_gib(root: int) -> float:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 2**20
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.low is None:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
 def _mean_and_interval(values: list[float]) -> str:

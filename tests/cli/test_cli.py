@@ -177,8 +177,8 @@ def test_json_of_the_whole_road_is_one_document_a_command(
     assert not any(stage["finished"] for stage in documents["plan"]["stages"])
     assert [stage["steps"] for stage in documents["pretrain"]["stages"]] == [4] * 4
     assert all(stage["finished"] for stage in documents["pretrain"]["stages"])
-    assert documents["retrieve"]["labelled"] is True
-    assert all(0 <= row["recall"]["1"] <= 1 for row in documents["retrieve"]["rows"])
+    assert documents["retrieve"]["vicc_result"] == 1
+    assert all(0 <= row["metrics"]["R@1"]["value"] <= 1 for row in documents["retrieve"]["rows"])
 
 
 def test_splits_prints_its_folds_and_refuses_names_that_are_paths(

@@ -19,7 +19,7 @@ def test_the_demo_walks_the_road_shows_its_commands_and_continues(
     assert main(words) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
-    rows = {row["name"]: row["recall"]["1"] for row in result["retrieve"]["rows"]}
+    rows = {row["name"]: row["metrics"]["R@1"]["value"] for row in result["retrieve"]["rows"]}
     assert {"chance", "RGB-1", "Flow-1", "RGB-2", "Flow-2", "R+F"} <= set(rows)
     assert rows["chance"] == pytest.approx(0.1)
     for command in ("demo-videos", "prepare", "pretrain", "retrieve", "report"):

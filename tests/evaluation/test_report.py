@@ -15,7 +15,7 @@ from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter,
 from vicc.errors import ViccError
 from vicc.evaluation import report
 from vicc.evaluation.report import write_report
-from vicc.evaluation.retrieve import Neighbours, RetrievalResult, Row
+from vicc.evaluation.results import Data, Estimate, Neighbours, Protocol, Queries, Result, Row, write_result
 from vicc.files import write_json
 from vicc.recipes import create_recipe
 from vicc.training.stage import Recipe
@@ -39,25 +39,18 @@ STAGES = ["RGB-1", "Flow-1", "RGB-2", "Flow-2", "R+F"]
 
 def row(name: str, kind: Any, number: int) -> Row:
     """A row all of whose numbers differ from those of other rows."""
-    recall = {k: 0.0101 * number + 0.2003 * place for place, k in enumerate(("1", "5", "10", "20"), 1)}
-    interval = None if kind == "chance" else {k: (share - 0.0307, share + 0.0409) for k, share in recall.items()}
-    return Row(name, kind, recall, interval)
+    shares = {k: 0.0101 * number + 0.2003 * place for place, k in enumerate((1, 5, 10, 20), 1)}
+    if kind == "chance":
+        return Row(name, kind, {f"R@{k}": Estimate(share) for k, share in shares.items()})
+    metrics = {f"R@{k}": Estimate(share, share - 0.0307, share + 0.0409) for k, share in shares.items()}
+    model = {"fused": ["RGB-2", "Flow-2"]} if kind == "fused" else {}
+    return Row(name, kind, metrics, model, ranks=[1, 4], precisions=[0.5, 0.5], predicted=[0, 0])
 
 
-RESULT = RetrievalResult(
-    protocol={
-        "name": "sliding",
-        "queries": 2,
-        "gallery": 4,
-        "classes": 2,
-        "window_step": "half a clip",
-        "fused": {"R+F": ["RGB-2", "Flow-2"]},
-        "shuffled_frames": False,
-        "precision": "fp32",
-        "store": "store",
-        "intervals": "95 %, Wilson, over queries",
-    },
-    labelled=True,
+RESULT = Result(
+    protocol=Protocol("retrieval-sliding", 1, {"clip": "16 x 1", "window_step": 8, "gallery": "sliding"}),
+    data=Data("own", "store", "c0ffee", "folders", 4, 2, sorted({EVIL_LABEL, "wave"})),
+    queries=Queries([EVIL_ID, "wave-q.mp4"], [EVIL_LABEL, "wave"], [EVIL_ID, "wave-q.mp4"]),
     rows=[
         row("chance", "chance", 0),
         row("colour histogram", "baseline", 1),
@@ -66,11 +59,17 @@ RESULT = RetrievalResult(
         row("R+F", "fused", 7),
     ],
     neighbours=dict.fromkeys(STAGES, NEIGHBOURS),
+    made_with={"precision": "fp32"},
 )
 ONE_STAGE = replace(
     RESULT, rows=[row("chance", "chance", 0), row("RGB-1", "trained", 3)], neighbours={"RGB-1": NEIGHBOURS}
 )
-UNLABELLED = replace(ONE_STAGE, labelled=False, rows=[])
+UNLABELLED = replace(
+    ONE_STAGE,
+    data=replace(RESULT.data, classes=[]),
+    queries=replace(RESULT.queries, labels=[None, None]),
+    rows=[],
+)
 
 
 def make_store(folder: Path, ids: list[str]) -> Path:
@@ -89,11 +88,11 @@ def make_store(folder: Path, ids: list[str]) -> Path:
     return folder
 
 
-def make_run(folder: Path, result: RetrievalResult, *, stages: int = 1, steps: int = 6) -> Path:
+def make_run(folder: Path, result: Result, *, stages: int = 1, steps: int = 6) -> Path:
     recipe = create_recipe("demo", changes=["all.batch_size=4"])
     recipe = Recipe(recipe.name, recipe.description, recipe.stages[:stages])
     write_json(folder / "recipe.json", {"recipe": recipe.to_json(), "seed": 907, "videos": 4, "content": "c0ffee"})
-    write_json(folder / "retrieval.json", result.to_json())
+    write_result(folder / "retrieval.json", result)
     started = {
         "time": "2026-01-02T03:04:05+0000",
         "command": ["/some/bin/vicc", "pretrain", "--run", "a b"],
@@ -158,7 +157,7 @@ class Page(HTMLParser):
         return [element for element in self.elements if element.tag == tag and {*classes} <= {*element.classes}]
 
 
-def page(folder: Path, result: RetrievalResult, *, ids: list[str] | None = None, **options: int) -> Page:
+def page(folder: Path, result: Result, *, ids: list[str] | None = None, **options: int) -> Page:
     store = make_store(folder / "store", list(LABELS) if ids is None else ids)
     run = make_run(folder / "run", result, **options)
     return Page(write_report(ReportConfig(run=run, store=store)).read_text(encoding="utf-8"))
@@ -197,18 +196,17 @@ def test_the_table_holds_every_row_and_number_of_the_result(whole: Page) -> None
     (table,) = [element for element in whole.find("table") if element.attributes.get("id") == "retrieval"]
     for line in RESULT.rows:
         assert line.name in table.text
-        for k, share in line.recall.items():
-            assert f"{100 * share:.1f}" in table.text
-            if line.interval:
-                low, high = line.interval[k]
-                assert f"{100 * low:.1f} – {100 * high:.1f}" in table.text
+        for estimate in line.metrics.values():
+            assert f"{100 * estimate.value:.1f}" in table.text
+            if estimate.low is not None and estimate.high is not None:
+                assert f"{100 * estimate.low:.1f} – {100 * estimate.high:.1f}" in table.text
 
 
 def test_the_headline_says_the_measured_numbers_and_the_best_that_learned_nothing(whole: Page) -> None:
     (headline,) = whole.find("p", "headline")
     best = RESULT.rows[2]
-    for number in (RESULT.rows[-1].recall["1"], RESULT.rows[0].recall["1"], best.recall["1"]):
-        assert f"{100 * number:.1f}" in headline.text
+    for line in (RESULT.rows[-1], RESULT.rows[0], best):
+        assert f"{100 * line.metrics['R@1'].value:.1f}" in headline.text
     assert best.name in headline.text
 
 

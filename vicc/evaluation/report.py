@@ -20,11 +20,11 @@ from vicc.configs import ReportConfig
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
-from vicc.evaluation.retrieve import RetrievalResult, Row, read_result, stage_title
+from vicc.evaluation.results import Result, Row, read_result
+from vicc.evaluation.retrieve import RESULT_FILE, stage_title
 from vicc.files import atomic_write, read_json
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
-from vicc.retrieval import KS
 from vicc.training.curves import USE, curves_figure, curves_svg
 from vicc.training.log import read_log
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
@@ -81,7 +81,7 @@ def write_report(config: ReportConfig) -> Path:
     Raises:
         ViccError: no such run or store, nothing measured yet, or a damaged log or video.
     """
-    result = read_result(config.run)
+    result = _measured(config.run)
     description = read_json(config.run / RECIPE_FILE, what="run description")
     recipe = Recipe.from_json(description["recipe"])
     store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE)
@@ -103,14 +103,16 @@ def write_report(config: ReportConfig) -> Path:
         run=config.run.resolve().name,
         result=result,
         headline=_headline(result, main_row),
-        ks=KS,
+        metrics=result.metrics,
         groups=[
             (title, rows) for title, kinds in _GROUPS if (rows := [row for row in result.rows if row.kind in kinds])
         ],
-        notes={row.name: _note(row, recipe, result) for row in result.rows},
+        notes={row.name: _note(row, recipe) for row in result.rows},
         stages=_stages(config.run, recipe, description["videos"], description.get("processes", 1)),
         curves=USE.values(),
         main_row=main_row,
+        fused=any(row.name == main_row and row.kind == "fused" for row in result.rows),
+        groups_drawn=_groups_drawn(result),
         grids=grids,
         animations=_animations(store, [videos[name] for name in shown]),
         numbers={name: number for number, name in enumerate(shown)},
@@ -132,6 +134,23 @@ def write_report(config: ReportConfig) -> Path:
     return path
 
 
+def _measured(run: Path) -> Result:
+    path = run / RESULT_FILE
+    if not path.exists():
+        raise ViccError(
+            f"Nothing has been measured in {run} yet (no {RESULT_FILE}). Run: vicc retrieve --run {run} --store STORE"
+        )
+    return read_result(path)
+
+
+def _groups_drawn(result: Result) -> str:
+    """What the intervals draw, in words."""
+    queries, groups = len(result.queries.ids), len(set(result.queries.groups))
+    return (
+        f"the {queries} queries" if queries == groups else f"the {groups} recordings of the {queries} queries, whole,"
+    )
+
+
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vicc.evaluation", "."),
@@ -145,15 +164,15 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html.jinja")
 
 
-def _headline(result: RetrievalResult, main_row: str) -> dict[str, Row | None]:
+def _headline(result: Result, main_row: str) -> dict[str, Row | None]:
     """The rows the first sentence compares: ours, chance, and the best of what has learned nothing."""
     rows = {row.name: row for row in result.rows}
     unlearned = [row for row in result.rows if row.kind in ("baseline", "untrained")]
-    best = max(unlearned, key=lambda row: row.recall["1"], default=None)
+    best = max(unlearned, key=lambda row: row.metrics["R@1"].value, default=None)
     return {"ours": rows.get(main_row), "chance": rows.get("chance"), "best": best}
 
 
-def _note(row: Row, recipe: Recipe, result: RetrievalResult) -> str:
+def _note(row: Row, recipe: Recipe) -> str:
     """What a row is, in a few words."""
     if row.kind == "trained":
         stage = next((stage for stage in recipe.stages if stage_title(stage.name) == row.name), None)
@@ -164,7 +183,7 @@ def _note(row: Row, recipe: Recipe, result: RetrievalResult) -> str:
         "chance": "a random order",
         "baseline": "nothing trained",
         "untrained": "random weights",
-        "fused": f"{' and '.join(result.protocol['fused'].get(row.name, []))}, distances averaged",
+        "fused": f"{' and '.join(row.model.get('fused', []))}, distances averaged",
     }[row.kind]
 
 
@@ -181,16 +200,14 @@ def _choose_queries(queries: Sequence[str], videos: Mapping[str, Video], count: 
     return [query for turn in turns for query in turn if query is not None][:count]
 
 
-def _before_and_after(recipe: Recipe, result: RetrievalResult) -> list[str]:
+def _before_and_after(recipe: Recipe, result: Result) -> list[str]:
     """The first and last trained RGB row, between which flow was the teacher; empty where there is only one."""
     rows = [stage_title(stage.name) for stage in recipe.stages if stage.stream == "rgb"]
     rows = [row for row in rows if row in result.neighbours]
     return [rows[0], rows[-1]] if len(rows) > 1 else []
 
 
-def _cases(
-    result: RetrievalResult, rows: Sequence[str], queries: Sequence[str], videos: Mapping[str, Video]
-) -> list[_Case]:
+def _cases(result: Result, rows: Sequence[str], queries: Sequence[str], videos: Mapping[str, Video]) -> list[_Case]:
     def tile(name: str, distance: float | None = None, query: _Tile | None = None) -> _Tile:
         label = videos[name].label if name in videos else None
         known = result.labelled and query is not None and label is not None and query.label is not None

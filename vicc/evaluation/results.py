@@ -145,6 +145,11 @@ class Result:
         """Whether there is a table; without labels there are neighbours only."""
         return bool(self.rows)
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all metrics of all rows, in the order in which they first stand."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
+
     def row(self, name: str) -> Row:
         """The row of that name.
 

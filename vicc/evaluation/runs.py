@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from vicc.configs import RunsConfig
 from vicc.errors import ViccError
 from vicc.evaluation.report import read_runs
-from vicc.evaluation.retrieve import RESULT_FILE, read_result
+from vicc.evaluation.results import read_result
+from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, is_held, read_json
 from vicc.progress import say
 from vicc.training.alarms import ALARMS_FILE
@@ -187,7 +188,8 @@ def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> Sta
 def _retrieval(folder: Path) -> dict[str, float]:
     if not (folder / RESULT_FILE).exists():
         return {}
-    return {row.name: row.recall["1"] for row in read_result(folder).rows if row.kind in ("trained", "fused")}
+    rows = read_result(folder / RESULT_FILE).rows
+    return {row.name: row.metrics["R@1"].value for row in rows if row.kind in ("trained", "fused")}
 
 
 def _settings(description: dict[str, Any]) -> dict[str, str]:

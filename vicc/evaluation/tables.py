@@ -6,39 +6,39 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from vicc.evaluation.retrieve import RetrievalResult, Row
+from vicc.evaluation.results import Estimate, Result
 from vicc.evaluation.runs import RunState, StageState
 from vicc.progress import duration
 
 
-def retrieval_table(result: RetrievalResult) -> Table:
-    """R@k in percent with 95 % intervals, one line a row of the result."""
-    protocol = result.protocol
+def result_table(result: Result) -> Table:
+    """Every metric in percent with its 95 % interval, one line a row of the result."""
+    data = result.data
     table = Table(
-        title=f"retrieval: {protocol['queries']} test videos search {protocol['gallery']} training videos, "
-        f"{protocol['classes']} classes, split {protocol['split']}"
-        + (", frames shuffled" if protocol["shuffled_frames"] else ""),
-        caption="R@k: share of queries with one of their class among the k nearest; in brackets the 95 % interval",
+        title=f"{data.test} test videos, {data.train} training videos, {len(data.classes)} classes, "
+        f"split {escape(data.split)}",
+        caption=f"{escape(result.protocol.title)}; in percent, in brackets the 95 % interval",
     )
-    ks = list(result.rows[0].recall)
     table.add_column("")
-    for k in ks:
-        table.add_column(f"R@{k}", justify="right")
+    for metric in result.metrics:
+        table.add_column(metric, justify="right")
     previous = result.rows[0].kind
     for row in result.rows:
         if row.kind != previous:
             table.add_section()
             previous = row.kind
-        name = f"{row.name} ({' + '.join(protocol['fused'][row.name])})" if row.kind == "fused" else row.name
-        table.add_row(name, *(_cell(row, k) for k in ks))
+        name = f"{row.name} ({' + '.join(row.model['fused'])})" if row.kind == "fused" else row.name
+        table.add_row(escape(name), *(_cell(row.metrics.get(metric)) for metric in result.metrics))
     return table
 
 
-def _cell(row: Row, k: str) -> str:
-    if row.interval is None:
-        return f"{100 * row.recall[k]:.1f}"
-    low, high = row.interval[k]
-    return f"{100 * row.recall[k]:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    value = f"{100 * estimate.value:.1f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
 
 
 def runs_tables(runs: Sequence[RunState]) -> Iterator[Table | str]:
