@@ -1,22 +1,176 @@
-"""How sure a number is: bootstrap intervals over queries, whole groups at a time."""
+"""How sure a number is, and a difference of two: bootstrap and permutation over queries, whole groups at a time.
 
+Clips of one recording succeed and fail together, so a group (`Queries.groups`) is what is drawn or flipped, never a
+single query. None of this says what another seed of the training would give.
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from vicc.evaluation.results import Estimate
+from vicc.evaluation.results import Estimate, Queries, Row
 
 _RESAMPLES = 2000
+_FLIPS = 9999
+_EXACT_FLIPS = 14  # groups up to which all 2^n sign patterns are tried
+_BLOCK = 100  # resamples or flips held at once as numbers with a point
+MEAN_CLASS_ACCURACY = "mean class accuracy"
 
 
-def estimate(scores: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> Estimate:
-    """The mean of the queries' scores (Q,) with its 95 % bootstrap interval (percentiles).
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one model minus that of another, on the same queries.
 
-    Groups of queries are drawn, with all of their queries: clips of one recording succeed and fail together.
+    Attributes:
+        value, low, high: shares from -1 to 1, with the 95 % interval.
+        p: two-sided, that a difference as large comes about although the two are equally good.
+        test: how p was found: "McNemar, exact", "sign flips of groups" or "sign flips of groups, exact".
     """
-    names, places = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
-    sums, counts = np.bincount(places, scores), np.bincount(places).astype(float)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), _RESAMPLES)
-    means = (drawn @ sums) / (drawn @ counts)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(scores.mean()), float(low), float(high))
+
+    value: float
+    low: float
+    high: float
+    p: float
+    test: str
+
+
+def estimate(
+    scores: np.ndarray, groups: Sequence[str], *, strata: Sequence[object] | None = None, seed: int = 0
+) -> Estimate:
+    """The mean of the queries' scores (Q,), each from 0 to 1, with its 95 % bootstrap interval (percentiles).
+
+    Groups are drawn with replacement, as many as there are, with all of their queries. Where all groups have the same
+    mean (all right, all wrong, or a single group) that would give a point. Then the interval reaches to both sides by
+    1 - 0.025^(1 / groups), which for all right and all wrong is the exact one of Clopper and Pearson.
+
+    Args:
+        strata: a value for each query, such as its class: the mean over strata of their means is taken, which of
+            classes is the mean class accuracy. Strata that a resample lacks do not count in it.
+    """
+    value, low, high = _interval(scores, groups, strata, seed)
+    return Estimate(value, max(low, 0.0), min(high, 1.0))
+
+
+def estimate_metric(row: Row, queries: Queries, metric: str) -> Estimate:
+    """A metric of a row from its queries' scores.
+
+    Raises:
+        KeyError: a metric that has no scores of queries in this row.
+    """
+    scores, strata = metric_scores(row, queries, metric)
+    return estimate(scores, queries.groups, strata=strata)
+
+
+def metric_scores(row: Row, queries: Queries, metric: str) -> tuple[np.ndarray, Sequence[object] | None]:
+    """What `estimate` takes for a metric: the scores and, for the mean class accuracy, the classes as strata.
+
+    Raises:
+        KeyError: a metric that has no scores of queries in this row.
+    """
+    by_class = metric == MEAN_CLASS_ACCURACY
+    scores = row.scores("top-1" if by_class else metric)
+    if scores is None:
+        raise KeyError(metric)
+    return scores, queries.labels if by_class else None
+
+
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, groups: Sequence[str], *, strata: Sequence[object] | None = None, seed: int = 0
+) -> Difference:
+    """The mean of `a` minus that of `b`, scores (Q,) of the same queries.
+
+    The interval is that of `estimate`, of the queries' differences. p is that of McNemar's exact test where scores are
+    0 or 1 and every group is one query; else groups change sides at random, whole: 9,999 times, or in all ways where
+    there are at most 14 groups.
+
+    Args:
+        strata: as for `estimate`.
+    """
+    difference = a - b
+    value, low, high = _interval(difference, groups, strata, seed)
+    binary = np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()
+    if binary and strata is None and len(set(groups)) == len(groups):
+        p, test = _mcnemar(int((difference > 0).sum()), int((difference < 0).sum())), "McNemar, exact"
+    else:
+        p, test = _sign_flips(difference * _weights(strata, len(a)), groups, seed)
+    return Difference(value, max(low, -1.0), min(high, 1.0), p, test)
+
+
+def _interval(
+    scores: np.ndarray, groups: Sequence[str], strata: Sequence[object] | None, seed: int
+) -> tuple[float, float, float]:
+    group_of, num_groups = _numbers(groups)
+    stratum_of, num_strata = _numbers(strata if strata is not None else [0] * len(scores))
+    place, shape = group_of * num_strata + stratum_of, (num_groups, num_strata)
+    sums = np.bincount(place, scores, num_groups * num_strata).reshape(shape)
+    counts = np.bincount(place, None, num_groups * num_strata).reshape(shape).astype(float)
+    value = float((sums.sum(0) / counts.sum(0)).mean())
+    drawn = _draws(num_groups, seed)
+    means = np.concatenate(
+        [_mean_of_means(block @ sums, block @ counts) for block in _blocks(drawn)]  # (resamples,)
+    )
+    low, high = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
+    if high - low < 1e-9:
+        reach = 1 - 0.025 ** (1 / num_groups)
+        low, high = value - reach, value + reach
+    # A mean of equal numbers may differ from them in the last digit.
+    return value, min(low, value), max(high, value)
+
+
+def _mean_of_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    there = counts > 0
+    return np.divide(sums, counts, out=np.zeros_like(sums), where=there).sum(1) / there.sum(1)
+
+
+def _numbers(names: Sequence[object]) -> tuple[np.ndarray, int]:
+    """Names to places, in the order in which they first stand, so that nothing depends on what they are called."""
+    known: dict[object, int] = {}
+    places = [known.setdefault(name, len(known)) for name in names]
+    return np.array(places, dtype=int), len(known)
+
+
+@lru_cache(maxsize=2)
+def _draws(num_groups: int, seed: int) -> np.ndarray:
+    """How often each group is drawn, (resamples, groups); the same for every metric and row of a result."""
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((_RESAMPLES, num_groups), dtype=np.uint8)  # 255 times the same of n is beyond chance
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
+    return drawn
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + _BLOCK].astype(float) for start in range(0, len(rows), _BLOCK)]
+
+
+def _weights(strata: Sequence[object] | None, count: int) -> np.ndarray:
+    """What each query adds to the mean over strata of their means, (Q,)."""
+    if strata is None:
+        return np.full(count, 1 / count)
+    stratum_of, num_strata = _numbers(strata)
+    return 1 / (num_strata * np.bincount(stratum_of)[stratum_of])
+
+
+def _mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided: with how many of the queries that one of two gets right it is as uneven as this, or more."""
+    total = only_a + only_b
+    tail = sum(math.comb(total, count) for count in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def _sign_flips(differences: np.ndarray, groups: Sequence[str], seed: int) -> tuple[float, str]:
+    group_of, num_groups = _numbers(groups)
+    sums = np.bincount(group_of, differences)
+    least = abs(sums.sum()) - 1e-12  # a sum in another order is not another sum
+    if num_groups <= _EXACT_FLIPS:
+        patterns = np.arange(2**num_groups)[:, None] >> np.arange(num_groups) & 1
+        return float((np.abs((2 * patterns - 1) @ sums) >= least).mean()), "sign flips of groups, exact"
+    rng = np.random.default_rng(seed)
+    as_large = 1  # the data itself is one of the patterns
+    for start in range(0, _FLIPS, _BLOCK):
+        signs = 2.0 * rng.integers(0, 2, (min(_BLOCK, _FLIPS - start), num_groups), dtype=np.int8) - 1
+        as_large += int((np.abs(signs @ sums) >= least).sum())
+    return as_large / (_FLIPS + 1), "sign flips of groups"
