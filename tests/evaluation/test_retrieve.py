@@ -1,6 +1,5 @@
 """The command as a function, on a tiny run: which rows, which neighbours, and that nothing depends on chance."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.features import calibrate_batchnorm, extract_features
-from vicc.evaluation.retrieve import read_result, retrieve
+from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
+from vicc.evaluation.results import read_result
+from vicc.evaluation.retrieve import retrieve
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.training.checkpoint import load_encoder
 from vicc.training.engine import Stopped
@@ -43,16 +43,17 @@ def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store
         *("RGB-1", "Flow-1", "RGB-2", "Flow-2", "R+F"),
     ]
     for row in result.rows:
-        values = [row.recall[k] for k in ("1", "5", "10", "20")]
+        values = [row.metrics[f"R@{k}"].value for k in (1, 5, 10, 20, 50)]
         assert values == sorted(values)
-        assert all(0 <= value <= 1 for value in values)
-        assert row.interval is None or all(low <= row.recall[k] <= high for k, (low, high) in row.interval.items())
-    assert read_result(run).rows[6].recall == result.rows[6].recall
+        assert all(0 <= found.value <= 1 for found in row.metrics.values())
+        if row.kind != "chance":
+            assert all(found.low <= found.value <= found.high for found in row.metrics.values())  # type: ignore[operator]
+    assert read_result(run / "retrieval.json") == result
 
 
 def test_twice_gives_the_same_to_the_bit(run: Path, store_path: Path) -> None:
-    first = json.dumps(retrieve(RetrieveConfig(run=run, store=store_path)).to_json(), sort_keys=True)
-    assert json.dumps(retrieve(RetrieveConfig(run=run, store=store_path)).to_json(), sort_keys=True) == first
+    first, again = (retrieve(RetrieveConfig(run=run, store=store_path, cache=False, workers=w)) for w in (0, 2))
+    assert (again.rows, again.neighbours) == (first.rows, first.neighbours)
 
 
 def test_recall_agrees_with_the_neighbours_that_are_given(run: Path, store_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_recall_agrees_with_the_neighbours_that_are_given(run: Path, store_path:
     for row in result.rows[1:]:
         entries = result.neighbours[row.name]
         right = [label[entry.videos[0]] == label[entry.query] for entry in entries]
-        assert row.recall["1"] == pytest.approx(sum(right) / len(right))
+        assert row.metrics["R@1"].value == pytest.approx(sum(right) / len(right))
         assert all(split[entry.query] == "test" for entry in entries)
         assert all(split[name] != "test" for entry in entries for name in entry.videos)
 
@@ -71,7 +72,7 @@ def test_the_shuffled_control_differs_and_keeps_the_result(run: Path, store_path
     plain = retrieve(RetrieveConfig(run=run, store=store_path, baselines=False))
     shuffled = retrieve(RetrieveConfig(run=run, store=store_path, baselines=False, shuffle_frames=True))
     assert shuffled.neighbours["Flow-1"] != plain.neighbours["Flow-1"]
-    assert read_result(run).neighbours == plain.neighbours
+    assert read_result(run / "retrieval.json").neighbours == plain.neighbours
     assert (run / "retrieval-shuffled.json").exists()
 
 
@@ -107,15 +108,15 @@ def test_features_of_a_video_are_the_mean_over_its_windows_of_unit_vectors(run: 
     clip = encoder.config.clip_frames
     step = 5
     frames = torch.from_numpy(store.frames(video.id, "rgb", range(video.num_frames - 1)))
-    features = extract_features(encoder, store, [video], precision=CPU, window_step=step)[0]
+    features = extract_features(encoder, store, [video], precision=CPU, windows=Windows(step))[0]
     starts = range(0, video.num_frames - 1 - clip + 1, step)
     # Windows of other videos in the same pass must not matter, nor the place in the list.
-    again = extract_features(encoder, store, store.videos[::-1], precision=CPU, window_step=step)[-1]
+    again = extract_features(encoder, store, store.videos[::-1], precision=CPU, windows=Windows(step))[-1]
     torch.testing.assert_close(features, again, rtol=1e-4, atol=1e-5)
     assert len(frames[starts[-1] : starts[-1] + clip]) == clip
     assert len(starts) > 1
     assert features.norm() < 1
-    one_window = extract_features(encoder, store, [video], precision=CPU, window_step=1000)[0]
+    one_window = extract_features(encoder, store, [video], precision=CPU, windows=Windows(1000))[0]
     torch.testing.assert_close(one_window.norm(), torch.tensor(1.0))
 
 

@@ -107,14 +107,14 @@ def test_a_run_is_measured_and_shown_from_its_files(
     monkeypatch.setattr(scan_module, "_scan_all", never)  # the run's own scan serves
     result = retrieve(RetrieveConfig(run=run, videos=video_folder))
     assert [row.name for row in result.rows if row.kind in ("trained", "fused")] == ["RGB-1", "Flow-1", "R+F"]
-    assert result.protocol["videos"] == str(video_folder)
+    assert result.data.place == str(video_folder)
     page = write_report(ReportConfig(run=run, videos=video_folder)).read_text(encoding="utf-8")
     assert f"vicc retrieve --run {run} --videos {video_folder}" in page
     assert "vicc prepare" not in page
     # The store holds the same videos, coded: hardly anything changes.
     coded = retrieve(RetrieveConfig(run=run, store=store_path, out=tmp_path / "r.json"))
     for ours, theirs in zip(result.rows, coded.rows, strict=True):
-        assert abs(ours.recall["1"] - theirs.recall["1"]) <= 2 / 6
+        assert abs(ours.metrics["R@1"].value - theirs.metrics["R@1"].value) <= 2 / 6
 
 
 @pytest.mark.parametrize("kind", [PretrainConfig, RetrieveConfig, ReportConfig])

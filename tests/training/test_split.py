@@ -11,7 +11,8 @@ from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.splits import SPLITS_FOLDER, SplitTable, read_split_table, write_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
-from vicc.evaluation.retrieve import RetrievalResult, retrieve
+from vicc.evaluation.results import Result
+from vicc.evaluation.retrieve import retrieve
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 
@@ -39,7 +40,7 @@ def run(store: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -
     return run
 
 
-def measured(store: Path, run: Path, **options: object) -> RetrievalResult:
+def measured(store: Path, run: Path, **options: object) -> Result:
     return retrieve(RetrieveConfig(store=store, run=run, baselines=False, out=run / "out.json", **options))  # type: ignore[arg-type]
 
 
@@ -57,7 +58,7 @@ def test_a_run_goes_on_with_its_split_unasked_and_refuses_another(store: Path, r
 
 def test_retrieval_takes_the_split_of_the_run(store: Path, run: Path) -> None:
     result = measured(store, run)
-    assert (result.protocol["split"], result.protocol["queries"], result.protocol["gallery"]) == ("mine:1", 12, 6)
+    assert (result.data.split, result.data.test, result.data.train) == ("mine:1", 12, 6)
     [row] = result.neighbours.values()
     assert all(entry.query.startswith("train") for entry in row)
     assert all(name.startswith("test") for entry in row for name in entry.videos)
@@ -70,7 +71,7 @@ def test_testing_on_training_videos_is_refused_unless_a_split_asks_for_it(
         measured(store, run, test_share=0.5)
     capsys.readouterr()
     result = measured(store, run, split="folders")
-    assert (result.protocol["split"], result.protocol["queries"]) == ("folders", 6)
+    assert (result.data.split, result.data.test) == ("folders", 6)
     assert (
         "was trained on 6 of the 6 test videos of the split folders: their numbers say little"
         in capsys.readouterr().err
@@ -80,7 +81,7 @@ def test_testing_on_training_videos_is_refused_unless_a_split_asks_for_it(
 
 
 def test_a_store_of_other_videos_has_its_own_split(run: Path, unlabelled_store_path: Path) -> None:
-    assert measured(unlabelled_store_path, run).protocol["split"] == "undivided"
+    assert measured(unlabelled_store_path, run).data.split == "undivided"
 
 
 def test_videos_that_came_later_are_left_out_and_counted(
@@ -91,7 +92,7 @@ def test_videos_that_came_later_are_left_out_and_counted(
     table = read_split_table(run / "split.csv")
     cells = {name: side for name, side in table.cells.items() if not name.endswith("left/0.mp4")}
     write_split_table(grown / "split.csv", SplitTable(1, cells))
-    assert (measured(store, grown).protocol["queries"], measured(store, grown).protocol["gallery"]) == (11, 5)
+    assert (measured(store, grown).data.test, measured(store, grown).data.train) == (11, 5)
     assert "2 of 18 videos are not in the split mine:1: they are left out" in capsys.readouterr().err
 
 

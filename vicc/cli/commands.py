@@ -31,6 +31,9 @@ from vicc.configs import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vicc.evaluation.results import Result
     from vicc.training.stage import Recipe
 
 
@@ -350,16 +353,23 @@ def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
 
 
 def retrieve(config: RetrieveConfig) -> Outcome:
-    from vicc.evaluation.retrieve import in_short, result_path
+    from vicc.evaluation.retrieve import result_path
     from vicc.evaluation.retrieve import retrieve as run
-    from vicc.evaluation.tables import retrieval_table
 
-    result = run(config)
-    where = result_path(config)
+    return _measured(run(config), result_path(config))
+
+
+def _measured(result: "Result", where: "Path") -> Outcome:
+    """What a command that measures leaves; the first process shows it."""
+    from vicc.evaluation.results import in_short
+    from vicc.evaluation.tables import result_table
+    from vicc.progress import process_number
 
     def show() -> None:
+        if process_number() != 0:
+            return
         if result.labelled:
-            Console().print(retrieval_table(result))
+            Console().print(result_table(result))
         _print(
             f"written to {where}"
             + ("" if result.labelled else " (nearest neighbours; without labels there is no table)")

@@ -129,14 +129,7 @@ def _subjects(
 
     if sets.labelled and config.baselines:
         for name in baselines_of(store):
-            yield _Subject(
-                name,
-                "baseline",
-                {"baseline": name},
-                lambda videos, windows, advance, name=name: on_first(
-                    lambda: baseline_features(name, store, videos, advance)
-                ),
-            )
+            yield _Subject(name, "baseline", {"baseline": name}, _of_baseline(name, store))
         for stream, encoder_config in _first_of_each_stream(encoders).items():
             yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder)
     places = _places(config)
@@ -156,6 +149,11 @@ def _subjects(
                 "seed": _seed(config),
             },
         )
+
+
+def _of_baseline(name: str, store: FrameSource) -> Callable[[list[Video], Windows, Advance], torch.Tensor]:
+    """The features of a baseline, which has no windows; the first process computes them."""
+    return lambda videos, windows, advance: on_first(lambda: baseline_features(name, store, videos, advance))
 
 
 def _untrained_subject(

@@ -20,8 +20,9 @@ from vicc.configs import ReportConfig
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
+from vicc.evaluation.encoders import stage_title
 from vicc.evaluation.results import Result, Row, read_result
-from vicc.evaluation.retrieve import RESULT_FILE, stage_title
+from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, read_json
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,6 +210,12 @@ def read_result(path: Path) -> Result:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ViccError(f"The result {path} cannot be understood ({error}). Measure again.") from error
+
+
+def in_short(result: Result) -> Result:
+    """The result without what there is for each query, for printing."""
+    rows = [replace(row, ranks=None, precisions=None, predicted=None) for row in result.rows]
+    return replace(result, queries=Queries([], [], []), rows=rows, neighbours={})
 
 
 def fingerprint(facts: Any) -> str:

@@ -133,9 +133,3 @@ def _neighbours(row: Described, sets: Sets) -> list[Neighbours]:
         Neighbours(query.id, [sets.train[place].id for place in row], [round(distance, 4) for distance in line])
         for query, row, line in zip(sets.test, places.tolist(), distances.tolist(), strict=True)
     ]
-
-
-def in_short(result: Result) -> Result:
-    """The result without what there is for each query, for printing."""
-    rows = [replace(row, ranks=None, precisions=None, predicted=None) for row in result.rows]
-    return replace(result, rows=rows, neighbours={})
