@@ -597,7 +597,7 @@ class MeasuredVideos:
     """Measure what is there where a split names videos that are missing, or has classes without training videos.
     Default: refuse, with their names."""
     workers: int | None = None
-    """Processes that load clips. Default: one for each core but one, none on a single core. Changes no number."""
+    """Processes that load clips beside this one. Default: as for `vicc pretrain`. Changes no number."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -667,6 +667,61 @@ class RetrieveConfig(MeasuredEncoders):
     as the published code does it; which one depends on the video's id alone."""
     shuffle_frames: bool = False
     """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
+
+
+@dataclass(frozen=True)
+class KnnConfig(MeasuredEncoders):
+    """Classify test videos by their nearest training videos, without training anything.
+
+    The k nearest vote for their classes, each with the weight exp(similarity / temperature). Features have the training
+    videos' mean taken out and unit length.
+
+    Example:
+        vicc knn --run run --store store
+        vicc knn --encoder imported-rgb --store store --k 5
+    """
+
+    k: int = 20
+    """Training videos that vote."""
+    temperature: float = 0.07
+    """The smaller, the less do those count that are less near."""
+    label_share: float = 1.0
+    """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5."""
+    label_seed: int = 0
+    """Seed of which videos those are; of one seed, a smaller share is part of every larger one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.k > 0, f"--k {self.k}: expected at least 1.")
+        _require(0 < self.temperature < math.inf, f"--temperature {self.temperature}: expected a number above 0.")
+        _require_share(self.label_share)
+
+
+@dataclass(frozen=True)
+class ProbeConfig(MeasuredEncoders):
+    """Train a linear classifier on the features of training videos, and test it: how much is in them?
+
+    Features are those of `vicc retrieve`, computed once and kept: seconds. The encoder stands still. R+F is the mean of
+    both streams' probabilities. For the published probe, whose classifier sees new random clips in every epoch, see
+    `vicc probe-clips`.
+
+    Example:
+        vicc probe --run run --store store
+        vicc probe --run run --store store --solver closed-form --label-share 0.1
+    """
+
+    solver: Literal["sgd", "closed-form"] = "sgd"
+    """sgd: BatchNorm and a linear layer, with the published schedule (100 epochs, a tenth of the rate at 60 and 80).
+    closed-form: ridge regression on the classes, its penalty chosen on the training videos by folds that keep groups
+    whole."""
+    label_share: float = 1.0
+    """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5."""
+    label_seed: int = 0
+    """Seed of which videos those are; of one seed, a smaller share is part of every larger one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_share(self.label_share)
 
 
 @dataclass(frozen=True)
@@ -864,6 +919,10 @@ def _require_store_or_videos(store: Path | str | None, videos: Path | None) -> N
         f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
         "one of the two.",
     )
+
+
+def _require_share(share: float) -> None:
+    _require(0 < share <= 1, f"--label-share {share}: expected a number above 0, up to 1.")
 
 
 def _flag(name: str) -> str:

@@ -170,7 +170,7 @@ def test_diff_goes_the_whole_road_without_flow(
         *("chance", "colour histogram", "untrained RGB", "untrained Diff"),
         *("RGB-1", "Diff-1", "RGB-2", "Diff-2", "R+D"),
     ]
-    assert result.protocol["fused"] == {"R+D": ["RGB-2", "Diff-2"]}
+    assert result.row("R+D").model["fused"] == ["RGB-2", "Diff-2"]
     page = write_report(ReportConfig(run=run, store=without_flow)).read_text(encoding="utf-8")
     assert "What R+D finds" in page
     assert "optical flow" not in page

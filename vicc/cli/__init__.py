@@ -60,6 +60,8 @@ COMMANDS: dict[str, Command | Group] = {
     "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
     "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
     "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
+    "knn": Command("classes of test videos by their nearest training videos", "KnnConfig", "knn"),
+    "probe": Command("a linear classifier on features, in seconds", "ProbeConfig", "probe"),
     "report": Command("a run to one HTML page", "ReportConfig", "report"),
     "runs": Command("compare runs in a table and a plot", "RunsConfig", "runs"),
     "import": Command("a published checkpoint to an encoder folder", "ImportConfig", "import_"),

@@ -15,9 +15,11 @@ from vicc.configs import (
     DemoVideosConfig,
     ExportConfig,
     ImportConfig,
+    KnnConfig,
     ParityConfig,
     PrepareConfig,
     PretrainConfig,
+    ProbeConfig,
     RecipesConfig,
     ReportConfig,
     RetrieveConfig,
@@ -355,6 +357,20 @@ def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
 def retrieve(config: RetrieveConfig) -> Outcome:
     from vicc.evaluation.retrieve import result_path
     from vicc.evaluation.retrieve import retrieve as run
+
+    return _measured(run(config), result_path(config))
+
+
+def knn(config: KnnConfig) -> Outcome:
+    from vicc.evaluation.classify_features import knn as run
+    from vicc.evaluation.classify_features import result_path
+
+    return _measured(run(config), result_path(config))
+
+
+def probe(config: ProbeConfig) -> Outcome:
+    from vicc.evaluation.classify_features import probe as run
+    from vicc.evaluation.classify_features import result_path
 
     return _measured(run(config), result_path(config))
 

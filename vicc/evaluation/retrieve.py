@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vicc.configs import RetrieveConfig
@@ -14,7 +13,7 @@ from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_e
 from vicc.evaluation.features import Windows
 from vicc.evaluation.results import Estimate, Neighbours, Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
-from vicc.evaluation.uncertainty import estimate
+from vicc.evaluation.uncertainty import estimate_metric
 from vicc.progress import say
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search
 
@@ -117,13 +116,9 @@ def _row(row: Described, sets: Sets) -> Row:
         predicted=[places[gallery[place]] for place in nearest[:, 0].tolist()],
         outputs=row.outputs,
     )
-    return replace(found, metrics={name: _estimate(found, name, sets) for name in (*(f"R@{k}" for k in KS), "mAP")})
-
-
-def _estimate(row: Row, metric: str, sets: Sets) -> Estimate:
-    scores = row.scores(metric)
-    assert isinstance(scores, np.ndarray)
-    return estimate(scores, sets.queries.groups)
+    return replace(
+        found, metrics={name: estimate_metric(found, sets.queries, name) for name in (*(f"R@{k}" for k in KS), "mAP")}
+    )
 
 
 def _neighbours(row: Described, sets: Sets) -> list[Neighbours]:
