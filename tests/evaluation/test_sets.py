@@ -1,0 +1,123 @@
+"""What may be measured: every way in which a split does not fit is named, and refused unless it is allowed."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from vicc.configs import MeasuredVideos, PrepareConfig
+from vicc.data.splits import SPLITS_FOLDER, Split, SplitTable, write_split_table
+from vicc.data.store import Store, Video
+from vicc.errors import ViccError
+from vicc.evaluation import sets as sets_module
+from vicc.evaluation.sets import few_labels, open_sets
+from vicc.prepare.build import prepare_videos
+
+Change = Callable[[dict[str, tuple[Split | None, ...]]], None]
+
+
+@pytest.fixture
+def with_split(store_path: Path, tmp_path: Path) -> Callable[[Change], MeasuredVideos]:
+    """A config that measures the store by its own division, changed."""
+
+    def make(change: Change) -> MeasuredVideos:
+        store = tmp_path / "store"
+        shutil.copytree(store_path, store)
+        cells: dict[str, tuple[Split | None, ...]] = {video.id: (video.split,) for video in Store(store).videos}
+        change(cells)
+        write_split_table(store / SPLITS_FOLDER / "mine.csv", SplitTable(1, cells))
+        return MeasuredVideos(store=store, split="mine:1")
+
+    return make
+
+
+def both(config: MeasuredVideos, refusal: str, *, train: int, test: int) -> None:
+    """It is refused in these words, and with --intersection measured on what is left."""
+    with pytest.raises(ViccError, match=refusal + r".*Give --intersection"):
+        open_sets(config)
+    found = open_sets(replace(config, intersection=True))
+    assert (len(found.train), len(found.test)) == (train, test)
+    assert (found.data.train, found.data.test, len(found.queries.ids)) == (train, test, test)
+
+
+def test_a_split_that_fits_is_taken_whole(with_split: Callable[[Change], MeasuredVideos]) -> None:
+    found = open_sets(with_split(lambda cells: None))
+    assert (len(found.train), len(found.test), found.data.classes) == (12, 6, ["left", "right", "up"])
+    assert {video.split for video in found.test} == {"test"}
+
+
+def test_a_split_that_names_absent_videos(
+    with_split: Callable[[Change], MeasuredVideos], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_split(lambda cells: cells.update({"test/up/lost.mp4": ("test",)}))
+    both(config, r"names 1 videos that .* does not have: test/up/lost\.mp4", train=12, test=6)
+    assert "measured without them, on 6 test and 12 training videos" in capsys.readouterr().err
+
+
+def test_classes_without_training_videos(with_split: Callable[[Change], MeasuredVideos]) -> None:
+    def change(cells: dict[str, tuple[Split | None, ...]]) -> None:
+        for name in cells:
+            if name.startswith("train/up/"):
+                cells[name] = (None,)
+
+    both(with_split(change), r"1 classes have test videos and no training video .*: up", train=8, test=4)
+
+
+def test_a_video_on_both_sides_under_two_names(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for number, name in enumerate(("train/a/0", "train/b/0", "test/a/1", "test/b/1")):
+        write_video(videos / f"{name}.mp4", num_frames=4, size=(24, 32), seed=number)
+    shutil.copy(videos / "train/b/0.mp4", videos / "test/b/2.mp4")
+    prepare_videos(PrepareConfig(videos, tmp_path / "store", flow="none", workers=1))
+    config = MeasuredVideos(store=tmp_path / "store")
+    both(config, r"the same file under another name: test/b/2\.mp4 is train/b/0\.mp4", train=2, test=2)
+
+
+def test_nothing_left_is_refused_with_the_flag_as_well(with_split: Callable[[Change], MeasuredVideos]) -> None:
+    def change(cells: dict[str, tuple[Split | None, ...]]) -> None:
+        for name in cells:
+            if "/up/" in name:
+                cells[name] = ("test",)
+            elif name.startswith("test/"):
+                cells[name] = (None,)
+
+    with pytest.raises(ViccError, match="no test video is left"):
+        open_sets(replace(with_split(change), intersection=True))
+
+
+def test_videos_without_labels_have_no_classes(unlabelled_store_path: Path) -> None:
+    config = MeasuredVideos(store=unlabelled_store_path)
+    found = open_sets(config)
+    assert not found.labelled
+    assert found.train is found.test
+    with pytest.raises(ViccError, match="have no label; expected at least two classes"):
+        open_sets(config, need_labels=True)
+
+
+def test_official_divisions_are_known_by_name_only_when_whole(
+    with_split: Callable[[Change], MeasuredVideos], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets_module, "_OFFICIAL_SIZES", {"ucf101": (3, {1: (12, 6)})})
+    config = with_split(lambda cells: None)
+    assert isinstance(config.store, Path)
+    folder = config.store / SPLITS_FOLDER
+    (folder / "mine.csv").rename(folder / "official.csv")
+    assert open_sets(replace(config, split="official:1")).data.name == "ucf101"
+    assert open_sets(replace(config, split="folders")).data.name == "own"
+    monkeypatch.setattr(sets_module, "_OFFICIAL_SIZES", {"ucf101": (3, {1: (13, 6)})})
+    assert open_sets(replace(config, split="official:1")).data.name == "own"
+
+
+def test_few_labels_are_nested_and_leave_no_class_out(store_path: Path) -> None:
+    source = Store(store_path).videos[0].source
+    videos = [Video(f"{label}{n}", 9, 8, 8, 25.0, source, label=label) for label in "ab" for n in range(40)]
+    shares = [0.01, 0.05, 0.1, 0.5, 1.0]
+    chosen = [{video.id for video in few_labels(videos, share, seed=3)} for share in shares]
+    assert [len(one) for one in chosen] == [2, 4, 8, 40, 80]
+    assert all(small <= large for small, large in pairwise(chosen))
+    assert all({name[0] for name in one} == {"a", "b"} for one in chosen)
+    assert chosen[2] != {video.id for video in few_labels(videos, 0.1, seed=4)}
+    assert {video.id for video in few_labels(videos[::-1], 0.1, seed=3)} == chosen[2]
