@@ -32,6 +32,7 @@ from vicc.training.stage import Recipe, Stage
 
 FEATURES_FOLDER = "features"
 """Where features are kept, beside the result."""
+_METHODS = {"single_stream": "", "cross_stream": "", "infonce": "InfoNCE", "ubernce": "UberNCE", "coclr": "CoCLR"}
 _FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
 
 
@@ -131,8 +132,8 @@ def _subjects(
         for name in baselines_of(store):
             yield _Subject(name, "baseline", {"baseline": name}, _of_baseline(name, store))
         for stream, encoder_config in _first_of_each_stream(encoders).items():
-            yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder)
-    places = _places(config)
+            yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder, seed=_seed(config) or 0)
+    origins = _origins(config)
     for name, encoder in encoders:
         weights = weights_fingerprint(encoder)
         yield _Subject(
@@ -144,7 +145,8 @@ def _subjects(
                 "stream": encoder.config.stream,
                 "backbone": encoder.config.backbone,
                 "clip": clip_words(encoder.config),
-                "encoder": str(places[name]),
+                "method": origins[name].method,
+                "encoder": str(origins[name].place),
                 "weights": weights,
                 "seed": _seed(config),
             },
@@ -162,25 +164,30 @@ def _untrained_subject(
     sets: Sets,
     precision: Precision,
     of_encoder: Callable[[Encoder], Callable[[list[Video], Windows, Advance], torch.Tensor]],
+    *,
+    seed: int,
 ) -> _Subject:
     built: list[Encoder] = []
 
     def describe(videos: list[Video], windows: Windows, advance: Advance) -> torch.Tensor:
         if not built:  # only where features are missing: calibrating takes a while
-            built.append(_untrained(config, sets.store, sets.train, precision))
+            built.append(_untrained(config, sets.store, sets.train, precision, seed=seed))
         return of_encoder(built[0])(videos, windows, advance)
 
     key = {
         "untrained": asdict(config),
+        "seed": seed,
         "calibrated": fingerprint([[video.id, video.source.blake2b, video.num_frames] for video in sets.train]),
     }
-    about = {"stream": stream, "backbone": config.backbone, "clip": clip_words(config)}
+    about = {"stream": stream, "backbone": config.backbone, "clip": clip_words(config), "seed": seed}
     return _Subject(f"untrained {stage_title(stream)}", "untrained", key, describe, about)
 
 
-def _untrained(config: EncoderConfig, store: FrameSource, videos: list[Video], precision: Precision) -> Encoder:
+def _untrained(
+    config: EncoderConfig, store: FrameSource, videos: list[Video], precision: Precision, *, seed: int
+) -> Encoder:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         encoder = Encoder(config)
     calibrate_batchnorm(encoder, store, videos, precision=precision)
     return encoder
@@ -194,9 +201,7 @@ def load_encoders(config: MeasuredEncoders) -> list[tuple[str, Encoder]]:
     """
     if config.run is not None:
         run = config.run
-        return [
-            (stage_title(stage.name), load_encoder(run / stage.name / ENCODER_FOLDER)) for stage in finished_stages(run)
-        ]
+        return [(row_name(stage), load_encoder(run / stage.name / ENCODER_FOLDER)) for stage in finished_stages(run)]
     loaded = [(folder, load_encoder(folder)) for folder in config.encoder]
     streams = Counter(encoder.config.stream for _, encoder in loaded)
     for stream, count in streams.items():
@@ -212,10 +217,19 @@ def _encoder_name(encoder: Encoder, folder: Path) -> str:
     return f"{stage_title(encoder.config.stream)} ({folder.name})"
 
 
-def _places(config: MeasuredEncoders) -> dict[str, Path]:
+@dataclass(frozen=True)
+class _Origin:
+    """Where an encoder comes from, and which method has trained it; "" for ViCC and where nothing is known."""
+
+    place: Path
+    method: str
+
+
+def _origins(config: MeasuredEncoders) -> dict[str, _Origin]:
     if config.run is not None:
-        return {stage_title(stage.name): config.run / stage.name for stage in finished_stages(config.run)}
-    return {_encoder_name(load_encoder(folder), folder): folder for folder in config.encoder}
+        run = config.run
+        return {row_name(s): _Origin(run / s.name, _METHODS[s.method]) for s in finished_stages(run)}
+    return {_encoder_name(load_encoder(folder), folder): _Origin(folder, "") for folder in config.encoder}
 
 
 def _seed(config: MeasuredEncoders) -> int | None:
@@ -247,11 +261,19 @@ def stage_title(name: str) -> str:
     return name.replace("rgb", "RGB").replace("flow", "Flow").replace("diff", "Diff")
 
 
+def row_name(stage: Stage) -> str:
+    """The row of a stage's encoder: ViCC's by the stage alone (RGB-2), those of its baselines with their method's name
+    before it (CoCLR RGB-2), so that tables of several runs keep them apart.
+    """
+    return f"{_METHODS[stage.method]} {stage_title(stage.name)}".lstrip()
+
+
 def fused_rows(described: list[Described]) -> dict[str, list[Described]]:
     """Rows of two streams together, each with the rows it is made of: the newest RGB with each stream of motion's."""
     newest = {row.model["stream"]: row for row in described if row.kind == "trained"}
+    method = newest["rgb"].model["method"] if "rgb" in newest else ""
     return {
-        name: [newest["rgb"], newest[motion]]
+        f"{method} {name}".lstrip(): [newest["rgb"], newest[motion]]
         for name, motion in (("R+F", "flow"), ("R+D", "diff"))
         if "rgb" in newest and motion in newest
     }

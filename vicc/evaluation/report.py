@@ -20,7 +20,7 @@ from vicc.configs import ReportConfig
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
-from vicc.evaluation.encoders import stage_title
+from vicc.evaluation.encoders import row_name, stage_title
 from vicc.evaluation.results import Result, Row, read_result
 from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, read_json
@@ -176,7 +176,7 @@ def _headline(result: Result, main_row: str) -> dict[str, Row | None]:
 def _note(row: Row, recipe: Recipe) -> str:
     """What a row is, in a few words."""
     if row.kind == "trained":
-        stage = next((stage for stage in recipe.stages if stage_title(stage.name) == row.name), None)
+        stage = next((stage for stage in recipe.stages if row_name(stage) == row.name), None)
         if stage is None:
             return ""
         return f"taught by {stage_title(stage.teacher)}" if stage.teacher else "on its own"
@@ -203,7 +203,7 @@ def _choose_queries(queries: Sequence[str], videos: Mapping[str, Video], count: 
 
 def _before_and_after(recipe: Recipe, result: Result) -> list[str]:
     """The first and last trained RGB row, between which flow was the teacher; empty where there is only one."""
-    rows = [stage_title(stage.name) for stage in recipe.stages if stage.stream == "rgb"]
+    rows = [row_name(stage) for stage in recipe.stages if stage.stream == "rgb"]
     rows = [row for row in rows if row in result.neighbours]
     return [rows[0], rows[-1]] if len(rows) > 1 else []
 
