@@ -15,7 +15,7 @@ from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.distributed import on_first, processes
 from vicc.evaluation.classification import chance_row, classification_row, write_probabilities
-from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_encoders, require_flow
+from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_encoders, require_flow, window_words
 from vicc.evaluation.features import Windows
 from vicc.evaluation.results import Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, few_labels, open_sets
@@ -81,11 +81,17 @@ def _classify(config: KnnConfig | ProbeConfig, method: _Method) -> Result:
         require_flow(encoders, sets.store)
         precision = choose_precision(config.precision, device)
         described = describe_all(config, encoders, sets, precision, windows=Windows(config.window_step))
-        return on_first(partial(_measure, config, method, sets, precision, described))
+        protocol = _protocol(config, method, window_words(config, encoders))
+        return on_first(partial(_measure, config, method, protocol, sets, precision, described))
 
 
 def _measure(
-    config: KnnConfig | ProbeConfig, method: _Method, sets: Sets, precision: Precision, described: list[Described]
+    config: KnnConfig | ProbeConfig,
+    method: _Method,
+    protocol: Protocol,
+    sets: Sets,
+    precision: Precision,
+    described: list[Described],
 ) -> Result:
     kept = few_labels(sets.train, config.label_share, seed=config.label_seed)
     if len(kept) < len(sets.train):
@@ -93,7 +99,7 @@ def _measure(
         say(f"labels of {len(kept)} of {len(sets.train)} training videos, {least} to {most} of a class")
     path = result_path(config)
     result = Result(
-        protocol=_protocol(config, method),
+        protocol=protocol,
         data=replace(sets.data, train=len(kept)),
         queries=sets.queries,
         rows=[chance_row(len(sets.data.classes)), *_rows(method, sets, kept, described, path)],
@@ -127,8 +133,8 @@ def _rows(method: _Method, sets: Sets, kept: list[Video], described: list[Descri
     return rows
 
 
-def _protocol(config: KnnConfig | ProbeConfig, method: _Method) -> Protocol:
-    settings = {**method.settings, "window_step": config.window_step or "15/32 of a clip"}
+def _protocol(config: KnnConfig | ProbeConfig, method: _Method, window_step: str | int) -> Protocol:
+    settings = {**method.settings, "window_step": window_step}
     if config.label_share < 1:
         settings["label_share"] = config.label_share
     return Protocol(method.name, 1, settings)

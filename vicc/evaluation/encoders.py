@@ -294,6 +294,13 @@ def clip_words(config: EncoderConfig) -> str:
     return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}"
 
 
+def window_words(config: MeasuredEncoders, encoders: list[tuple[str, Encoder]]) -> str | int:
+    """The step of windows as protocols name it: the published one, in whatever way it was asked for, or a number."""
+    step = config.window_step
+    usual = all(step == Windows().step_of(encoder.config) for _, encoder in encoders)
+    return "15/32 of a clip" if step is None or usual else step
+
+
 def require_flow(encoders: list[tuple[str, Encoder]], store: FrameSource) -> None:
     """Raises ViccError if an encoder sees flow that the store does not have."""
     names = [name for name, encoder in encoders if encoder.config.stream == "flow"]

@@ -9,7 +9,7 @@ import torch
 from vicc.configs import RetrieveConfig
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.distributed import on_first, processes
-from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_encoders, require_flow
+from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_encoders, require_flow, window_words
 from vicc.evaluation.features import Windows
 from vicc.evaluation.results import Estimate, Neighbours, Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
@@ -40,16 +40,19 @@ def retrieve(config: RetrieveConfig) -> Result:
         windows = Windows(config.window_step, shuffle=config.shuffle_frames)
         gallery = windows if config.gallery == "sliding" else replace(windows, one=True)
         described = describe_all(config, encoders, sets, precision, windows=windows, train_windows=gallery)
-        return on_first(partial(_measure, config, sets, precision, described))
+        protocol = _protocol(config, window_words(config, encoders))
+        return on_first(partial(_measure, config, protocol, sets, precision, described))
 
 
-def _measure(config: RetrieveConfig, sets: Sets, precision: Precision, described: list[Described]) -> Result:
+def _measure(
+    config: RetrieveConfig, protocol: Protocol, sets: Sets, precision: Precision, described: list[Described]
+) -> Result:
     if not sets.labelled:
         say("no labels: nearest neighbours only, no table")
     both = [_centered(row, same=sets.test is sets.train) for row in described]
     rows = [*both, *(_fused(name, parts) for name, parts in fused_rows(both).items())]
     result = Result(
-        protocol=_protocol(config),
+        protocol=protocol,
         data=sets.data,
         queries=sets.queries,
         rows=[_chance(sets), *(_row(row, sets) for row in rows)] if sets.labelled else [],
@@ -71,12 +74,12 @@ def result_path(config: RetrieveConfig) -> Path:
     return (config.run or config.encoder[0]) / f"{name}.json"
 
 
-def _protocol(config: RetrieveConfig) -> Protocol:
+def _protocol(config: RetrieveConfig, window_step: str | int) -> Protocol:
     return Protocol(
         f"retrieval-{config.gallery}",
         1,
         {
-            "window_step": config.window_step or "15/32 of a clip",
+            "window_step": window_step,
             "centering": "each set by its own mean",
             **({"frames": "shuffled"} if config.shuffle_frames else {}),
         },
