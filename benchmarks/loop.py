@@ -20,7 +20,7 @@ from typing import Any
 from vicc import PrepareConfig, PretrainConfig, create_recipe, prepare_videos, pretrain
 from vicc.data.dataset import ClipLoader
 from vicc.prepare.demo_videos import write_demo_videos
-from vicc.training import pretrain as pretrain_module
+from vicc.training import train_stage as stage_module
 from vicc.training.monitor import Monitor
 from vicc.training.step import TrainingStep
 
@@ -56,12 +56,12 @@ def main() -> None:
 
 def _put_clocks(spent: dict[str, float]) -> None:
     """Time the parts of every training that follows."""
-    loop = pretrain_module.train
+    loop = stage_module.train
 
     def train(*arguments: Any, save: Callable[[], None], **options: Any) -> None:
         _timed(loop, spent, "loop")(*arguments, save=_timed(save, spent, "save"), **options)
 
-    pretrain_module.train = train  # type: ignore[attr-defined]
+    stage_module.train = train  # type: ignore[attr-defined]
     Monitor.epoch = _timed(Monitor.epoch, spent, "epoch")  # type: ignore[method-assign]
     TrainingStep.__call__ = _timed(TrainingStep.__call__, spent, "step")  # type: ignore[method-assign]
     load = ClipLoader.__iter__

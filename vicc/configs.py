@@ -444,31 +444,17 @@ _SET_BY_VICC = frozenset(
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after stage.
-
-    Given again with the same --run it resumes, in the middle of an epoch if need be, or says that it is finished.
-
-    Example:
-        vicc pretrain --recipe demo --store store --run run
-        vicc pretrain --recipe default --store store --run run --set rgb-1.epochs=50 --dry-run
-        vicc pretrain --recipe demo --videos videos --motion diff --run run
-        vicc pretrain --store store --run run --launcher slurm --nodes 2 --gpus-per-node 4 --time 24:00:00
-    """
+class TrainingConfig:
+    """The flags of every command that trains: on which videos, how, watched how."""
 
     run: Path
-    """Folder of the run: checkpoints, logs, encoders."""
+    """Folder of the run: checkpoints, logs, results."""
     store: StorePlace | None = None
     """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to VICC_CACHE (default:
     ~/.cache/vicc), once."""
     videos: Path | None = None
     """Folder of videos, in place of a store: they are decoded and DIS flow is computed while training, at a short side
     of 128 pixels. That is slower; the measured difference is said. For large and lasting work, prepare a store."""
-    recipe: str = "default"
-    """Name of the recipe; `vicc recipes` lists them."""
-    motion: Literal["flow", "diff"] = "flow"
-    """What shows motion: optical flow, or diff, how RGB changes from each frame to the next, which needs no flow: the
-    recipe's flow-1 becomes diff-1."""
     split: str | None = None
     """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders (the videos'
     own train and test) or grouped (a hash of the groups). Default: official:1 where there is one, then folders, then
@@ -477,9 +463,6 @@ class PretrainConfig:
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
     set: list[str] = field(default_factory=list)
     """Changes to the recipe, each STAGE.FIELD=VALUE, for instance rgb-1.epochs=50 flow-1.learning_rate=0.3."""
-    views: str | None = None
-    """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are predicted only.
-    Default: what the recipe says. Changes of --set come after it."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
@@ -488,8 +471,6 @@ class PretrainConfig:
     batch_size: int | Literal["auto"] | None = None
     """Videos a step in all stages, of all processes together; the learning rate follows, and the queue stays whole
     batches. auto: as many as fit into memory, at most a fiftieth of the videos. Default: what the recipe says."""
-    fit_to_data: bool = False
-    """Let the number of prototypes and the length of the queue follow the number of training videos."""
     accumulate: int = 1
     """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in the same memory, for
     a good third more time. The loss is that of the whole batch."""
@@ -501,27 +482,18 @@ class PretrainConfig:
     """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
     cache_mb: int = 1024
     """Memory for decoded frames, in MiB and for each process that loads; a store that fits is decoded only once."""
-    stages: list[str] = field(default_factory=list)
-    """Train only these stages of the recipe, for instance one a job. Default: all that are not finished."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints. One is also written at the end of every epoch and when training is stopped."""
     keep_checkpoints: int = 2
     """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
-    best: Literal["loss", "own_video_recall", "label_recall"] = "loss"
-    """What makes a checkpoint the best: the mean loss of an epoch, or R@1 of the small evaluation, for a clip of the
-    own video or, with labels, of the own class."""
     allow_elastic: bool = False
-    """Resume with another number of processes than the run has had: they share the same batches, and the queues are
-    dealt out anew; the result is no longer bit-equal to that of an undisturbed run."""
+    """Resume with another number of processes than the run has had: they share the same batches, and what each of them
+    knows is dealt out anew; the result is no longer bit-equal to that of an undisturbed run."""
     hang_minutes: float = 20.0
     """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
     log_to: tuple[SinkName, ...] = ("tensorboard",)
     """Where numbers go beside the run folder's own log: tensorboard (RUN/STAGE/tensorboard), wandb (pip install
     'vicc[wandb]'), mlflow (pip install 'vicc[mlflow]'); nothing after --log-to for none of them."""
-    evaluate_epochs: int | None = None
-    """Epochs from one small evaluation without labels to the next: does a clip find the other clip of its own video
-    among those of up to 200 training videos? One more at a stage's end. 0: none. Default: so that a twelfth as many
-    videos are looked at as are trained on, which costs less than 5 % of the time."""
     dry_run: bool = False
     """Print the plan (stages, steps, clips) and do nothing. With --launcher slurm: also print the jobs' script."""
     launcher: Literal["here", "slurm"] = "here"
@@ -532,14 +504,6 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _require_store_or_videos(self.store, self.videos)
-        _require(
-            self.evaluate_epochs is None or self.evaluate_epochs >= 0,
-            f"--evaluate-epochs {self.evaluate_epochs}: expected 0 or more.",
-        )
-        _require(
-            self.best == "loss" or self.evaluate_epochs != 0,
-            f"--best {self.best} and --evaluate-epochs 0: there is no {self.best} without an evaluation.",
-        )
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
         _require(
             self.batch_size in (None, "auto") or self.batch_size >= 1,  # type: ignore[operator]
@@ -575,6 +539,164 @@ class PretrainConfig:
         _require(
             self.slurm.time is not None,
             "--launcher slurm: expected the time limit of a job as well, for instance --time 24:00:00.",
+        )
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after stage.
+
+    Given again with the same --run it resumes, in the middle of an epoch if need be, or says that it is finished.
+
+    Example:
+        vicc pretrain --recipe demo --store store --run run
+        vicc pretrain --recipe default --store store --run run --set rgb-1.epochs=50 --dry-run
+        vicc pretrain --recipe demo --videos videos --motion diff --run run
+        vicc pretrain --store store --run run --launcher slurm --nodes 2 --gpus-per-node 4 --time 24:00:00
+    """
+
+    recipe: str = "default"
+    """Name of the recipe; `vicc recipes` lists them."""
+    motion: Literal["flow", "diff"] = "flow"
+    """What shows motion: optical flow, or diff, how RGB changes from each frame to the next, which needs no flow: the
+    recipe's flow-1 becomes diff-1."""
+    views: str | None = None
+    """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are predicted only.
+    Default: what the recipe says. Changes of --set come after it."""
+    fit_to_data: bool = False
+    """Let the number of prototypes and the length of the queue follow the number of training videos."""
+    stages: list[str] = field(default_factory=list)
+    """Train only these stages of the recipe, for instance one a job. Default: all that are not finished."""
+    best: Literal["loss", "own_video_recall", "label_recall"] = "loss"
+    """What makes a checkpoint the best: the mean loss of an epoch, or R@1 of the small evaluation, for a clip of the
+    own video or, with labels, of the own class."""
+    evaluate_epochs: int | None = None
+    """Epochs from one small evaluation without labels to the next: does a clip find the other clip of its own video
+    among those of up to 200 training videos? One more at a stage's end. 0: none. Default: so that a twelfth as many
+    videos are looked at as are trained on, which costs less than 5 % of the time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.evaluate_epochs is None or self.evaluate_epochs >= 0,
+            f"--evaluate-epochs {self.evaluate_epochs}: expected 0 or more.",
+        )
+        _require(
+            self.best == "loss" or self.evaluate_epochs != 0,
+            f"--best {self.best} and --evaluate-epochs 0: there is no {self.best} without an evaluation.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(TrainingConfig):
+    """The flags of commands that train a classifier on an encoder."""
+
+    encoder: Path
+    """Encoder to start from: a stage of a run (RUN/rgb-2), or an encoder folder such as `vicc import` makes."""
+    schedule: Literal["default", "published"] = "default"
+    """default: made for small data sets, steps in proportion to the published ones. published: batches, epochs,
+    learning rates and augmentation exactly as published, for UCF101."""
+    epochs: int | None = None
+    """Epochs over the training videos. Default: the published number with --schedule published, else 100, or as many
+    as make 1,000 steps where that is more."""
+    milestones: tuple[int, ...] | None = None
+    """Epochs at which the learning rate is divided by ten. Default: the published ones, in proportion to --epochs."""
+    learning_rate: float | None = None
+    """Learning rate of the batches as they are. Default: the published 0.1 for 128 videos, in proportion to the batch,
+    as in all of vicc."""
+    label_share: float = 1.0
+    """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5.
+    The others are not looked at."""
+    label_seed: int = 0
+    """Seed of which videos those are, the same as for `vicc probe`; of one seed, a smaller share is part of every
+    larger one."""
+    validation_share: float | None = None
+    """Share of the training videos, whole groups, that is held out and chooses the epoch whose weights are kept. Test
+    videos choose nothing. 0: none, the last epoch is kept. Default: 0.15; 0 with --label-share."""
+    batch_size: int | Literal["auto"] | None = None
+    """Videos a step, of all processes together; the learning rate follows. auto: as many as fit into memory, at most a
+    fiftieth of the videos. Default: 32, with --schedule published 128."""
+    set: list[str] = field(default_factory=list)
+    """Further changes, each classifier.FIELD=VALUE, for instance classifier.augmentation.flip=0
+    classifier.weight_decay=1e-4."""
+    evaluate_epochs: int | None = None
+    """Epochs from one look at the validation videos to the next. Default: fifty looks in all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "evaluate_epochs"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{_flag(name)} {value}: expected at least 1.")
+        _require(
+            self.learning_rate is None or 0 < self.learning_rate < math.inf,
+            f"--learning-rate {self.learning_rate}: expected a number above 0.",
+        )
+        _require(
+            self.learning_rate is None or self.batch_size != "auto",
+            f"--learning-rate {self.learning_rate} and --batch-size auto: expected one of the two, since the right "
+            "rate depends on the batch.",
+        )
+        _require_share(self.label_share)
+        _require(
+            self.validation_share is None or 0 <= self.validation_share <= 0.5,
+            f"--validation-share {self.validation_share}: expected 0 to 0.5.",
+        )
+
+    @property
+    def validated_share(self) -> float:
+        """`validation_share`, its default in place."""
+        if self.validation_share is not None:
+            return self.validation_share
+        return 0.15 if self.label_share == 1 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(ClassifierConfig):
+    """Train an encoder on with labels: dropout, a linear layer, cross-entropy (the published fine-tuning).
+
+    Given again with the same --run it resumes, or says that it is finished. The classifier is RUN/classifier; `vicc
+    test` measures it.
+
+    Example:
+        vicc finetune --encoder run/rgb-2 --store store --run ft
+        vicc finetune --encoder run/flow-2 --store store --run ft-flow --label-share 0.1
+        vicc finetune --encoder imported-rgb --store ucf101 --run ft --schedule published
+    """
+
+    dropout: float | None = None
+    """Share of the features that is dropped at random. Default: 0.5; with --schedule published 0.9."""
+    backbone_learning_rate_ratio: float = 1.0
+    """Learning rate of the backbone over that of the linear layer: 1 in the published scripts, 0.1 in their README."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout}: expected 0 or more, below 1."
+        )
+        ratio = self.backbone_learning_rate_ratio
+        _require(
+            0 < ratio < math.inf,
+            f"--backbone-learning-rate-ratio {ratio}: expected a number above 0; to leave the backbone as it is, give "
+            "`vicc probe`.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeClipsConfig(ClassifierConfig):
+    """Train a linear classifier on random clips through a frozen backbone (the published linear probe, end to end).
+
+    Features of unit length, BatchNorm, a linear layer. `vicc probe` without it learns from stored features, in seconds.
+    The classifier is RUN/classifier; `vicc test` measures it.
+
+    Example:
+        vicc probe-clips --encoder run/rgb-2 --store store --run probe
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            not self.checkpoint_activations,
+            "--checkpoint-activations: a frozen backbone keeps no activations. Leave it out.",
         )
 
 
@@ -725,6 +847,39 @@ class ProbeConfig(MeasuredEncoders):
 
 
 @dataclass(frozen=True)
+class MeasuredClassifiers(MeasuredVideos):
+    """Measure classifiers on test videos: top-1, top-5 and mean class accuracy, with 95 % intervals.
+
+    Probabilities are averaged over sliding windows and crops; nothing is random. They are written beside the result,
+    for `vicc fuse`.
+
+    Example:
+        vicc test --classifier ft --store store
+        vicc test --classifier ft --store store --crops ten
+        vicc test --classifier imported-classifier --store ucf101 --crops ten
+    """
+
+    classifier: list[Path] = field(default_factory=list)
+    """Runs of `vicc finetune`, or folders of classifiers such as `vicc import` makes; several stand in one table."""
+    crops: Literal["center", "five", "ten"] = "center"
+    """Squares of 224/240 of a frame's shorter side. center: the one in the centre. five: those in the corners as well.
+    ten: the five and their mirror images, as published."""
+    out: Path | None = None
+    """File to write, .json. Default: test.json in the first classifier's folder, test-five-crop.json or
+    test-ten-crop.json with --crops."""
+    window_step: int | None = None
+    """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
+    proportion for others."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(len(self.classifier) > 0, "Expected --classifier with at least one run of `vicc finetune`.")
+        _require(
+            self.window_step is None or self.window_step > 0, f"--window-step {self.window_step}: expected above 0."
+        )
+
+
+@dataclass(frozen=True)
 class ImportConfig:
     """Read a published checkpoint of ViCC, InfoNCE, UberNCE, CoCLR or a classifier on them into an encoder folder.
 
@@ -756,7 +911,8 @@ class ExportConfig:
     """
 
     source: Annotated[Path, Positional]
-    """Imported folder, stage of a run (RUN/rgb-2), or encoder folder (encoder only, without prototypes)."""
+    """Imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or encoder folder (encoder only, without
+    prototypes)."""
     out: Path
     """File to write; must not exist."""
     format: Literal["published"] = "published"

@@ -246,6 +246,17 @@ def gathered(value: Any) -> list[Any] | None:
     return values
 
 
+def first_then_others(work: Callable[[], Result]) -> Result:
+    """Do `work` in process 0, which may have to download or write something, then in the others, which find it done.
+
+    Raises:
+        ViccError, OSError: what `work` raised, in process 0 in every process.
+    """
+    done: list[Result] = []
+    on_first(lambda: done.append(work()))
+    return done[0] if done else work()
+
+
 def on_first(work: Callable[[], Result]) -> Result:
     """Do `work` in process 0 alone and give its result, or its error, to all. The result must be picklable.
 

@@ -14,8 +14,9 @@ from vicc.errors import Diverged, ViccError
 from vicc.training.autopsy import require_finite
 from vicc.training.checkpoint import CheckpointFolder
 from vicc.training.log import read_log
-from vicc.training.pretrain import _stage_seed, pretrain
+from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
+from vicc.training.train_stage import stage_seed
 
 
 def test_the_last_good_checkpoint_stays_and_the_batch_is_written(
@@ -49,7 +50,7 @@ def test_the_last_good_checkpoint_stays_and_the_batch_is_written(
     with np.load(dump) as arrays:
         assert arrays["clips_rgb"].shape == (4, 2, 3, 8, 32, 32)
         assert arrays["clips_rgb"].dtype == np.uint8
-        expected = EpochBatches(12, 4, first_step=0, last_step=9, seed=_stage_seed(31, "rgb-1")).batch(step)
+        expected = EpochBatches(12, 4, first_step=0, last_step=9, seed=stage_seed(31, "rgb-1")).batch(step)
         assert arrays["index"].tolist() == [position for _, position in expected]
     assert len(json.loads(dump.with_suffix(".json").read_text())["videos"]) == 4
 

@@ -32,6 +32,7 @@ from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.parity.formula import gauss, value
 from vicc.training import published
 from vicc.training.checkpoint import copy_weights, load_encoder, save_encoder
+from vicc.training.classifier_folder import load_classifier, save_classifier
 from vicc.training.pretrain import pretrain
 from vicc.training.published import export_published, import_published, published_names
 from vicc.training.stage import Recipe
@@ -282,6 +283,22 @@ def test_a_classifiers_head_fits_our_modules(tmp_path: Path) -> None:
         unfilled = module(encoder, 101).load_state_dict(head, strict=False)
         assert unfilled.unexpected_keys == []
         assert all(name.startswith("encoder.") for name in unfilled.missing_keys)
+        loaded = load_classifier(tmp_path / f"{case}-folder")
+        assert isinstance(loaded.module, module)
+        assert (loaded.num_classes, loaded.classes) == (101, None)
+
+
+@pytest.mark.parametrize("case", ["lincls_last", "lincls_ft"])
+def test_a_classifier_of_our_own_is_exported_as_published(case: str, tmp_path: Path) -> None:
+    """Import, save as ours, export, import again: every tensor is where it was."""
+    first, ours, back = tmp_path / "first", tmp_path / "ours", tmp_path / "back"
+    import_published(save(tmp_path / case, published_state(case)), first, stream="rgb")
+    module = load_classifier(first).module
+    save_classifier(ours, module, classes=[f"class {number}" for number in range(101)], label_share=1, facts={})
+    assert export_published(ours, tmp_path / "out.pth.tar").lacks == []
+    import_published(tmp_path / "out.pth.tar", back, stream="rgb")
+    again = load_classifier(back).module.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in module.state_dict().items())
 
 
 # --- what is wrong with a file ---------------------------------------------------------------------------------------

@@ -410,9 +410,6 @@ def test_a_stopped_job_goes_back_to_the_queue_unless_it_is_ending_anyway(
     state: str,
     status: int,
     requeued: bool,
-    store_path: Path,
-    tmp_path: Path,
-    tiny_recipe: Recipe,
     fake_slurm: FakeSlurm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -427,13 +424,13 @@ def test_a_stopped_job_goes_back_to_the_queue_unless_it_is_ending_anyway(
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_PROCID", rank)
     with pytest.raises(SystemExit) as end:
-        StageJob(tiny_recipe, PretrainConfig(store=store_path, run=tmp_path / "run"), ("vicc",))()
+        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",))()
     assert end.value.code == status
     assert ("scontrol requeue 17" in (calls.read_text() if calls.exists() else "")) == requeued
 
 
 def test_a_job_that_cannot_go_back_to_the_queue_fails_with_slurms_words(
-    tiny_recipe: Recipe, store_path: Path, tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vicc.training import slurm
     from vicc.training.engine import Stopped
@@ -448,7 +445,7 @@ def test_a_job_that_cannot_go_back_to_the_queue_fails_with_slurms_words(
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_PROCID", "0")
     with pytest.raises(ViccError, match="scontrol requeue 17 failed: Requested operation is presently disabled"):
-        StageJob(tiny_recipe, PretrainConfig(store=store_path, run=tmp_path / "run"), ("vicc",))()
+        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",))()
     assert calls.read_text().count("scontrol requeue") == 3
 
 

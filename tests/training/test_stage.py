@@ -51,7 +51,7 @@ def test_changes_of_one_stage_leave_the_others_and_epochs_push_out_steps() -> No
         ("rgb-9.epochs=1", "no stage rgb-9"),
         ("rgb-1.epoch=1", "no field epoch"),
         ("rgb-1.steps=many", "'many' is not a value"),
-        ("rgb-1.optimizer=sgd", "'sgd' is not a value"),
+        ("rgb-1.optimizer=adagrad", "'adagrad' is not a value"),
         ("rgb-1.batch_size=0", "expected at least 1"),
         ("rgb-1.temperature=0", "above 0"),
         ("rgb-1.augmentation.flip=2", "probability"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,32 +11,43 @@ from rich.table import Column, Table
 from vicc.configs import (
     BenchConfig,
     CheckConfig,
+    ClassifierConfig,
     DemoConfig,
     DemoVideosConfig,
     ExportConfig,
+    FinetuneConfig,
     ImportConfig,
     KnnConfig,
+    MeasuredClassifiers,
     ParityConfig,
     PrepareConfig,
     PretrainConfig,
+    ProbeClipsConfig,
     ProbeConfig,
     RecipesConfig,
     ReportConfig,
     RetrieveConfig,
     RunsConfig,
+    SlurmConfig,
     SplitsConfig,
     StoreCopyConfig,
     StoreDropConfig,
     StoreInfoConfig,
     StoreMergeConfig,
     StoreVerifyConfig,
+    TrainingConfig,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vicc.evaluation.results import Result
     from vicc.training.stage import Recipe
+    from vicc.training.train_stage import StageSummary
+
+Trained = TypeVar("Trained")
+Training = TypeVar("Training", bound=TrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -267,22 +278,25 @@ def store_copy(config: StoreCopyConfig) -> Outcome:
 
 
 def pretrain(config: PretrainConfig) -> Outcome:
-    from vicc.cli import EXIT_STOPPED
     from vicc.recipes import create_recipe
-    from vicc.training.engine import Stopped
     from vicc.training.plan import describe_costs
     from vicc.training.pretrain import pretrain as run
-    from vicc.training.slurm import adopt_slurm_ranks, stop_signals_wait_for_the_loop
 
     recipe = create_recipe(config.recipe, motion=config.motion, views=config.views, changes=config.set)
     if config.launcher == "slurm":
-        return _submit_pretrain(recipe, config)
-    adopt_slurm_ranks()
-    try:
-        with stop_signals_wait_for_the_loop():
-            stages = run(recipe, config)
-    except Stopped:
-        return Outcome({"run": str(config.run), "stopped": True}, lambda: None, EXIT_STOPPED)
+        planned = run(recipe, _planned_here(config))
+        todo = [stage.name for stage in planned if not config.stages or stage.name in config.stages]
+        return _submit(
+            recipe,
+            planned,
+            todo,
+            config,
+            "vicc.training.pretrain:pretrain",
+            lambda stage: (recipe, replace(config, launcher="here", slurm=SlurmConfig(), stages=[stage])),
+        )
+    stages = _trained(lambda: run(recipe, config))
+    if stages is None:
+        return _stopped(config)
     document = {"run": str(config.run), "recipe": recipe.name, "stages": [asdict(stage) for stage in stages]}
 
     def show() -> None:
@@ -310,14 +324,108 @@ def pretrain(config: PretrainConfig) -> Outcome:
     return Outcome(document, show)
 
 
-def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
-    from vicc.training.pretrain import pretrain as plan
+def finetune(config: FinetuneConfig) -> Outcome:
+    return _train_classifier(config)
+
+
+def probe_clips(config: ProbeClipsConfig) -> Outcome:
+    return _train_classifier(config)
+
+
+def _train_classifier(config: ClassifierConfig) -> Outcome:
+    from vicc.evaluation.train_classifier import train_classifier as run
+
+    if config.launcher == "slurm":
+        planned = run(_planned_here(config))
+        return _submit(
+            planned.recipe,
+            [planned.summary],
+            [planned.summary.name],
+            config,
+            "vicc.evaluation.train_classifier:train_classifier",
+            lambda stage: (replace(config, launcher="here", slurm=SlurmConfig()),),
+        )
+    trained = _trained(lambda: run(config))
+    if trained is None:
+        return _stopped(config)
+    document = {
+        "run": str(config.run),
+        "recipe": trained.recipe.name,
+        "classes": trained.lesson.classes,
+        "train": len(trained.lesson.train),
+        "validation": len(trained.lesson.validation),
+        "stages": [asdict(trained.summary)],
+    }
+
+    def show() -> None:
+        (stage,), summary, lesson = trained.recipe.stages, trained.summary, trained.lesson
+        facts = {
+            "encoder": str(config.encoder),
+            "method": f"{trained.recipe.description}, {len(lesson.classes)} classes",
+            "learns from": f"{len(lesson.train)} videos, {len(lesson.validation)} others validate",
+            "learning rate": f"{stage.learning_rate:g} for {summary.batch_size} videos a step, a tenth from epochs "
+            + ", ".join(map(str, stage.milestones)),
+            "steps": f"{summary.steps} of {summary.total_steps}, in {stage.epochs} epochs",
+        }
+        if summary.cost is not None:
+            facts |= dict(zip(("time", "memory", "disk"), summary.cost.texts, strict=True))
+        table = Table(show_header=False)
+        for name, text in facts.items():
+            table.add_row(name, escape(text))
+        Console().print(table)
+        if not config.dry_run:
+            _print(f"finished: measure it with: vicc test --classifier {config.run} {_videos_flag(config)}")
+
+    return Outcome(document, show)
+
+
+def test(config: MeasuredClassifiers) -> Outcome:
+    from vicc.evaluation.measure_classifiers import measure_classifiers, result_path
+
+    return _measured(measure_classifiers(config), result_path(config))
+
+
+def _trained(train: Callable[[], Trained]) -> Trained | None:
+    """What a training in this process gives; None if it was asked to stop."""
+    from vicc.training.engine import Stopped
+    from vicc.training.slurm import adopt_slurm_ranks, stop_signals_wait_for_the_loop
+
+    adopt_slurm_ranks()
+    try:
+        with stop_signals_wait_for_the_loop():
+            return train()
+    except Stopped:
+        return None
+
+
+def _stopped(config: TrainingConfig) -> Outcome:
+    from vicc.cli import EXIT_STOPPED
+
+    return Outcome({"run": str(config.run), "stopped": True}, lambda: None, EXIT_STOPPED)
+
+
+def _videos_flag(config: TrainingConfig) -> str:
+    return f"--store {config.store}" if config.videos is None else f"--videos {config.videos}"
+
+
+def _planned_here(config: Training) -> Training:
+    """The plan of jobs, without their GPUs: what they would refuse hours later is refused here and now."""
+    return replace(config, dry_run=True, device="cpu")
+
+
+def _submit(
+    recipe: "Recipe",
+    planned: "Sequence[StageSummary]",
+    wanted: "Sequence[str]",
+    config: TrainingConfig,
+    function: str,
+    arguments: Callable[[str], tuple[Any, ...]],
+) -> Outcome:
+    """Submit a job for each of the stages wanted that is not finished."""
     from vicc.training.schedule import stage_length
     from vicc.training.slurm import submit_stages
 
-    # Without the GPUs of the jobs, and refusing here and now what these would refuse hours later.
-    planned = plan(recipe, replace(config, dry_run=True, device="cpu"))
-    todo = [s.name for s in planned if not s.finished and (not config.stages or s.name in config.stages)]
+    todo = [stage.name for stage in planned if not stage.finished and stage.name in wanted]
     steps = {
         stage.name: stage_length(
             stage if config.batch_size is None else replace(stage, batch_size=summary.batch_size),
@@ -327,7 +435,7 @@ def _submit_pretrain(recipe: "Recipe", config: PretrainConfig) -> Outcome:
         for stage, summary in zip(recipe.stages, planned, strict=True)
         if stage.name in todo
     }
-    submitted = submit_stages(recipe, config, todo)
+    submitted = submit_stages(config, todo, function, arguments)
 
     def show() -> None:
         if not submitted:

@@ -234,6 +234,8 @@ def _applies(stage: Stage, name: str) -> bool:
     """Whether a field means something in a stage."""
     if name in _VICC_ONLY and stage.method in CONTRASTIVE:
         return False
+    if name in ("num_classes", "dropout", "backbone_learning_rate_ratio"):
+        return False  # of classifiers, which `vicc finetune` makes, and no recipe
     if name == "queue_from_epoch":
         return stage.queue_length > 0
     if name == "flow_std" and stage.flow_channels != "uv":

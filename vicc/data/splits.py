@@ -94,7 +94,7 @@ def divide_videos(
     if split == "folders" and not own:
         raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
     if split == "grouped" or (split is None and not own):
-        train, test = _by_groups(videos, test_share=test_share, seed=seed)
+        train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
         return Division("grouped" if test else "undivided", train, test)
     if split in (None, "folders"):
         return Division("folders", *train_and_test(videos))
@@ -113,10 +113,14 @@ def train_and_test(
     if any(video.split == "test" for video in videos):
         test = [video for video in videos if video.split == "test"]
         return [video for video in videos if video.split != "test"], test
-    return _by_groups(videos, test_share=test_share, seed=seed)
+    return divide_by_groups(videos, test_share=test_share, seed=seed)
 
 
-def _by_groups(videos: Sequence[Member], *, test_share: float, seed: int) -> tuple[list[Member], list[Member]]:
+def divide_by_groups(videos: Sequence[Member], *, test_share: float, seed: int) -> tuple[list[Member], list[Member]]:
+    """Training and test videos, about `test_share` of each class, whole groups only; a class keeps training videos.
+
+    Depends on the seed and the names of the groups alone. Videos without labels all train.
+    """
     if any(video.label is None for video in videos):
         return list(videos), []
     groups: dict[str, list[Member]] = defaultdict(list)

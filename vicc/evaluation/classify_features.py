@@ -81,7 +81,7 @@ def _classify(config: KnnConfig | ProbeConfig, method: _Method) -> Result:
         require_flow(encoders, sets.store)
         precision = choose_precision(config.precision, device)
         described = describe_all(config, encoders, sets, precision, windows=Windows(config.window_step))
-        protocol = _protocol(config, method, window_words(config, encoders))
+        protocol = _protocol(config, method, window_words(config.window_step, encoders))
         return on_first(partial(_measure, config, method, protocol, sets, precision, described))
 
 

@@ -28,11 +28,14 @@ from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
 from vicc.training.plan import num_workers
 from vicc.training.run_folder import RECIPE_FILE
-from vicc.training.stage import Recipe, Stage
+from vicc.training.stage import CLASSIFYING, Recipe, Stage
 
 FEATURES_FOLDER = "features"
 """Where features are kept, beside the result."""
-_METHODS = {"single_stream": "", "cross_stream": "", "infonce": "InfoNCE", "ubernce": "UberNCE", "coclr": "CoCLR"}
+_METHODS = {
+    **{"single_stream": "", "cross_stream": "", "infonce": "InfoNCE", "ubernce": "UberNCE", "coclr": "CoCLR"},
+    **{"linear_probe": "Probed", "fine_tuned": "Fine-tuned"},
+}
 _FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
 
 
@@ -263,9 +266,10 @@ def stage_title(name: str) -> str:
 
 def row_name(stage: Stage) -> str:
     """The row of a stage's encoder: ViCC's by the stage alone (RGB-2), those of its baselines with their method's name
-    before it (CoCLR RGB-2), so that tables of several runs keep them apart.
+    before it (CoCLR RGB-2), so that tables of several runs keep them apart. A classifier's has its stream's name.
     """
-    return f"{_METHODS[stage.method]} {stage_title(stage.name)}".lstrip()
+    name = stage.stream if stage.method in CLASSIFYING else stage.name
+    return f"{_METHODS[stage.method]} {stage_title(name)}".lstrip()
 
 
 def fused_rows(described: list[Described]) -> dict[str, list[Described]]:
@@ -294,9 +298,8 @@ def clip_words(config: EncoderConfig) -> str:
     return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}"
 
 
-def window_words(config: MeasuredEncoders, encoders: list[tuple[str, Encoder]]) -> str | int:
+def window_words(step: int | None, encoders: list[tuple[str, Encoder]]) -> str | int:
     """The step of windows as protocols name it: the published one, in whatever way it was asked for, or a number."""
-    step = config.window_step
     usual = all(step == Windows().step_of(encoder.config) for _, encoder in encoders)
     return "15/32 of a clip" if step is None or usual else step
 

@@ -40,7 +40,7 @@ def retrieve(config: RetrieveConfig) -> Result:
         windows = Windows(config.window_step, shuffle=config.shuffle_frames)
         gallery = windows if config.gallery == "sliding" else replace(windows, one=True)
         described = describe_all(config, encoders, sets, precision, windows=windows, train_windows=gallery)
-        protocol = _protocol(config, window_words(config, encoders))
+        protocol = _protocol(config, window_words(config.window_step, encoders))
         return on_first(partial(_measure, config, protocol, sets, precision, described))
 
 

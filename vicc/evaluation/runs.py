@@ -25,7 +25,7 @@ from vicc.training.curves import draw_curve
 from vicc.training.log import EPOCHS_FILE, read_log
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
 from vicc.training.schedule import stage_length
-from vicc.training.stage import Recipe, Stage
+from vicc.training.stage import CLASSIFYING, Recipe, Stage
 
 # Okabe and Ito's, told apart by colour-blind readers too; beyond them the line style changes.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
@@ -41,6 +41,7 @@ class StageState:
         loss: mean of the last steps; None before the first.
         chance_loss: what it is where nothing is told apart.
         own_video_recall, label_recall: of the last evaluation while training, see `OnlineEvaluation`.
+        val_accuracy: of a classifier, at that time, on validation videos.
         clips_per_second: of all processes, over the whole stage.
         alarms: how many were said.
     """
@@ -53,6 +54,7 @@ class StageState:
     chance_loss: float
     own_video_recall: float | None
     label_recall: float | None
+    val_accuracy: float | None
     clips_per_second: float | None
     hours: float
     alarms: int
@@ -163,7 +165,7 @@ def _look(folder: Path, name: str, description: dict[str, Any], differs: dict[st
 
 def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> StageState:
     log = read_log(folder / stage.name)
-    evaluated = [row for row in read_log(folder / stage.name, EPOCHS_FILE) if "own_video_recall" in row]
+    evaluated = _evaluated(folder, stage)
     last = evaluated[-1] if evaluated else {}
     processes = description.get("processes", 1)
     length = stage_length(stage, description["videos"], processes)
@@ -179,10 +181,21 @@ def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> Sta
         chance_loss=stage.chance_loss,
         own_video_recall=last.get("own_video_recall"),
         label_recall=last.get("label_recall"),
+        val_accuracy=last.get("val_accuracy"),
         clips_per_second=clips / seconds if seconds else None,
         hours=seconds / 3600,
         alarms=len(read_log(folder / stage.name, ALARMS_FILE)),
     )
+
+
+def _measured_by(stage: Stage) -> str:
+    """What is looked at while such a stage trains."""
+    return "val_accuracy" if stage.method in CLASSIFYING else "own_video_recall"
+
+
+def _evaluated(folder: Path, stage: Stage) -> list[dict[str, Any]]:
+    """The epochs of a stage after which it was looked at."""
+    return [row for row in read_log(folder / stage.name, EPOCHS_FILE) if _measured_by(stage) in row]
 
 
 def _retrieval(folder: Path) -> dict[str, float]:
@@ -234,12 +247,12 @@ def _draw(folders: Sequence[Path], runs: Sequence[RunState], described: Sequence
         for (above, below), stage in zip(panels.T, stages.values(), strict=True):
             for folder, (color, style) in zip(folders, cycle(looks)):
                 draw_curve(above, read_log(folder / stage.name), "loss", color=color, linestyle=style)
-                rows = [row for row in read_log(folder / stage.name, EPOCHS_FILE) if "own_video_recall" in row]
-                points = [(row["step"], row["own_video_recall"]) for row in rows]
+                points = [(row["step"], row[_measured_by(stage)]) for row in _evaluated(folder, stage)]
                 below.plot(*zip(*points, strict=True) if points else ([], []), "o", ls=style, color=color, ms=3)
             _label(above, below, stage)
         panels[0, 0].set_ylabel("loss")
-        panels[1, 0].set_ylabel("own video found (R@1)")
+        classifiers = all(stage.method in CLASSIFYING for stage in stages.values())
+        panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "own video found (R@1)")
         marks = [Line2D([], [], color=color, linestyle=style) for _, (color, style) in zip(runs, cycle(looks))]
         figure.legend(marks, [run.run for run in runs], loc="outside lower center", frameon=False, ncols=2)
         with atomic_write(path, "wb") as file:
@@ -253,7 +266,13 @@ def _label(above: Axes, below: Axes, stage: Stage) -> None:
     above.set_title(stage.name, loc="left", fontsize=10, fontweight="bold")
     above.axhline(stage.chance_loss, color="#777777", linestyle="dashed", linewidth=1)
     above.annotate(
-        "ln K", (1, stage.chance_loss), (0, 2), above.get_yaxis_transform(), "offset points", ha="right", fontsize=8
+        stage.chance_name,
+        (1, stage.chance_loss),
+        (0, 2),
+        above.get_yaxis_transform(),
+        "offset points",
+        ha="right",
+        fontsize=8,
     )
     below.set_ylim(-0.03, 1.03)
     below.set_xlabel("step")

@@ -50,7 +50,7 @@ def runs_tables(runs: Sequence[RunState]) -> Iterator[Table | str]:
         box=box.SIMPLE,
         pad_edge=False,  # so that ten columns fit 80 characters
         caption="loss: mean of the last 20 steps; own video, label: R@1 in percent of the last evaluation while "
-        "training, of training videos",
+        "training, of training videos; of a classifier, label: accuracy on validation videos",
     )
     for run in runs:
         table.add_section()
@@ -72,7 +72,7 @@ def _stage_cells(stage: StageState) -> Iterator[str]:
     yield "-" if stage.loss is None else f"{stage.loss:.3f}"
     yield f"{stage.chance_loss:.3f}"
     yield _percent(stage.own_video_recall)
-    yield _percent(stage.label_recall)
+    yield _percent(stage.label_recall if stage.val_accuracy is None else stage.val_accuracy)
     yield "-" if stage.clips_per_second is None else f"{stage.clips_per_second:.3g}"
     minutes, seconds = divmod(round(3600 * stage.hours), 60)
     yield f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

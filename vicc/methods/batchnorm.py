@@ -18,15 +18,17 @@ from vicc.distributed import all_gather, from_first, mean_with_gradient, rank, w
 from vicc.methods.encoder import Encoder
 
 
-class JointBatchNorm3d(nn.BatchNorm3d):
-    """BatchNorm3d with the statistics of all processes, on any device; torch's own works on accelerators only."""
+class _Joint(_BatchNorm):
+    """BatchNorm with the statistics of all processes, on any device; torch's own works on accelerators only."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or world_size() == 1:
             return super().forward(input)
-        axes = (0, 2, 3, 4)
+        axes = [axis for axis in range(input.dim()) if axis != 1]
         # Mean and mean square together: one exchange a layer. Its gradient is exchanged in the same way.
-        moments = torch.stack((input.mean(axes), input.square().mean(axes)))
+        # In the weights' precision: a mean square in bf16 has lost the variance.
+        wide = input.to(self.weight.dtype)
+        moments = torch.stack((wide.mean(axes), wide.square().mean(axes)))
         mean, square = mean_with_gradient(moments)
         variance = square - mean.square()
         if self.num_batches_tracked is not None:
@@ -34,7 +36,8 @@ class JointBatchNorm3d(nn.BatchNorm3d):
             self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return input * scale.view(1, -1, 1, 1, 1) + shift.view(1, -1, 1, 1, 1)
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        return (wide * scale.view(shape) + shift.view(shape)).to(input.dtype)
 
     def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         assert self.running_mean is not None
@@ -44,6 +47,17 @@ class JointBatchNorm3d(nn.BatchNorm3d):
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance, momentum)
+
+
+class JointBatchNorm3d(_Joint, nn.BatchNorm3d):
+    """For clips, (B, C, T, H, W)."""
+
+
+class JointBatchNorm1d(_Joint, nn.BatchNorm1d):
+    """For features, (B, C)."""
+
+
+_JOINT: dict[type[nn.Module], type[_Joint]] = {nn.BatchNorm3d: JointBatchNorm3d, nn.BatchNorm1d: JointBatchNorm1d}
 
 
 @contextmanager
@@ -69,8 +83,8 @@ def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
-        if type(child) is nn.BatchNorm3d:
-            child.__class__ = JointBatchNorm3d
+        if type(child) in _JOINT:
+            child.__class__ = _JOINT[type(child)]
     return module
 
 

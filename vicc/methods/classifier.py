@@ -33,11 +33,18 @@ class LinearProbe(nn.Module):
     def features(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to the unit-length features (B, num_features) that are classified."""
         with torch.no_grad():
-            return F.normalize(self.encoder.features(clips), dim=1)
+            features = self.encoder.features(clips)
+            if features.dtype in (torch.bfloat16, torch.float16):
+                features = features.float()  # outside autocast's reach: a unit length in bf16 is off by a percent
+            return F.normalize(features, dim=1)
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of features."""
+        return self.linear(self.batchnorm(features))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes)."""
-        return self.linear(self.batchnorm(self.features(clips)))
+        return self.classify(self.features(clips))
 
 
 class FineTuned(nn.Module):
@@ -59,6 +66,10 @@ class FineTuned(nn.Module):
         """Clips (B, C, T, H, W) to features (B, num_features) as the backbone gives them."""
         return self.encoder.features(clips)
 
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of features."""
+        return self.linear(self.dropout(features))
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes)."""
-        return self.linear(self.dropout(self.features(clips)))
+        return self.classify(self.features(clips))

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from vicc.training.schedule import StageLength
-from vicc.training.stage import CONTRASTIVE, Stage
+from vicc.training.stage import CLASSIFYING, CONTRASTIVE, VICC, Stage
 
 ALARMS_FILE = "alarms.jsonl"
 Row = Mapping[str, Any]
@@ -139,7 +139,7 @@ def queue_never_fills(facts: Facts) -> str | None:
 def batch_too_small(facts: Facts) -> str | None:
     """Sinkhorn has to spread so few rows over so many prototypes that most get none."""
     stage, length = facts.stage, facts.length
-    if stage.method in CONTRASTIVE:
+    if stage.method not in VICC:
         return None
     batch, most = length.batch_size, max(stage.num_prototypes)
     rows = batch + stage.queue_length // batch * batch
@@ -193,16 +193,19 @@ def loss_at_chance(facts: Facts) -> str | None:
     stage, recent = facts.stage, facts.recent
     if not recent or not facts.late(_LATE_SHARE, _LATE_STEPS) or recent["loss"] < _AT_CHANCE * stage.chance_loss:
         return None
-    chance = "ln of the keys compared" if stage.method in CONTRASTIVE else "ln K"
     rank = recent.get("effective_rank", math.inf)
     alike = f" and embeddings of different videos are alike (effective rank {rank:.2f})" if rank < _ALIKE else ""
-    alone = "" if stage.teacher else ", or a stream that alone has nothing easy to learn (a later stage is taught)"
+    alone = ", or a stream that alone has nothing easy to learn (a later stage is taught)"
+    if stage.method in CLASSIFYING:
+        alone = ", or labels that clips do not show"
+    elif stage.teacher:
+        alone = ""
     rates = " or ".join(f"{stage.learning_rate * factor:.2g}" for factor in (1 / 3, 3))
     return (
-        f"after {facts.step:,} of {facts.length.steps:,} steps the loss is {recent['loss']:.3f}, still at {chance} = "
-        f"{stage.chance_loss:.3f}, where nothing is told apart{alike}. Likely causes: a learning rate too high or too "
-        f"low, too few steps, too strong an augmentation{alone}. {_try(stage, learning_rate=rates)}, more steps, and "
-        "look at views.png."
+        f"after {facts.step:,} of {facts.length.steps:,} steps the loss is {recent['loss']:.3f}, still at "
+        f"{stage.chance_name} = {stage.chance_loss:.3f}, where nothing is told apart{alike}. Likely causes: a learning "
+        f"rate too high or too low, too few steps, too strong an augmentation{alone}. "
+        f"{_try(stage, learning_rate=rates)}, more steps, and look at views.png."
     )
 
 
@@ -246,10 +249,11 @@ def why_not_finite(rows: Sequence[Row], stage: Stage, precision: str) -> str:
         causes.append("it came within the first hundred steps, so the learning rate is the first suspect")
     told = "; ".join(causes) or "the steps before it look ordinary, which speaks for precision or for one odd video"
     lower = "" if precision == "fp32" else ", or --precision fp32"
+    # A step schedule has no warm-up.
+    longer = f", a longer warm-up ({_set(stage, warmup_steps=max(100, 2 * stage.warmup_steps))})"
     return (
         f"What the log says: {told}. "
-        f"{_try(stage, learning_rate=_half(stage.learning_rate))}, a longer warm-up "
-        f"({_set(stage, warmup_steps=max(100, 2 * stage.warmup_steps))}){lower}."
+        f"{_try(stage, learning_rate=_half(stage.learning_rate))}{longer * (stage.schedule == 'cosine')}{lower}."
     )
 
 

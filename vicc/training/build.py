@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vicc.configs import PretrainConfig
+from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Video
@@ -14,6 +14,8 @@ from vicc.device import Precision, cpu_bf16_loses_gradients, keep_freed_memory
 from vicc.distributed import world_size
 from vicc.errors import ViccError
 from vicc.methods.batchnorm import synchronize_batchnorm
+from vicc.methods.classification import Classification
+from vicc.methods.classifier import FineTuned, LinearProbe
 from vicc.methods.coclr import CoCLR
 from vicc.methods.cross_stream import CrossStream
 from vicc.methods.encoder import Encoder, EncoderConfig
@@ -24,7 +26,7 @@ from vicc.methods.ubernce import UberNCE
 from vicc.progress import say
 from vicc.training.checkpoint import CheckpointFolder, copy_weights, load_encoder
 from vicc.training.optim import LARC
-from vicc.training.stage import CONTRASTIVE, Recipe, Stage
+from vicc.training.stage import CLASSIFYING, CONTRASTIVE, Recipe, Stage
 from vicc.training.step import TrainingStep, checkpoint_activations, compile_encoders
 
 ENCODER_FOLDER = "encoder"
@@ -77,7 +79,16 @@ def untrained_task(recipe: Recipe, stage: Stage) -> Task:
 
 
 def _assemble(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
+    if stage.method in CLASSIFYING:
+        return new_classification(stage, encoder)
     return _contrastive(stage, encoder, teacher) if stage.method in CONTRASTIVE else _vicc(stage, encoder, teacher)
+
+
+def new_classification(stage: Stage, encoder: Encoder) -> Classification:
+    """A classifier with a random linear layer on an encoder."""
+    if stage.method == "linear_probe":
+        return Classification(LinearProbe(encoder, stage.num_classes))
+    return Classification(FineTuned(encoder, stage.num_classes, dropout=stage.dropout))
 
 
 def _vicc(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
@@ -120,7 +131,7 @@ def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None
         child.load_state_dict(state)
 
 
-def build_step(stage: Stage, task: Task, precision: Precision, config: PretrainConfig) -> TrainingStep:
+def build_step(stage: Stage, task: Task, precision: Precision, config: TrainingConfig) -> TrainingStep:
     """A stage's training step: the method on its device, its optimiser, and what the flags ask for.
 
     Raises:
@@ -163,7 +174,7 @@ def build_dataset(stage: Stage, task: Task, store: FrameSource, videos: list[Vid
         store,
         videos,
         streams=task.streams,
-        num_views=2,
+        num_views=stage.num_clips,
         clip_frames=stage.clip_frames,
         stride=stage.stride,
         size=stage.size,
@@ -179,18 +190,41 @@ def build_dataset(stage: Stage, task: Task, store: FrameSource, videos: list[Vid
 def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
     """The optimiser over everything that is trained."""
     weights = [weight for weight in task.parameters() if weight.requires_grad]
-    if stage.optimizer == "larc":
-        return LARC(weights, lr=stage.learning_rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
-    # Adam adds weight decay to the gradient, AdamW shrinks the weights themselves.
-    adam = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
+    groups = _with_ratio(weights, task.encoder, stage.backbone_learning_rate_ratio)
     # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise. On GPUs one kernel
     # for all, which can also pass over a step whose fp16 gradients overflowed without telling the CPU first.
     on_gpu = weights[0].is_cuda
+    if stage.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=stage.learning_rate,
+            momentum=stage.momentum,
+            weight_decay=stage.weight_decay,
+            foreach=not on_gpu,
+            fused=on_gpu,
+        )
+    if stage.optimizer == "larc":
+        return LARC(groups, lr=stage.learning_rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
+    # Adam adds weight decay to the gradient, AdamW shrinks the weights themselves.
+    adam = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
     return adam(
-        weights,
+        groups,
         lr=stage.learning_rate,
         betas=(stage.momentum, 0.999),
         weight_decay=stage.weight_decay,
         foreach=not on_gpu,
         fused=on_gpu,
     )
+
+
+def _with_ratio(weights: list[torch.nn.Parameter], encoder: Encoder, ratio: float) -> list[Any]:
+    """The weights as the optimiser takes them: in groups where those of the encoder have a learning rate of their own,
+    `ratio` times that of the others.
+    """
+    inner = {id(weight) for weight in encoder.parameters()}
+    if ratio == 1 or not any(id(weight) in inner for weight in weights):
+        return weights
+    return [
+        {"params": [weight for weight in weights if id(weight) in inner], "learning_rate_ratio": ratio},
+        {"params": [weight for weight in weights if id(weight) not in inner], "learning_rate_ratio": 1.0},
+    ]

@@ -15,7 +15,7 @@ from vicc.files import atomic_write
 from vicc.training.stage import Stage
 
 CURVES_FILE = "curves.png"
-Panel = Literal["loss", "found", "use", "rank", "gradient", "rate", "speed"]
+Panel = Literal["loss", "accuracy", "found", "use", "rank", "gradient", "rate", "speed"]
 Rows = Sequence[dict[str, Any]]
 # Okabe and Ito's colours, told apart by colour-blind readers too; the line styles say the same again.
 USE = {
@@ -27,8 +27,15 @@ FOUND = {
     "own_video_recall": ("other clip of the own video", "#0072b2", "solid"),
     "label_recall": ("a video of the same label", "#d55e00", "dashed"),
 }
+ACCURACY = {
+    "accuracy": ("training clips", "#0072b2", "solid"),
+    "val_accuracy": ("validation videos", "#d55e00", "dashed"),
+}
+EVALUATED = (*FOUND, "val_accuracy")
+"""What is not of every step: found by the evaluations while training."""
 _INK, _FAINT = "#333333", "#777777"
-_HEIGHTS = {"loss": 3.0, "found": 2.0, "use": 3.0, "rank": 2.0, "gradient": 1.6, "rate": 1.6, "speed": 1.6}
+_HEIGHTS = {"loss": 3.0, "accuracy": 3.0, "found": 2.0, "use": 3.0, "rank": 2.0}
+_LOW = 1.6  # the other panels
 _POINTS = 400
 _TEXT: dict[Any, Any] = {"font.size": 9, "font.family": "sans-serif"}
 
@@ -51,7 +58,7 @@ def curves_figure(
         loss_limits: range of the loss, so that several figures can be compared; None for what the log needs.
     """
     with rc_context(_TEXT):
-        heights = [_HEIGHTS[panel] for panel in panels]
+        heights = [_HEIGHTS.get(panel, _LOW) for panel in panels]
         figure = Figure(figsize=(width, 0.6 * sum(heights)), layout="constrained")
         axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         for panel, place in zip(panels, axes, strict=True):
@@ -82,6 +89,7 @@ def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_siz
     """
     needs: dict[Panel, str] = {
         "loss": "loss",
+        "accuracy": "accuracy",
         "found": "own_video_recall",
         "use": "prototypes_used",
         "rank": "effective_rank",
@@ -89,7 +97,7 @@ def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_siz
         "rate": "learning_rate",
         "speed": "clips_per_second",
     }
-    rows = [*log, *({name: row[name] for name in ("step", *FOUND) if name in row} for row in epochs)]
+    rows = [*log, *({name: row[name] for name in ("step", *EVALUATED) if name in row} for row in epochs)]
     panels = [panel for panel, name in needs.items() if any(name in row for row in rows)]
     figure = curves_figure(stage, rows, batch_size=batch_size, panels=panels, width=7.5)
     figure.suptitle(stage.name, x=0.01, ha="left", fontsize=12, fontweight="bold")
@@ -106,9 +114,22 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
         draw_curve(axes, log, "loss", color=_INK)
         axes.axhline(stage.chance_loss, color=_FAINT, linestyle="dashed", linewidth=1)
         axes.annotate(
-            "ln K", (1, stage.chance_loss), (0, 2), axes.get_yaxis_transform(), "offset points", ha="right", fontsize=8
+            stage.chance_name,
+            (1, stage.chance_loss),
+            (0, 2),
+            axes.get_yaxis_transform(),
+            "offset points",
+            ha="right",
+            fontsize=8,
         )
         return "loss"
+    if panel == "accuracy":
+        for name, (label, color, style) in ACCURACY.items():
+            evaluated = name in EVALUATED
+            points: dict[str, Any] = {"window": 1, "marker": "o"} if evaluated else {}
+            draw_curve(axes, log, name, color=color, linestyle=style, label=label, **points)
+        axes.set_ylim(-0.03, 1.05)
+        return "accuracy (share)"
     if panel == "found":
         for name, (label, color, style) in FOUND.items():
             draw_curve(axes, log, name, color=color, linestyle=style, label=label, window=1, marker="o")

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from vicc.configs import PretrainConfig
+from vicc.configs import TrainingConfig
 from vicc.files import read_json, write_json
 
 ENVIRONMENT_FILE = "environment.json"
@@ -27,14 +27,14 @@ _PASSWORD_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _GIT_SECONDS = 10
 
 
-def note_environment(run: Path, config: PretrainConfig, start: dict[str, Any]) -> None:
+def note_environment(run: Path, config: TrainingConfig, start: dict[str, Any]) -> None:
     """Add this start, a row of runs.jsonl, to the run's environment.json with all there is to say of it."""
     path = run / ENVIRONMENT_FILE
     earlier = read_json(path, what="list of starts") if path.exists() else []
     write_json(path, [*earlier, {**start, **environment(config)}])
 
 
-def environment(config: PretrainConfig) -> dict[str, Any]:
+def environment(config: TrainingConfig) -> dict[str, Any]:
     """Settings, packages, the state of the folder's git repository, the machine, and the variables that matter."""
     return {
         "settings": {name: _plain(value) for name, value in asdict(config).items()},

@@ -23,11 +23,11 @@ _VIDEOS_A_BATCH_ROW = 50
 def fit_to_batch(stage: Stage, batch_size: int) -> Stage:
     """The stage with another batch.
 
-    Learning rates follow it, linearly with LARC and by its square root with Adam; a queue keeps its length, rounded
-    down to whole batches.
+    Learning rates follow it, linearly with SGD and LARC and by its square root with Adam; a queue keeps its length,
+    rounded down to whole batches.
     """
     times = batch_size / stage.batch_size
-    if stage.optimizer != "larc":
+    if stage.optimizer not in ("larc", "sgd"):
         times = math.sqrt(times)
     return replace(
         stage,

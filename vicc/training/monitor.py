@@ -28,7 +28,7 @@ class Monitor:
         log_to: sinks beside the log.
         workers: processes that load clips, for the alarms.
         later_steps: of the stages that follow, counted in steps of this one, for the live line.
-        best_metric: what makes a checkpoint the best: "loss", of which less is better, or a recall.
+        best_metric: what makes a checkpoint the best: "loss", of which less is better, or a recall or accuracy.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class Monitor:
     def _is_better(self, value: float) -> bool:
         if self.best is None:
             return True
-        return value < self.best if self.best_metric == "loss" else value > self.best
+        # Of equal shares, which few videos often give, the later one has learned more.
+        return value < self.best if self.best_metric == "loss" else value >= self.best
 
     def finish(self) -> None:
         """The stage is done: evaluate what a last, unfinished epoch has made, and draw the curves."""

@@ -27,7 +27,7 @@ class LARC(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[torch.Tensor],
+        params: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
         momentum: float = 0.9,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vicc.batch import Batch, Stream
-from vicc.configs import PretrainConfig
+from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
 from vicc.distributed import all_reduce_max, alone, on_first, world_size
@@ -79,7 +79,7 @@ class StageCost:
         return f"{_about(self.seconds)}{loading}", f"{self.memory_bytes / 2**30:.1f} GiB", disk
 
 
-def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: PretrainConfig) -> StepCost:
+def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig) -> StepCost:
     """Time and memory of a stage's steps, from three of them on two sizes of batch. Exchanges nothing."""
     with alone(), torch.random.fork_rng():
         task = untrained_task(recipe, stage)
@@ -102,15 +102,18 @@ def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: Pre
     )
 
 
-def fitted_recipe(recipe: Recipe, config: PretrainConfig, precision: Precision, *, num_videos: int) -> Recipe:
-    """The recipe as --batch-size and --fit-to-data want it, and said what that changes; without them as it is.
+def fitted_recipe(
+    recipe: Recipe, config: TrainingConfig, precision: Precision, *, num_videos: int, to_data: bool = False
+) -> Recipe:
+    """The recipe as --batch-size and --fit-to-data (`to_data`) want it, and said what that changes; without them as it
+    is.
 
     What a run has begun with stays. Fields that --set names keep what it says.
 
     Raises:
         ViccError: --batch-size auto, and not even one video fits into memory.
     """
-    if config.batch_size is None and not config.fit_to_data:
+    if config.batch_size is None and not to_data:
         return recipe
     recorded = on_first(lambda: _recorded(config.run))
     sizes: dict[str, int] = {}
@@ -125,7 +128,7 @@ def fitted_recipe(recipe: Recipe, config: PretrainConfig, precision: Precision, 
         if config.batch_size is not None:
             size = sizes.get(stage.name, stage.batch_size) if config.batch_size == "auto" else config.batch_size
             stage = fit_to_batch(stage, min(size, num_videos // world_size() * world_size()))
-        stages.append(fit_to_data(stage, num_videos) if config.fit_to_data else stage)
+        stages.append(fit_to_data(stage, num_videos) if to_data else stage)
     fitted = replace(recipe, stages=tuple(stages)).with_changes(config.set)
     for line in changes(recipe, fitted):
         say(line)
@@ -141,7 +144,7 @@ def _recorded(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def find_batch_sizes(
-    recipe: Recipe, precision: Precision, config: PretrainConfig, *, num_videos: int
+    recipe: Recipe, precision: Precision, config: TrainingConfig, *, num_videos: int
 ) -> dict[str, int]:
     """For each stage the largest batch whose share fits into the memory of every process.
 
@@ -182,7 +185,7 @@ def most_that_fit(fits: Callable[[int], bool], most: int) -> int:
 
 def plan_stages(
     recipe: Recipe,
-    config: PretrainConfig,
+    config: TrainingConfig,
     precision: Precision,
     steps_left: dict[str, int],
     lengths: dict[str, StageLength],
@@ -266,7 +269,7 @@ def num_workers(asked: int | None) -> int:
     return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
 
 
-def _new_step(stage: Stage, task: Task, precision: Precision, config: PretrainConfig) -> TrainingStep:
+def _new_step(stage: Stage, task: Task, precision: Precision, config: TrainingConfig) -> TrainingStep:
     # Without compiling, which would take minutes here and once more afterwards.
     step = build_step(stage, task, precision, replace(config, compile=False))
     task.train()
@@ -297,10 +300,11 @@ def _random_batch(task: Task, stage: Stage, size: int) -> Batch:
 
     numbers = torch.arange(size)
     small = tuple(clips(task.streams[:1], count, pixels) for count, pixels in stage.small_resolutions())
-    return Batch(clips(task.streams, 2, stage.size), numbers, numbers, numbers, small)
+    labels = numbers % stage.num_classes if stage.num_classes else numbers
+    return Batch(clips(task.streams, stage.num_clips, stage.size), numbers, labels, numbers, small)
 
 
-def _fits(recipe: Recipe, stage: Stage, precision: Precision, config: PretrainConfig, size: int) -> bool:
+def _fits(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig, size: int) -> bool:
     """Whether two steps on so many videos fit into an accelerator's memory; the second one holds the momenta."""
     try:
         with alone(), torch.random.fork_rng():

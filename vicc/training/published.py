@@ -32,9 +32,11 @@ from vicc.backbones import create_backbone
 from vicc.batch import Stream
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
+from vicc.methods.classifier import LinearProbe
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import WEIGHTS_FILE, CheckpointFolder, load_encoder, save_weights
+from vicc.training.classifier_folder import is_classifier, load_classifier
 from vicc.training.log import read_log
 
 IMPORT_FILE = "published.json"
@@ -526,7 +528,7 @@ def _misfit(path: Path, name: str, tensor: torch.Tensor, expected: Sequence[str 
 
 
 def export_published(source: Path | str, path: Path | str) -> Exported:
-    """Write the published layout: of an imported folder, of a finished stage of a run, or of an encoder alone.
+    """Write the published layout: of an imported folder, a classifier, a finished stage of a run, or an encoder alone.
 
     Of an imported folder every tensor is what it was. `optimizer` is an empty dict, since vicc keeps no published
     optimiser's state: training cannot be resumed from such a file. An entry `vicc_encoders`, beside the published ones,
@@ -541,6 +543,8 @@ def export_published(source: Path | str, path: Path | str) -> Exported:
         raise ViccError(f"{path} exists already. Give another --out, or delete that file.")
     if (source / IMPORT_FILE).exists():
         written = _from_import(source)
+    elif is_classifier(source):
+        written = _from_classifier(source)
     elif (trained := CheckpointFolder(source).load_newest()) is not None:
         written = _from_stage(source, trained)
     else:
@@ -594,6 +598,15 @@ def _from_import(source: Path) -> tuple[_Sorted, int | None, int | None, float]:
             expected = {_BESIDE[name][1] for name in _LAYOUTS[found.method].beside if _BESIDE[name][0] == file}
             found.beside[file] = _read_tensors(source / f"{file}.safetensors", expected)
     return found, note["epoch"], note["iteration"], note["best"] or 0.0
+
+
+def _from_classifier(source: Path) -> tuple[_Sorted, int | None, int | None, float]:
+    module = load_classifier(source).module
+    method = "linear_probe" if isinstance(module, LinearProbe) else "fine_tuned"
+    found = _Sorted(method, {"": module.encoder.config}, {"": module.encoder.state_dict()})
+    head = {name: value for name, value in module.state_dict().items() if not name.startswith("encoder.")}
+    found.beside = {"head": head}
+    return found, None, None, 0.0
 
 
 def _from_stage(source: Path, state: dict[str, Any]) -> tuple[_Sorted, int | None, int | None, float]:

@@ -17,7 +17,7 @@ from vicc.configs import SinkName
 from vicc.files import atomic_write
 from vicc.progress import say
 from vicc.training.alarms import ALARMS_FILE, Alarm, Alarms, Facts, why_not_finite
-from vicc.training.curves import CURVES_FILE, write_curves
+from vicc.training.curves import CURVES_FILE, EVALUATED, write_curves
 from vicc.training.engine import Row
 from vicc.training.log import EPOCHS_FILE, StepLog, read_log
 from vicc.training.sinks import open_sinks
@@ -49,7 +49,7 @@ class StageRecord:
         self._sinks = open_sinks(log_to, folder, facts.stage, first_step=first_step)
         self._alarms = Alarms(facts)
         self._history = History()
-        self._evaluated = [row for row in read_log(folder, EPOCHS_FILE) if "own_video_recall" in row]
+        self._evaluated = [row for row in read_log(folder, EPOCHS_FILE) if any(name in row for name in EVALUATED)]
         self._epoch: list[Row] = []
         self._last: list[Row] = []
         self._flushed_at = time.monotonic()

@@ -6,18 +6,22 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vicc.configs import PretrainConfig
+from vicc.configs import TrainingConfig
 from vicc.data.frame_source import FrameSource
 from vicc.data.splits import (
     SPLITS_FOLDER,
     Division,
+    Member,
     divide_by_table,
+    divide_videos,
     division_table,
     read_split_table,
     write_split_table,
@@ -27,8 +31,8 @@ from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision
 from vicc.distributed import world_size
 from vicc.errors import ViccError
-from vicc.files import read_json, write_json
-from vicc.prepare.scan import SCAN_FILE
+from vicc.files import exclusive_folder, read_json, write_json
+from vicc.prepare.scan import SCAN_FILE, splits_of
 from vicc.progress import say
 from vicc.training.environment import note_environment
 from vicc.training.slurm import SLURM_FOLDER
@@ -47,6 +51,43 @@ def require_run_folder(run: Path) -> None:
         raise ViccError(f"{run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder.")
 
 
+@contextmanager
+def held_run_folder(run: Path) -> Iterator[None]:
+    """The folder of a run, new or not, which no other process uses within the block."""
+    with exclusive_folder(run, what="run folder"):
+        require_run_folder(run)
+        yield
+
+
+def divide(store: FrameSource, config: TrainingConfig) -> Division[Video]:
+    """The split asked for; of a run that is resumed without asking for one, its own.
+
+    Raises:
+        ViccError: no such split, or fewer than two training videos in it.
+    """
+    division = run_division(config.run, store.videos) if config.split is None else None
+    if division is None:
+        division = divide_videos(store.videos, config.split, splits_folder=splits_of(store, config.run))
+    for note in division.notes:
+        say(note)
+    return require_enough(division, config)
+
+
+def require_enough(division: Division[Member], config: TrainingConfig) -> Division[Member]:
+    """The division, if it has videos to train on.
+
+    Raises:
+        ViccError: fewer than two training videos.
+    """
+    if len(division.train) < 2:
+        place = f"folder {config.videos}" if config.store is None else f"store {config.store}"
+        raise ViccError(
+            f"The {place} has {len(division.train)} training videos in the split {division.name}; expected at least 2. "
+            "Give more videos, or another --split."
+        )
+    return division
+
+
 def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
     """These videos as the run divides them; None if it is no run yet, or knows fewer than half of them: they are of
     another store.
@@ -63,9 +104,24 @@ def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
     return divide_by_table(videos, table, 1, name=name)
 
 
-def claim_run(recipe: Recipe, config: PretrainConfig, store: FrameSource, division: Division[Video]) -> None:
-    """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos."""
-    videos = division.train
+def claim_run(
+    recipe: Recipe,
+    config: TrainingConfig,
+    store: FrameSource,
+    division: Division[Video],
+    *,
+    videos: list[Video] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos.
+
+    Args:
+        videos: those that it trains on; None for all training videos of the division.
+        facts: what else makes it, plain values by name.
+        notes: what is written too, and may be another when the run goes on.
+    """
+    videos = division.train if videos is None else videos
     ours = {
         "recipe": recipe.to_json(),
         "seed": config.seed,
@@ -73,17 +129,19 @@ def claim_run(recipe: Recipe, config: PretrainConfig, store: FrameSource, divisi
         "videos": len(videos),
         "content": _content(store, videos),
         "processes": world_size(),
+        **(facts or {}),
     }
     path = config.run / RECIPE_FILE
     if not path.exists():
-        write_json(path, ours)
+        write_json(path, {**ours, **(notes or {})})
     theirs = read_json(path, what="run description")
+    ours |= {name: theirs[name] for name in notes or () if name in theirs}
     if theirs | {"processes": world_size()} == ours and theirs != ours:
         _change_processes(path, theirs, ours, allowed=config.allow_elastic)
     elif theirs != ours:
         raise ViccError(
             f"The run {config.run} was started with other settings: {first_difference(theirs, ours)}. "
-            "Give the same recipe, --seed, --store or --videos, and --split, or another --run folder."
+            "Give the same recipe or encoder, --seed, --store or --videos, and --split, or another --run folder."
         )
     if not (config.run / SPLIT_FILE).exists():
         write_split_table(config.run / SPLIT_FILE, division_table(division))
@@ -127,7 +185,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def note_start(config: PretrainConfig, precision: Precision) -> None:
+def note_start(config: TrainingConfig, precision: Precision) -> None:
     """Add a line to the run's list of starts, and all that can be said of this one to its environment.json."""
     row = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

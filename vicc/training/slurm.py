@@ -19,18 +19,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vicc.configs import PretrainConfig, SlurmConfig
+from vicc.configs import TrainingConfig
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
 from vicc.progress import say
-from vicc.training.stage import Recipe
 
 SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -61,8 +61,14 @@ class SubmittedStage:
     script: str
 
 
-def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str]) -> list[SubmittedStage]:
+def submit_stages(
+    config: TrainingConfig, stages: Sequence[str], function: str, arguments: Callable[[str], tuple[Any, ...]]
+) -> list[SubmittedStage]:
     """Submit a job for each of these stages, in their order; with config.dry_run, say what would be submitted.
+
+    Args:
+        function: what the jobs call in every process, MODULE:NAME, and it trains.
+        arguments: with what, for a stage; they must be picklable.
 
     Raises:
         ViccError: submitit or Slurm is missing, jobs of the run are queued or running, Slurm refuses a job (those
@@ -88,8 +94,7 @@ def submit_stages(recipe: Recipe, config: PretrainConfig, stages: Sequence[str])
         for after, stage in _chained(stages):
             before = submitted[-1].job if submitted else None
             executor.parameters = _parameters(config, stage, before)
-            of_job = replace(config, launcher="here", slurm=SlurmConfig(), stages=[stage])
-            job = _submit(executor, StageJob(recipe, of_job, tuple(sys.argv)), submitted)
+            job = _submit(executor, StageJob(stage, function, arguments(stage), tuple(sys.argv)), submitted)
             submitted.append(_described(config, folder, stage, after, before, job))
             write_json(folder / JOBS_FILE, [{"job": entry.job, "name": entry.name} for entry in submitted])
     return submitted
@@ -108,7 +113,7 @@ def _submit(executor: Any, job: "StageJob", before: list[SubmittedStage]) -> str
         if numbers:
             _slurm("scancel", *numbers)
         raise ViccError(
-            f"Slurm refused the job of stage {job.config.stages[0]} ({' '.join(str(error).split())}). Nothing is left "
+            f"Slurm refused the job of stage {job.stage} ({' '.join(str(error).split())}). Nothing is left "
             f"submitted{f': {len(numbers)} jobs before it are cancelled' if numbers else ''}. Change what it asks for."
         ) from None
 
@@ -118,22 +123,24 @@ class StageJob:
     """What every process of a job does: train a stage; if it was asked to stop on the way, go back to the queue.
 
     Args:
+        stage: trained by `function`, MODULE:NAME, which is imported here alone: a signal that comes before counts.
         command: what the user gave, for the run's list of starts.
     """
 
-    recipe: Recipe
-    config: PretrainConfig
+    stage: str
+    function: str
+    arguments: tuple[Any, ...]
     command: tuple[str, ...]
 
     def __call__(self) -> None:
         sys.argv = [*self.command]
         with stop_signals_wait_for_the_loop():
             from vicc.training.engine import Stopped
-            from vicc.training.pretrain import pretrain
 
             adopt_slurm_ranks()
             try:
-                pretrain(self.recipe, self.config)
+                module, _, name = self.function.partition(":")
+                getattr(import_module(module), name)(*self.arguments)
             except Stopped:
                 # Past submitit, which would call this a success and note a result. No process but the first ends with
                 # an error, or srun would kill the first while it still talks to Slurm.
@@ -226,7 +233,7 @@ def stop_signals_wait_for_the_loop() -> Iterator[None]:
 
 
 def _described(
-    config: PretrainConfig, folder: Path, stage: str, after: str | None, before: str | None, job: str | None = None
+    config: TrainingConfig, folder: Path, stage: str, after: str | None, before: str | None, job: str | None = None
 ) -> SubmittedStage:
     # What submitit's executor writes, without an executor, which wants srun to be there.
     from submitit.slurm.slurm import _make_sbatch_string
@@ -238,7 +245,7 @@ def _described(
     return SubmittedStage(stage, _job_name(config, stage), job, after, log, script)
 
 
-def _parameters(config: PretrainConfig, stage: str, job_before: str | None) -> dict[str, Any]:
+def _parameters(config: TrainingConfig, stage: str, job_before: str | None) -> dict[str, Any]:
     """What submitit calls the options of a job."""
     ours = config.slurm
     wanted = {
@@ -271,7 +278,7 @@ def _parameters(config: PretrainConfig, stage: str, job_before: str | None) -> d
     return {k: v for k, v in wanted.items() if v is not None} | {"additional_parameters": options, "wckey": None}
 
 
-def _job_name(config: PretrainConfig, stage: str) -> str:
+def _job_name(config: TrainingConfig, stage: str) -> str:
     return f"{config.run.absolute().name}-{stage}"
 
 

@@ -15,9 +15,13 @@ from vicc.errors import ViccError
 from vicc.transforms.augmentation import PRESETS, Augmentation
 
 StreamName = Literal["rgb", "flow", "diff"]
-MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr"]
+MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr", "linear_probe", "fine_tuned"]
 CONTRASTIVE = ("infonce", "ubernce", "coclr")
 """Methods that compare a query with one key and a queue of past keys."""
+VICC = ("single_stream", "cross_stream")
+"""Methods that assign views to prototypes."""
+CLASSIFYING = ("linear_probe", "fine_tuned")
+"""Methods that learn from labels, on an encoder that is there already."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Stage:
 
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
-        method: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and "coclr" its baselines.
+        method: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and "coclr" its baselines;
+            "linear_probe" and "fine_tuned" classifiers, see `Classification`.
         stream: the stream whose encoder is trained: "rgb", or of motion "flow" or "diff" (how RGB changes from frame
             to frame, which needs no flow).
         start_from: stage whose weights are taken as the start; None for random weights.
@@ -40,6 +45,9 @@ class Stage:
         views_for_assign: views whose assignments are predicted, in the order of the method; empty for all full views.
         key_momentum: of the key encoder of infonce, ubernce and coclr.
         num_mined: positives that coclr finds in the other stream for each video.
+        num_classes: of a classifier.
+        dropout: share of the features that fine_tuned drops.
+        backbone_learning_rate_ratio: learning rate of fine_tuned's backbone over that of its linear layer.
         small_views: further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or
             several joined by "+"; they are predicted, not assigned.
         view_distance: how far apart the two clips of a video lie, see `random_clips`.
@@ -47,7 +55,7 @@ class Stage:
         epochs, steps: how long the schedule is; give one of the two.
         stop_epoch: end after so many epochs of the schedule; None for all.
         optimizer: "larc" (SGD with layer-wise rates, published for ViCC), "adam" (published for the baselines; weight
-            decay is part of the gradient) or "adamw".
+            decay is part of the gradient), "adamw" or "sgd" (published for classifiers).
         schedule: "cosine" from learning_rate to final_learning_rate, or "step": times `decay` at each milestone.
         learning_rate, final_learning_rate, warmup_steps, milestones, decay: of the schedule; milestones are epochs.
         augmentation: how views are drawn.
@@ -79,13 +87,16 @@ class Stage:
     batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
     key_momentum: float = 0.999
     num_mined: int = 5
+    num_classes: int = 0
+    dropout: float = 0.9
+    backbone_learning_rate_ratio: float = 1.0
     small_views: str = ""
     view_distance: ViewDistance = "any"
     batch_size: int = 16
     epochs: int | None = None
     steps: int | None = None
     stop_epoch: int | None = None
-    optimizer: Literal["larc", "adam", "adamw"] = "larc"
+    optimizer: Literal["larc", "adam", "adamw", "sgd"] = "larc"
     schedule: Literal["cosine", "step"] = "cosine"
     learning_rate: float = 0.6
     final_learning_rate: float = 0.0006
@@ -118,13 +129,13 @@ class Stage:
         if not self.num_prototypes or min(self.num_prototypes) < 1:
             raise ViccError(f"Stage {self.name}: num_prototypes is {self.num_prototypes}; expected at least 1 a head.")
         # Written so that nan, which compares with nothing, is refused as well.
-        for name in ("epsilon", "temperature", "flow_std"):
+        for name in ("epsilon", "temperature", "flow_std", "backbone_learning_rate_ratio"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected a number above 0.")
         for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more.")
-        for name in ("momentum", "key_momentum"):
+        for name in ("momentum", "key_momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more, below 1.")
 
@@ -153,17 +164,25 @@ class Stage:
             )
 
     def _check_method(self) -> None:
+        if (self.method in CLASSIFYING) != (self.num_classes > 0) or self.num_classes == 1:
+            expected = "at least 2" if self.method in CLASSIFYING else "0, as it learns without labels"
+            raise ViccError(
+                f"Stage {self.name}: {self.method} has num_classes={self.num_classes}; expected {expected}."
+            )
+        if self.method in CLASSIFYING and self.embedding_dim:
+            raise ViccError(
+                f"Stage {self.name}: {self.method} classifies features before any projection head; embedding_dim is "
+                f"{self.embedding_dim}, expected 0."
+            )
         views = self.num_full_views
         if not all(0 <= view < views for view in self.views_for_assign):
             raise ViccError(
                 f"Stage {self.name}: views_for_assign is {self.views_for_assign}; {self.method} numbers its full views "
                 f"0 to {views - 1}."
             )
-        if self.method in CONTRASTIVE:
-            if not self.queue_length:
-                raise ViccError(
-                    f"Stage {self.name}: {self.method} compares with a queue; queue_length must be above 0."
-                )
+        if self.method in CONTRASTIVE and not self.queue_length:
+            raise ViccError(f"Stage {self.name}: {self.method} compares with a queue; queue_length must be above 0.")
+        if self.method not in VICC:
             if self.small_views:
                 raise ViccError(f"Stage {self.name}: small_views belong to single_stream and cross_stream only.")
         elif self.small_views and self.views_with_gradient == "one":
@@ -190,11 +209,20 @@ class Stage:
     @property
     def num_full_views(self) -> int:
         """Views in full resolution that take part in the loss, those of the teacher included."""
+        if self.method in CLASSIFYING:
+            return 1
         return 4 if self.method == "cross_stream" else 2
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of a video and stream that are loaded in full resolution."""
+        return 1 if self.method in CLASSIFYING else 2
 
     @property
     def clips_encoded(self) -> tuple[int, int]:
         """Clips of one video that a step encodes: with gradient, and without."""
+        if self.method in CLASSIFYING:
+            return (1, 0) if self.method == "fine_tuned" else (0, 1)
         if self.method in CONTRASTIVE:  # query; key, and the teacher's clip
             return 1, 1 + (self.teacher is not None)
         trained = 1 if self.views_with_gradient == "one" else 2
@@ -202,10 +230,19 @@ class Stage:
 
     @property
     def chance_loss(self) -> float:
-        """The loss of an encoder that tells nothing apart: ln K, or ln of all that a query is compared with."""
+        """The loss of an encoder that tells nothing apart, `chance_name`."""
+        if self.method in CLASSIFYING:
+            return math.log(self.num_classes)
         if self.method in CONTRASTIVE:
             return math.log(1 + self.queue_length)
         return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+
+    @property
+    def chance_name(self) -> str:
+        """What `chance_loss` is the logarithm of."""
+        if self.method in CLASSIFYING:
+            return "ln of the classes"
+        return "ln of the keys compared" if self.method in CONTRASTIVE else "ln K"
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
         """(views, pixels) of each group of `small_views`, for instance ((4, 96),)."""

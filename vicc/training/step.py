@@ -43,7 +43,7 @@ class TrainingStep:
     def __call__(self, batch: Batch, epoch: int, *, learning_rate: float) -> dict[str, torch.Tensor]:
         """Make one step; returns the loss and what else the task says of it, detached, on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("learning_rate_ratio", 1.0)
         self.task.before_step()
         batch = self._on_device(batch)
         self.optimizer.zero_grad()  # before the forward pass, which needs the room
@@ -101,7 +101,8 @@ class TrainingStep:
         sizes = [len(part.index) for part in parts]
         gradients = zip(*(_gradient(view).split(sizes) for view in trained), strict=True)
         with standing_statistics(self.task):
-            for part, start, of_part in zip(parts, starts, gradients, strict=True):
+            # No turn where no view trains the encoder, which then stands still.
+            for part, start, of_part in zip(parts, starts, gradients, strict=bool(trained)):
                 _set_random_state(start, self.precision.device)
                 with self.precision.autocast():
                     again = self.task.embed_trained(part)
@@ -177,7 +178,7 @@ def compile_encoders(task: Task, *, backend: str = "inductor") -> None:
             f"--compile: torch.compile does not work here ({' '.join(str(error).split())[:150]}). Install what it "
             "wants (g++ on CPUs, Triton on GPUs), or leave --compile out."
         ) from error
-    for child in task.children():
+    for child in task.modules():
         if isinstance(child, Encoder):
             child.compile(backend=backend)
 

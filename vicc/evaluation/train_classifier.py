@@ -1,0 +1,297 @@
+"""`vicc finetune` and the end-to-end probe: an encoder and labels to a classifier, by the engine that pretrains.
+
+RUN/recipe.json, split.csv, runs.jsonl, environment.json    as of every run
+RUN/classifier/log.jsonl, curves.png, checkpoints/, ...     as of every stage
+RUN/classifier/encoder/                                     the classifier, see `vicc.training.classifier_folder`
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vicc.configs import ClassifierConfig
+from vicc.data.dataset import ClipDataset
+from vicc.data.frame_source import FrameSource
+from vicc.data.splits import Division, divide_by_groups
+from vicc.data.store import Video
+from vicc.device import Precision, choose_device, choose_precision
+from vicc.distributed import first_then_others, is_first, on_first, processes, world_size
+from vicc.errors import ViccError
+from vicc.evaluation.classifier_recipe import classifier_recipe
+from vicc.evaluation.encoders import require_flow, weights_fingerprint
+from vicc.evaluation.features import Windows, describe_videos
+from vicc.evaluation.results import fingerprint
+from vicc.evaluation.sets import few_labels
+from vicc.methods.classification import Classification
+from vicc.methods.encoder import Encoder
+from vicc.methods.task import Task
+from vicc.prepare.scan import SCAN_FILE, open_source
+from vicc.progress import say
+from vicc.training.build import ENCODER_FOLDER, encoder_config, new_classification
+from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
+from vicc.training.classifier_folder import save_classifier
+from vicc.training.plan import describe_costs, fitted_recipe, is_worth_measuring, num_workers
+from vicc.training.run_folder import RECIPE_FILE, claim_run, divide, held_run_folder, note_start
+from vicc.training.sinks import require_sinks
+from vicc.training.stage import Recipe, Stage
+from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+
+_LOOKS = 50
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a classifier learns from, and what chooses its epoch. No test video is in either."""
+
+    train: list[Video]
+    validation: list[Video]
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class ClassifierRun:
+    """A run that trains a classifier: its recipe of one stage, how far that is, and the videos it learns from."""
+
+    recipe: Recipe
+    summary: StageSummary
+    lesson: Lesson
+
+
+def train_classifier(
+    config: ClassifierConfig, *, should_stop: Callable[[int], bool] = lambda step: False
+) -> ClassifierRun:
+    """Train a classifier, fine-tuned or a probe as the config's kind says; a run that is there is continued.
+
+    Of several processes all call this; the first one writes.
+
+    Args:
+        should_stop: asked after every step with the steps done; True stops as a signal would.
+
+    Raises:
+        Stopped: asked to stop; a checkpoint has been written.
+        ViccError: no such encoder, videos without labels or of one class, a store without the encoder's stream, a
+            validation share that leaves no group, or a run of another encoder, recipe, seed, or of other videos.
+    """
+    require_sinks(config.log_to)
+    source = load_encoder(config.encoder)
+    device = choose_device(config.device)
+    with processes(device), ExitStack() as stack:
+        if config.store is None and not config.dry_run:  # what a scan finds is written there
+            on_first(lambda: stack.enter_context(held_run_folder(config.run)))
+        scan = None if config.dry_run else config.run / SCAN_FILE
+        store = first_then_others(lambda: open_source(config.store, config.videos, scan=scan, cache_mb=config.cache_mb))
+        require_flow([(str(config.encoder), source)], store)
+        division = divide(store, config)
+        lesson = choose_lesson(division, config)
+        precision = choose_precision(config.precision, device)
+        recipe = _recipe(config, source, lesson, precision)
+        (stage,) = recipe.stages
+        num_videos = len(lesson.train)
+        if config.dry_run:
+            costs = {}
+            if config.launcher == "here":
+                costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=num_videos)
+            summary = replace(stage_summary(config, stage, num_videos), cost=costs.get(stage.name))
+            return ClassifierRun(recipe, summary, lesson)
+        if config.store is not None:
+            on_first(lambda: stack.enter_context(held_run_folder(config.run)))
+        weights = weights_fingerprint(source)
+        on_first(partial(_claim, recipe, config, store, division, lesson, weights))
+        on_first(partial(note_start, config, precision))
+        if on_first(lambda: is_finished(config.run, stage)):
+            say(f"{stage.name}: finished already")
+        else:
+            if is_first():
+                _say_lesson(recipe, config, store, lesson, precision)
+            purpose = _purpose(stage, config, source, store, lesson, weights)
+            train_stage(stage, 0, purpose, config, store, lesson.train, precision, should_stop=should_stop)
+        return ClassifierRun(recipe, stage_summary(config, stage, num_videos), lesson)
+
+
+def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Lesson:
+    """The labelled training videos, their share that --label-share leaves, and those of them that only validate.
+
+    Raises:
+        ViccError: no labels, one class, or no whole group that could validate.
+    """
+    labelled = [video for video in division.train if video.label is not None]
+    if len(labelled) < len(division.train):
+        say(f"{len(division.train) - len(labelled)} training videos without a label are left out")
+    classes = sorted({str(video.label) for video in labelled})
+    if len(classes) < 2:
+        found = f"all have the label {classes[0]!r}" if classes else "none has a label"
+        raise ViccError(
+            f"Of the {len(division.train)} training videos of the split {division.name} {found}; expected at least two "
+            "classes. Put the videos into class folders, or give another --split."
+        )
+    if config.label_share < 1:
+        labelled = few_labels(labelled, config.label_share, seed=config.label_seed)
+    train, validation = labelled, list[Video]()
+    if config.validated_share:
+        train, validation = divide_by_groups(labelled, test_share=config.validated_share, seed=config.seed)
+        if not validation:
+            raise ViccError(
+                f"--validation-share {config.validated_share}: among {len(labelled)} labelled training videos there "
+                "is no group small enough to be held out of its class. Give a larger share, or 0 to keep the last "
+                "epoch."
+            )
+    return Lesson(train, validation, classes)
+
+
+def _recipe(config: ClassifierConfig, source: Encoder, lesson: Lesson, precision: Precision) -> Recipe:
+    num_videos = len(lesson.train)
+    recipe = classifier_recipe(config, source.config, num_videos=num_videos, num_classes=len(lesson.classes))
+    (stage,) = recipe.stages
+    ours = encoder_config(stage, flow_bound=source.config.flow_bound)
+    # Only the clips' shape is free.
+    kept = replace(source.config, embedding_dim=0, clip_frames=ours.clip_frames, stride=ours.stride, size=ours.size)
+    if ours != kept:
+        changed = [name for name, value in asdict(ours).items() if getattr(kept, name) != value]
+        raise ViccError(
+            f"--set {' '.join(config.set)}: {', '.join(changed)} would make another encoder than {config.encoder}. "
+            "Leave that as it is."
+        )
+    if stage.method == "linear_probe" and min(stage.batch_size, num_videos) < 2 * world_size():
+        raise ViccError(
+            f"{num_videos} training videos in batches of {stage.batch_size} are too few for {world_size()} processes: "
+            "BatchNorm needs at least two videos for each. Give more labels, or start fewer processes."
+        )
+    if config.batch_size != "auto":
+        return recipe
+    return fitted_recipe(recipe, config, precision, num_videos=num_videos)
+
+
+def _claim(
+    recipe: Recipe,
+    config: ClassifierConfig,
+    store: FrameSource,
+    division: Division[Video],
+    lesson: Lesson,
+    weights: str,
+) -> None:
+    validation = [(video.id, video.num_frames, video.source.blake2b) for video in lesson.validation]
+    claim_run(
+        recipe,
+        config,
+        store,
+        division,
+        videos=lesson.train,
+        facts={
+            "encoder_weights": weights,
+            "classes": lesson.classes,
+            "label_share": config.label_share,
+            "validation": {"videos": len(validation), "content": fingerprint(validation)},
+        },
+        notes={"encoder": str(config.encoder.absolute())},
+    )
+
+
+def _say_lesson(
+    recipe: Recipe, config: ClassifierConfig, store: FrameSource, lesson: Lesson, precision: Precision
+) -> None:
+    chosen = "the last epoch is kept"
+    if lesson.validation:
+        chosen = f"{len(lesson.validation)} others choose the epoch that is kept"
+    say(f"learns {len(lesson.classes)} classes from {len(lesson.train)} videos; {chosen}")
+    if (config.run / recipe.stages[0].name).exists() or not is_worth_measuring(recipe, num_videos=len(lesson.train)):
+        return
+    costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=len(lesson.train))
+    say(describe_costs(costs)[0])
+
+
+def _purpose(
+    stage: Stage, config: ClassifierConfig, source: Encoder, store: FrameSource, lesson: Lesson, weights: str
+) -> Purpose:
+    def new_task() -> Task:
+        encoder = Encoder(encoder_config(stage, flow_bound=source.config.flow_bound))
+        copy_weights(source.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
+        return new_classification(stage, encoder)
+
+    def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> Callable[[], dict[str, float]]:
+        assert isinstance(task, Classification)
+        return ValidationAccuracy(task, store, lesson, precision, workers=num_workers(config.workers))
+
+    epochs = stage.epochs or 1
+    looks = config.evaluate_epochs or max(1, epochs // _LOOKS)
+    return Purpose(
+        new_task=new_task,
+        evaluation=evaluation,
+        evaluate_epochs=looks if lesson.validation else 0,
+        best_metric="val_accuracy" if lesson.validation else "loss",
+        save_result=partial(_save, config=config, lesson=lesson, weights=weights),
+    )
+
+
+class ValidationAccuracy:
+    """The share of validation videos whose own class gets the highest mean probability over their windows.
+
+    Windows follow one another without overlap, in the view that retrieval sees; nothing is random. Weights and random
+    streams are left as they were.
+    """
+
+    def __init__(
+        self, task: Classification, store: FrameSource, lesson: Lesson, precision: Precision, *, workers: int
+    ) -> None:
+        self._task = task
+        places = {name: place for place, name in enumerate(lesson.classes)}
+        self._labels = torch.tensor([places[str(video.label)] for video in lesson.validation])
+        config = task.encoder.config
+        self._describe = partial(
+            describe_videos,
+            partial(probabilities, task.classifier),
+            config,
+            store,
+            lesson.validation,
+            Windows(step=config.clip_frames * config.stride),
+            precision=precision,
+            workers=workers,
+            advance=lambda count, note="": None,
+        )
+
+    def __call__(self) -> dict[str, float]:
+        self._task.eval()
+        try:
+            found = self._describe()
+        finally:
+            self._task.train()
+        right = found.argmax(dim=1) == self._labels
+        return {"val_accuracy": int(right.sum()) / len(right)}
+
+
+def probabilities(classifier: torch.nn.Module, clips: torch.Tensor) -> torch.Tensor:
+    """Probabilities (B, classes) of clips."""
+    return classifier(clips).float().softmax(dim=1)
+
+
+def _save(folder: Path, task: Task, *, config: ClassifierConfig, lesson: Lesson, weights: str) -> None:
+    """The classifier of the best epoch, or without validation videos of the last."""
+    assert isinstance(task, Classification)
+    chosen: dict[str, Any] = {"by": "the last epoch"}
+    if lesson.validation:
+        state = load_checkpoint(folder / CHECKPOINTS_FOLDER / BEST_FILE)
+        task.load_state_dict(state["model"])
+        epochs, accuracy = state["step"] // state["steps_per_epoch"], state["monitor"]["best"]
+        chosen = {"by": "val_accuracy", "epochs": epochs, "val_accuracy": accuracy}
+        say(f"kept: the weights after epoch {epochs}, right on {100 * accuracy:.1f} % of the validation videos")
+    facts = {
+        "start": {"encoder": str(config.encoder.absolute()), "weights": weights},
+        "chosen": chosen,
+    }
+    save_classifier(
+        folder / ENCODER_FOLDER,
+        task.classifier,
+        classes=lesson.classes,
+        label_share=config.label_share,
+        facts=facts,
+    )
+
+
+def run_of(place: Path) -> Path | None:
+    """The run that a classifier was trained in, from the place that names it; None for an imported one."""
+    candidates = (place, place.parent, place.parent.parent)
+    return next((folder for folder in candidates if (folder / RECIPE_FILE).exists()), None)

@@ -1,0 +1,264 @@
+"""One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have in common."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vicc.configs import TrainingConfig
+from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
+from vicc.data.frame_source import FrameSource
+from vicc.data.store import Video
+from vicc.device import Precision
+from vicc.distributed import gathered, is_first, on_first, rank, world_size
+from vicc.errors import Diverged, ViccError
+from vicc.methods.task import Task
+from vicc.progress import progress, say
+from vicc.training.autopsy import dump_batch, require_finite
+from vicc.training.build import ENCODER_FOLDER, build_dataset, build_step
+from vicc.training.checkpoint import CheckpointFolder, load_checkpoint
+from vicc.training.engine import Position, Stopped, train
+from vicc.training.live import step_cost
+from vicc.training.monitor import Monitor
+from vicc.training.plan import StageCost, num_workers, plan_stages
+from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
+from vicc.training.stage import Recipe, Stage
+from vicc.training.state import rank_state, restore, training_state
+from vicc.training.views import VIEWS_FILE, write_views
+from vicc.training.watchdog import Watchdog
+
+_SETTLE_EVERY = 16  # steps: on an accelerator, whose work a look at the loss would wait for
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a stage is trained for: all that the loop and its surroundings do not know.
+
+    Attributes:
+        new_task: the method, its encoders with the weights they start from.
+        evaluation: of the task on its device, its training clips and the precision: what measures it while it trains,
+            called in all processes.
+        evaluate_epochs: epochs from one such measurement to the next; 0 for none.
+        best_metric: what makes a checkpoint the best, see `Monitor`.
+        save_result: writes what the stage has made into its folder; called in the first process alone. The folder's
+            encoder must come last: it says that the stage is finished.
+    """
+
+    new_task: Callable[[], Task]
+    evaluation: Callable[[Task, ClipDataset, Precision], Callable[[], dict[str, float]]]
+    evaluate_epochs: int
+    best_metric: str
+    save_result: Callable[[Path, Task], None]
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`.
+
+    The learning rate counts with `schedule_steps`, which are more than `total_steps` where the stage has a stop_epoch.
+    What is left would take `cost`, which only a dry run measures.
+    """
+
+    name: str
+    finished: bool
+    steps: int
+    total_steps: int
+    schedule_steps: int
+    videos: int
+    batch_size: int
+    cost: StageCost | None = None
+
+
+def train_stage(
+    stage: Stage,
+    number: int,
+    purpose: Purpose,
+    config: TrainingConfig,
+    store: FrameSource,
+    videos: list[Video],
+    precision: Precision,
+    *,
+    later: Sequence[Stage] = (),
+    should_stop: Callable[[int], bool],
+) -> None:
+    """Train a stage to its end, from its newest checkpoint if there is one. All processes call it.
+
+    Args:
+        number: place of the stage in its recipe.
+        later: stages that follow, for the time that is left.
+        should_stop: asked after every step with the steps done.
+
+    Raises:
+        Stopped: asked to stop; a checkpoint has been written.
+        ViccError: the loss is not finite, a checkpoint of other settings or none that is whole, a video that cannot be
+            read.
+    """
+    folder = config.run / stage.name
+    torch.manual_seed(stage_seed(config.seed, f"{number}/{stage.name}"))
+    task = purpose.new_task()
+    step = build_step(stage, task, precision, config)
+    precision = step.precision  # fp32 in place of bf16, where clips are short
+    length = stage_length(stage, len(videos), world_size())
+    position = Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
+    if not is_first():
+        torch.manual_seed(stage_seed(config.seed, f"{number}/{stage.name}/process {rank()}"))
+    if length.batch_size < stage.batch_size:
+        say(f"{stage.name}: batches of {length.batch_size}, not {stage.batch_size}: there are no more training videos")
+
+    seed = stage_seed(config.seed, stage.name)
+    dataset = build_dataset(stage, task, store, videos, seed=seed)
+    checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
+    evaluate = purpose.evaluation(task, dataset, precision)
+    monitor = _monitor(stage, length, purpose, config, evaluate, later)
+    state = _load_newest(checkpoints)
+    if state is not None:
+        restore(state, folder, stage, step, position, monitor)
+        say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
+
+    def save() -> None:
+        require_finite(task)
+        monitor.sync()
+        state = training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
+        on_first(lambda: checkpoints.save(state, best=monitor.improved))
+
+    batches = EpochBatches(
+        len(videos),
+        length.batch_size // world_size(),
+        first_step=position.step,
+        last_step=position.total_steps,
+        seed=seed,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    on_accelerator = precision.device.type != "cpu"
+    loader = ClipLoader(
+        dataset,
+        batches,
+        workers=num_workers(config.workers),
+        pin_memory=precision.device.type == "cuda",
+    )
+    on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
+    try:
+        with (
+            progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
+            monitor.open(folder, first_step=position.step, advance=advance),
+            Watchdog(folder, minutes=config.hang_minutes, videos=loader.loading) as watchdog,
+            worker_deaths_named(),
+        ):
+            train(
+                step,
+                loader,
+                position,
+                learning_rate=stage_learning_rate(stage, length),
+                observer=monitor,
+                save=save,
+                watchdog=watchdog,
+                should_stop=should_stop,
+                seconds_between_checkpoints=60 * config.checkpoint_minutes,
+                settle_every=_SETTLE_EVERY if on_accelerator else 1,
+            )
+            monitor.finish()
+    except Diverged as error:
+        at = position.step if error.step is None else error.step
+        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {dump_batch(folder, loader, at)}") from error
+    except Stopped:
+        say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
+        raise
+    on_first(partial(purpose.save_result, folder, task))
+
+
+def _monitor(
+    stage: Stage,
+    length: StageLength,
+    purpose: Purpose,
+    config: TrainingConfig,
+    evaluate: Callable[[], dict[str, float]],
+    later: Sequence[Stage],
+) -> Monitor:
+    num_videos = length.steps_per_epoch * length.batch_size
+    costs = (
+        stage_length(after, num_videos, world_size()).steps * step_cost(after, length.batch_size) for after in later
+    )
+    return Monitor(
+        stage,
+        length,
+        evaluate=evaluate if purpose.evaluate_epochs else None,
+        evaluate_epochs=purpose.evaluate_epochs,
+        log_to=config.log_to,
+        workers=num_workers(config.workers),
+        best_metric=purpose.best_metric,
+        later_steps=sum(costs) / step_cost(stage, length.batch_size),
+    )
+
+
+def _write_views(path: Path, dataset: ClipDataset, stage: Stage) -> None:
+    if not path.exists():
+        write_views(path, dataset, title=f"{stage.name}: training views as they enter the network")
+
+
+def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
+    """The newest whole checkpoint, in all processes; which one it is, and what is damaged, the first one says."""
+    state: dict[str, Any] | None = None
+
+    def find() -> int | None:
+        nonlocal state
+        state = checkpoints.load_newest()
+        return None if state is None else state["step"]
+
+    found = on_first(find)
+    if found is not None and state is None:
+        state = load_checkpoint(checkpoints.path(found))
+    return state
+
+
+def stage_costs(
+    recipe: Recipe,
+    config: TrainingConfig,
+    precision: Precision,
+    store: FrameSource | None,
+    videos: list[Video],
+    *,
+    num_videos: int,
+) -> dict[str, StageCost]:
+    """What the stages that are not finished will take; nothing is written."""
+    left = {}
+    for stage in recipe.stages:
+        summary = stage_summary(config, stage, num_videos)
+        left[stage.name] = 0 if summary.finished else summary.total_steps - summary.steps
+    lengths = {stage.name: stage_length(stage, num_videos, world_size()) for stage in recipe.stages}
+
+    def load(stage: Stage, task: Task) -> ClipDataset:
+        assert store is not None
+        return build_dataset(stage, task, store, videos, seed=0)
+
+    return plan_stages(recipe, config, precision, left, lengths, None if store is None else load)
+
+
+def is_finished(run: Path, stage: Stage) -> bool:
+    """Whether a stage of a run has its result."""
+    return (run / stage.name / ENCODER_FOLDER / "config.json").exists()
+
+
+def stage_summary(config: TrainingConfig, stage: Stage, num_videos: int) -> StageSummary:
+    """How far a stage is."""
+    folder = config.run / stage.name
+    length = stage_length(stage, num_videos, world_size())
+    steps = CheckpointFolder(folder).newest_step()
+    return StageSummary(
+        stage.name,
+        is_finished(config.run, stage),
+        steps,
+        length.steps,
+        length.schedule_steps,
+        num_videos,
+        length.batch_size,
+    )
+
+
+def stage_seed(seed: int, name: str) -> int:
+    """A seed of its own for every stage, or all stages would see the same clips in the same order."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest(), "big")
