@@ -239,3 +239,17 @@ def test_stopped_and_resumed_equals_straight_in_parts_with_activations_computed_
     torch.manual_seed(999)
     pretrain(recipe, stopped)
     assert same(results(stopped.run, ["rgb-1"]), results(straight.run, ["rgb-1"]))
+
+
+def test_a_run_from_before_a_field_of_stages_goes_on(tiny_recipe: Recipe, store_path: Path, tmp_path: Path) -> None:
+    """A field that came later has a default, and that is what the run was trained with."""
+    config = PretrainConfig(store=store_path, run=tmp_path)
+    with pytest.raises(Stopped):
+        pretrain(tiny_recipe, config, should_stop=lambda stage, step: step == 2)
+    path = tmp_path / "recipe.json"
+    description = json.loads(path.read_text())
+    for stage in description["recipe"]["stages"]:
+        del stage["dropout"]
+    path.write_text(json.dumps(description))
+    with pytest.raises(Stopped):
+        pretrain(tiny_recipe, config, should_stop=lambda stage, step: step == 3)

@@ -135,6 +135,8 @@ def claim_run(
     if not path.exists():
         write_json(path, {**ours, **(notes or {})})
     theirs = read_json(path, what="run description")
+    # Fields that came later than the run have the values that it was trained with.
+    theirs["recipe"] = Recipe.from_json(theirs["recipe"]).to_json()
     ours |= {name: theirs[name] for name in notes or () if name in theirs}
     if theirs | {"processes": world_size()} == ours and theirs != ours:
         _change_processes(path, theirs, ours, allowed=config.allow_elastic)
