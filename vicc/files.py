@@ -52,7 +52,7 @@ def read_json(path: Path, *, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ViccError(f"No {what} at {path}: there is no such file.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ViccError(f"The {what} {path} cannot be read ({error}). Restore it, or start in a new folder.") from error
 
 

@@ -44,7 +44,7 @@ def row(name: str, kind: Any, number: int) -> Row:
         return Row(name, kind, {f"R@{k}": Estimate(share) for k, share in shares.items()})
     metrics = {f"R@{k}": Estimate(share, share - 0.0307, share + 0.0409) for k, share in shares.items()}
     model = {"fused": ["RGB-2", "Flow-2"]} if kind == "fused" else {}
-    return Row(name, kind, metrics, model, ranks=[1, 4], precisions=[0.5, 0.5], predicted=[0, 0])
+    return Row(name, kind, metrics, model, ranks=[1, 1], precisions=[0.5, 0.5], predicted=[0, 1])
 
 
 RESULT = Result(
@@ -341,3 +341,54 @@ def test_a_damaged_list_of_starts_is_refused_with_its_line(tmp_path: Path) -> No
     (run / "runs.jsonl").write_text('{"command": ["vicc"]}\n{"comm\n')
     with pytest.raises(ViccError, match="Line 2"):
         write_report(ReportConfig(run=run, store=store))
+
+
+def test_every_class_stands_with_its_share_and_the_confusion_matrix_counts_every_query(tmp_path: Path) -> None:
+    wrong = replace(RESULT.row("R+F"), ranks=[1, 3], predicted=[0, 0])
+    found = replace(
+        RESULT,
+        rows=[*RESULT.rows[:-1], wrong],
+        neighbours={"R+F": [NEIGHBOURS[0], Neighbours("wave-q.mp4", ["evil-0.mp4"], [0.777])]},
+    )
+    content = page(tmp_path, found)
+    tables = {element.attributes.get("id"): element for element in content.find("table")}
+    assert "wave110.0" in "".join((tables["classes"].text or "").split())  # one query of one recording, none right
+    cells = [cell for cell in content.find("td", "yes") + content.find("td", "no") if cell.text.strip()]
+    assert sorted((cell.classes[0], cell.text) for cell in cells) == [("no", "1"), ("yes", "1")]
+    (pair,) = content.find("div", "pair")
+    assert "1 of 1 queries" in pair.text
+    assert "0.777" in pair.text
+    assert EVIL_LABEL in pair.text
+
+
+def test_without_a_confusion_there_are_no_pairs_and_without_labels_no_classes(whole: Page, tmp_path: Path) -> None:
+    assert not whole.find("div", "pair")
+    ids = {element.attributes.get("id") for element in page(tmp_path, UNLABELLED).find("table")}
+    assert not ids & {"classes", "confusion"}
+
+
+def test_of_many_classes_the_most_confused_block_is_shown_and_the_rest_counted() -> None:
+    queries, labels = [f"q{number}" for number in range(120)], [f"c{number:03d}" for number in range(60)]
+    predicted = [place // 2 for place in range(120)]
+    predicted[100:110] = [3] * 10  # c050 to c054 are taken for c003
+    many = replace(
+        RESULT,
+        data=replace(RESULT.data, classes=labels),
+        queries=Queries(queries, [labels[place // 2] for place in range(120)], queries),
+        rows=[Row("R+F", "fused", {}, predicted=predicted)],
+    )
+    shown = report._confusion(many, "R+F")
+    assert shown is not None
+    assert len(shown.labels) == 25
+    assert shown.of == 60
+    assert {"c003", *(f"c{number:03d}" for number in range(50, 55))} <= set(shown.labels)
+    assert sum(cell.count for line in shown.cells for cell in line) + sum(shown.elsewhere) == 50
+
+
+def test_classification_of_the_features_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store", list(LABELS)), make_run(tmp_path / "run", ONE_STAGE)
+    measured = Row("RGB-1", "trained", {"top-1": Estimate(0.4321, 0.1, 0.9)})
+    write_result(run / "probe.json", replace(ONE_STAGE, protocol=Protocol("probe-features", 1, {}), rows=[measured]))
+    content = Page(write_report(ReportConfig(run=run, store=store)).read_text())
+    assert "43.2" in content.find("main")[0].text
+    assert "A linear classifier" in content.find("main")[0].text

@@ -15,13 +15,15 @@ def clustered(rng: np.random.Generator, *, groups: int, size: int, share: float)
     return scores, [f"g{place // size}" for place in range(groups * size)]
 
 
-@pytest.mark.parametrize(("size", "share"), [(1, 0.6), (10, 0.6), (10, 0.85)])
-def test_intervals_hold_the_truth_19_times_of_20_also_of_clustered_queries(size: int, share: float) -> None:
+@pytest.mark.parametrize(("groups", "size", "share"), [(60, 1, 0.6), (60, 10, 0.6), (60, 10, 0.85), (9, 7, 0.6)])
+def test_intervals_hold_the_truth_19_times_of_20_also_of_few_and_clustered_queries(
+    groups: int, size: int, share: float
+) -> None:
     rng, trials = np.random.default_rng(size), 300
     held = naive = 0
     for _ in range(trials):
-        scores, groups = clustered(rng, groups=60, size=size, share=share)
-        found = estimate(scores, groups)
+        scores, names = clustered(rng, groups=groups, size=size, share=share)
+        found = estimate(scores, names)
         held += found.low <= share <= found.high  # type: ignore[operator]
         alone = estimate(scores, [str(place) for place in range(len(scores))])
         naive += alone.low <= share <= alone.high  # type: ignore[operator]

@@ -12,10 +12,12 @@ from vicc.configs import (
     BenchConfig,
     CheckConfig,
     ClassifierConfig,
+    CompareConfig,
     DemoConfig,
     DemoVideosConfig,
     ExportConfig,
     FinetuneConfig,
+    FuseConfig,
     ImportConfig,
     KnnConfig,
     MeasuredClassifiers,
@@ -35,6 +37,7 @@ from vicc.configs import (
     StoreInfoConfig,
     StoreMergeConfig,
     StoreVerifyConfig,
+    TableConfig,
     TrainingConfig,
 )
 
@@ -498,6 +501,53 @@ def _measured(result: "Result", where: "Path") -> Outcome:
             f"written to {where}"
             + ("" if result.labelled else " (nearest neighbours; without labels there is no table)")
         )
+
+    return Outcome(in_short(result).to_json(), show)
+
+
+def table(config: TableConfig) -> Outcome:
+    from vicc.evaluation.sheet import render, rich_table
+    from vicc.evaluation.table import show_table
+
+    sheet, document = show_table(config)
+
+    def show() -> None:
+        if config.out is not None:
+            _print(f"written to {config.out}")
+        elif config.format == "text":
+            Console().print(rich_table(sheet), highlight=False)
+            for note in sheet.notes:
+                Console().print(note, markup=False, highlight=False)
+        else:
+            print(render(sheet, config.format), end="")
+
+    return Outcome(document, show)
+
+
+def compare(config: CompareConfig) -> Outcome:
+    from vicc.evaluation.compare import compare as run
+    from vicc.evaluation.tables import comparison_tables
+
+    found = run(config)
+
+    def show() -> None:
+        for part in comparison_tables(found):
+            Console().print(part, highlight=False)
+
+    return Outcome(found.to_json(), show)
+
+
+def fuse(config: FuseConfig) -> Outcome:
+    from vicc.evaluation.fuse import fuse as run
+    from vicc.evaluation.fuse import fused_path
+    from vicc.evaluation.results import in_short
+    from vicc.evaluation.tables import result_table
+
+    result = run(config)
+
+    def show() -> None:
+        Console().print(result_table(result))
+        _print(f"written to {fused_path(config)}")
 
     return Outcome(in_short(result).to_json(), show)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from vicc.evaluation.results import Estimate, Kind, Queries, Row
-from vicc.evaluation.uncertainty import MEAN_CLASS_ACCURACY, estimate_metric
+from vicc.evaluation.results import MEAN_CLASS_ACCURACY, Estimate, Kind, Queries, Row
+from vicc.evaluation.uncertainty import estimate_metric
 from vicc.evaluation.video_table import VideoTable, write_video_table
 
 _TOP = (1, 5)

@@ -15,7 +15,15 @@ from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.distributed import on_first, processes
 from vicc.evaluation.classification import chance_row, classification_row, write_probabilities
-from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_encoders, require_flow, window_words
+from vicc.evaluation.encoders import (
+    Described,
+    describe_all,
+    fused_model,
+    fused_rows,
+    load_encoders,
+    require_flow,
+    window_words,
+)
 from vicc.evaluation.features import Windows
 from vicc.evaluation.results import Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, few_labels, open_sets
@@ -121,8 +129,7 @@ def _rows(method: _Method, sets: Sets, kept: list[Video], described: list[Descri
     about = {row.name: (row.kind, row.model) for row in described}
     for name, parts in fused_rows(described).items():
         probabilities[name] = torch.stack([probabilities[part.name] for part in parts]).mean(0)
-        model = {"fused": [part.name for part in parts], "seed": parts[0].model["seed"]}
-        about[name] = "fused", model
+        about[name] = "fused", fused_model({part.name: part.model for part in parts})
     rows = []
     for name, (kind, model) in about.items():
         learned = kind in ("trained", "fused")

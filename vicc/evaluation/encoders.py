@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ _METHODS = {
     **{"single_stream": "", "cross_stream": "", "infonce": "InfoNCE", "ubernce": "UberNCE", "coclr": "CoCLR"},
     **{"linear_probe": "Probed", "fine_tuned": "Fine-tuned"},
 }
+_TRAINING = ("seed", "recipe", "training")  # facts of a run that all its rows share
 _FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
 
 
@@ -135,7 +136,9 @@ def _subjects(
         for name in baselines_of(store):
             yield _Subject(name, "baseline", {"baseline": name}, _of_baseline(name, store))
         for stream, encoder_config in _first_of_each_stream(encoders).items():
-            yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder, seed=_seed(config) or 0)
+            yield _untrained_subject(
+                stream, encoder_config, sets, precision, of_encoder, seed=_training(config)["seed"] or 0
+            )
     origins = _origins(config)
     for name, encoder in encoders:
         weights = weights_fingerprint(encoder)
@@ -151,7 +154,7 @@ def _subjects(
                 "method": origins[name].method,
                 "encoder": str(origins[name].place),
                 "weights": weights,
-                "seed": _seed(config),
+                **_training(config),
             },
         )
 
@@ -235,11 +238,13 @@ def _origins(config: MeasuredEncoders) -> dict[str, _Origin]:
     return {_encoder_name(load_encoder(folder), folder): _Origin(folder, "") for folder in config.encoder}
 
 
-def _seed(config: MeasuredEncoders) -> int | None:
-    """The seed that the run was trained with; of encoders alone nothing is known."""
+def _training(config: MeasuredEncoders) -> dict[str, Any]:
+    """What tells models of one training from those of another, and its seeds apart; of encoders nothing is known."""
     if config.run is None:
-        return None
-    return read_json(config.run / RECIPE_FILE, what="run description").get("seed")
+        return {"seed": None}
+    description = read_json(config.run / RECIPE_FILE, what="run description")
+    recipe = description["recipe"]
+    return {"seed": description.get("seed"), "recipe": recipe["name"], "training": fingerprint(recipe)}
 
 
 def finished_stages(run: Path) -> list[Stage]:
@@ -281,6 +286,13 @@ def fused_rows(described: list[Described]) -> dict[str, list[Described]]:
         for name, motion in (("R+F", "flow"), ("R+D", "diff"))
         if "rgb" in newest and motion in newest
     }
+
+
+def fused_model(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a fused row is made of, and what its parts, `Row.model` by row name, have in common of their training."""
+    facts = [[model.get(fact) for model in parts.values()] for fact in _TRAINING]
+    same = {fact: values[0] for fact, values in zip(_TRAINING, facts, strict=True) if len({*values}) == 1}
+    return {"fused": list(parts), **same}
 
 
 def weights_fingerprint(module: torch.nn.Module) -> str:

@@ -6,6 +6,7 @@ The words and the looks are in `report.html.jinja`; here is what it shows.
 import base64
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -20,9 +21,13 @@ from vicc.configs import ReportConfig
 from vicc.data.frame_source import FrameSource
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
+from vicc.evaluation.classes import ClassRow, Confusion, class_rows, confusion_counts, confusions, most_confused
+from vicc.evaluation.comparable import Measured
 from vicc.evaluation.encoders import row_name, stage_title
-from vicc.evaluation.results import Result, Row, read_result
+from vicc.evaluation.results import Neighbours, Result, Row, read_result
 from vicc.evaluation.retrieve import RESULT_FILE
+from vicc.evaluation.sheet import Sheet
+from vicc.evaluation.table import make_table, table_sheet
 from vicc.files import atomic_write, read_json
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
@@ -37,6 +42,9 @@ NEIGHBOURS_SHOWN = 5
 FRAMES = 12
 _BOX_WIDTH, _BOX_HEIGHT = 144, 108  # pixels an animation may take
 _ANIMATION_BYTES = 4_000_000  # all animations together; a third more as text
+_CLASSES_SHOWN = 25  # in the confusion matrix: more do not fit a page
+_PAIRS_SHOWN, _EXAMPLES_SHOWN = 5, 2
+_OTHER_RESULTS = ("knn", "probe")
 _RUN_FIELDS = ("time", "machine", "device", "precision", "threads", "vicc", "torch", "python")
 _GROUPS = (
     ("Nothing learned", ("chance", "baseline", "untrained")),
@@ -76,6 +84,39 @@ class _Animation:
     height: int
 
 
+@dataclass(frozen=True)
+class _Heat:
+    """One cell of the confusion matrix: how many queries, and how strong its colour is, from 0 to 100."""
+
+    count: int
+    strength: int
+    right: bool
+
+
+@dataclass(frozen=True)
+class _Confusion:
+    """The confusion matrix, or the block of it that holds the most frequent confusions.
+
+    Attributes:
+        cells: (classes, classes): rows are the queries' classes, columns those of their nearest videos.
+        elsewhere: for each row the queries whose nearest video is of a class that is not shown.
+        of: classes that there are.
+    """
+
+    labels: list[str]
+    cells: list[list[_Heat]]
+    elsewhere: list[int]
+    of: int
+
+
+@dataclass(frozen=True)
+class _HardPair:
+    """A class that is often taken for another one, with some of its queries beside the video that was nearest."""
+
+    confusion: Confusion
+    examples: list[tuple[_Tile, _Tile]]
+
+
 def write_report(config: ReportConfig) -> Path:
     """Write the report of a run that has been measured; returns the file.
 
@@ -98,7 +139,10 @@ def write_report(config: ReportConfig) -> Path:
         "main": _cases(result, [main_row], queries, videos),
         "taught": _cases(result, _before_and_after(recipe, result), queries, videos),
     }
-    shown = {tile.id: None for cases in grids.values() for case in cases for tile in case.tiles() if tile.in_store}
+    hard = _hardest_pairs(result, main_row, videos)
+    tiles = [tile for cases in grids.values() for case in cases for tile in case.tiles()]
+    tiles += [tile for pair in hard for example in pair.examples for tile in example]
+    shown = {tile.id: None for tile in tiles if tile.in_store}
     html = _template().render(
         version=__version__,
         run=config.run.resolve().name,
@@ -115,6 +159,10 @@ def write_report(config: ReportConfig) -> Path:
         fused=any(row.name == main_row and row.kind == "fused" for row in result.rows),
         groups_drawn=_groups_drawn(result),
         grids=grids,
+        classes=_classes(result, main_row),
+        confusion=_confusion(result, main_row),
+        hard=hard,
+        others=_other_results(config.run),
         animations=_animations(store, [videos[name] for name in shown]),
         numbers={name: number for number, name in enumerate(shown)},
         recipe=recipe,
@@ -147,9 +195,9 @@ def _measured(run: Path) -> Result:
 def _groups_drawn(result: Result) -> str:
     """What the intervals draw, in words."""
     queries, groups = len(result.queries.ids), len(set(result.queries.groups))
-    return (
-        f"the {queries} queries" if queries == groups else f"the {groups} recordings of the {queries} queries, whole,"
-    )
+    if queries == groups:
+        return f"the {queries} queries"
+    return f"the {groups} recordings of the {queries} queries, whole, as clips of one succeed and fail together,"
 
 
 def _template() -> jinja2.Template:
@@ -206,6 +254,62 @@ def _before_and_after(recipe: Recipe, result: Result) -> list[str]:
     rows = [row_name(stage) for stage in recipe.stages if stage.stream == "rgb"]
     rows = [row for row in rows if row in result.neighbours]
     return [rows[0], rows[-1]] if len(rows) > 1 else []
+
+
+def _classes(result: Result, main_row: str) -> list[ClassRow]:
+    """Every class, the one found least first."""
+    if not result.labelled:
+        return []
+    rows = class_rows(result, [result.row(main_row)])
+    return sorted(rows, key=lambda row: (row.shares[main_row].value, row.label))
+
+
+def _confusion(result: Result, main_row: str) -> _Confusion | None:
+    if not result.labelled or result.row(main_row).predicted is None:
+        return None
+    counts = confusion_counts(result, result.row(main_row))
+    labels = most_confused(counts, _CLASSES_SHOWN)
+    lines = [counts.get(label, Counter()) for label in labels]
+    return _Confusion(
+        labels,
+        cells=[
+            [_Heat(line[other], round(100 * line[other] / max(1, line.total())), label == other) for other in labels]
+            for label, line in zip(labels, lines, strict=True)
+        ],
+        elsewhere=[line.total() - sum(line[other] for other in labels) for line in lines],
+        of=len({*counts, *result.data.classes}),
+    )
+
+
+def _hardest_pairs(result: Result, main_row: str, videos: Mapping[str, Video]) -> list[_HardPair]:
+    """The pairs of classes most often confused, each with queries in the order of their names."""
+    if not result.labelled or result.row(main_row).predicted is None:
+        return []
+    nearest = {entry.query: entry for entry in result.neighbours[main_row]}
+    taken_for: dict[tuple[str, str], list[str]] = {}
+    for name, label, predicted in zip(
+        result.queries.ids, result.queries.labels, result.row(main_row).predicted or [], strict=True
+    ):
+        taken_for.setdefault((str(label), result.data.classes[predicted]), []).append(name)
+    pairs = []
+    for confusion in confusions(result, result.row(main_row))[:_PAIRS_SHOWN]:
+        names = sorted(taken_for[confusion.label, confusion.taken_for])[:_EXAMPLES_SHOWN]
+        pairs.append(_HardPair(confusion, [_example(nearest[name], videos, confusion) for name in names]))
+    return pairs
+
+
+def _example(entry: Neighbours, videos: Mapping[str, Video], confusion: Confusion) -> tuple[_Tile, _Tile]:
+    found = entry.videos[0]
+    return (
+        _Tile(entry.query, confusion.label, entry.query in videos),
+        _Tile(found, confusion.taken_for, found in videos, entry.distances[0], right=False),
+    )
+
+
+def _other_results(run: Path) -> list[Sheet]:
+    """The tables of what else was measured of the run: classification of its features."""
+    files = [path for name in _OTHER_RESULTS if (path := run / f"{name}.json").exists()]
+    return [table_sheet(make_table([Measured(path, read_result(path))])) for path in files]
 
 
 def _cases(result: Result, rows: Sequence[str], queries: Sequence[str], videos: Mapping[str, Video]) -> list[_Case]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from vicc.files import read_json, write_json
 from vicc.version import __version__
 
 RESULT_VERSION = 1
+MEAN_CLASS_ACCURACY = "mean class accuracy"
 Kind = Literal["chance", "baseline", "untrained", "trained", "fused"]
 
 
@@ -35,6 +36,11 @@ class Protocol:
     name: str
     version: int
     settings: dict[str, Any]
+
+    @property
+    def family(self) -> str:
+        """What is measured: "retrieval" of "retrieval-sliding". Only numbers of one family mean the same thing."""
+        return self.name.partition("-")[0]
 
     @property
     def title(self) -> str:
@@ -109,10 +115,12 @@ class Row:
     outputs: str | None = None
 
     def scores(self, metric: str) -> np.ndarray | None:
-        """What each query adds to a metric, (Q,); their mean is the metric. None for one that has no such values."""
+        """What each query adds to a metric, (Q,); their mean, of the mean class accuracy that of its classes' means, is
+        the metric. None for one that has no such values.
+        """
         if metric == "mAP":
             return None if self.precisions is None else np.array(self.precisions)
-        family, _, k = metric.replace("top-", "R@").partition("@")
+        family, _, k = metric.replace(MEAN_CLASS_ACCURACY, "top-1").replace("top-", "R@").partition("@")
         if family != "R" or self.ranks is None:
             return None
         return (np.array(self.ranks) <= int(k)).astype(float)
@@ -139,6 +147,8 @@ class Result:
     """By row name, for trained and fused rows of a retrieval."""
     made_with: dict[str, Any]
     """Command, versions, machine, precision, time, seed: what produced it and what the numbers do not depend on."""
+    gallery: dict[str, str] = field(default_factory=dict)
+    """Of a retrieval with labels the searched videos, in their order, with their labels."""
 
     @property
     def labelled(self) -> bool:
@@ -195,7 +205,7 @@ def read_result(path: Path) -> Result:
                 f"The result {path} has version {content['vicc_result']}; this vicc reads version {RESULT_VERSION}. "
                 "Measure again."
             )
-        return Result(
+        result = Result(
             protocol=Protocol(**content["protocol"]),
             data=Data(**content["data"]),
             queries=Queries(**content["queries"]),
@@ -207,15 +217,48 @@ def read_result(path: Path) -> Result:
                 name: [Neighbours(**entry) for entry in entries] for name, entries in content["neighbours"].items()
             },
             made_with=content["made_with"],
+            gallery=content.get("gallery", {}),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        _require_whole(result)
+        return result
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ViccError(f"The result {path} cannot be understood ({error}). Measure again.") from error
+
+
+def _require_whole(result: Result) -> None:
+    """Raises ValueError if parts do not fit one another, or a number is none."""
+    queries = len(result.queries.ids)
+    if not queries == len(result.queries.labels) == len(result.queries.groups):
+        raise ValueError("queries, labels and groups are not as many")
+    texts = [*result.queries.ids, *result.queries.groups, *result.data.classes, *(row.name for row in result.rows)]
+    if not all(isinstance(text, str) for text in (*texts, result.data.name, result.data.split, result.protocol.name)):
+        raise ValueError("a name of a video, group, class or row is not a text")
+    if not all(isinstance(label, str | None) for label in result.queries.labels):
+        raise ValueError("a label is not a text")
+    for row in result.rows:
+        if row.kind not in get_args(Kind):
+            raise ValueError(f"{row.name} is of the kind {row.kind!r}, expected one of {', '.join(get_args(Kind))}")
+        for metric, estimate in row.metrics.items():
+            row.scores(metric)
+            given = [share for share in (estimate.low, estimate.high) if share is not None]
+            given.append(estimate.value)
+            if not all(0 <= share <= 1 for share in given):  # not of NaN either
+                raise ValueError(f"{metric} of {row.name} is {given}, expected numbers from 0 to 1")
+        for values in (row.ranks, row.precisions, row.predicted):
+            if values is not None and len(values) != queries:
+                raise ValueError(f"{row.name} has {len(values)} values for {queries} queries")
+        if row.ranks is not None and min(row.ranks, default=1) < 1:
+            raise ValueError(f"{row.name} has the rank {min(row.ranks)}, expected at least 1")
+        if row.precisions is not None and not all(0 <= value <= 1 for value in row.precisions):
+            raise ValueError(f"{row.name} has average precisions outside 0 to 1")
+        if row.predicted is not None and not all(0 <= place < len(result.data.classes) for place in row.predicted):
+            raise ValueError(f"{row.name} has predictions beyond the {len(result.data.classes)} classes")
 
 
 def in_short(result: Result) -> Result:
     """The result without what there is for each query, for printing."""
     rows = [replace(row, ranks=None, precisions=None, predicted=None) for row in result.rows]
-    return replace(result, queries=Queries([], [], []), rows=rows, neighbours={})
+    return replace(result, queries=Queries([], [], []), rows=rows, neighbours={}, gallery={})
 
 
 def fingerprint(facts: Any) -> str:

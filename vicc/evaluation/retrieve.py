@@ -1,5 +1,6 @@
 """`vicc retrieve`: every finished stage of a run, both streams together, and what has learned nothing, in one table."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,17 @@ import torch
 from vicc.configs import RetrieveConfig
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.distributed import on_first, processes
-from vicc.evaluation.encoders import Described, describe_all, fused_rows, load_encoders, require_flow, window_words
+from vicc.evaluation.encoders import (
+    Described,
+    describe_all,
+    fused_model,
+    fused_rows,
+    load_encoders,
+    require_flow,
+    window_words,
+)
 from vicc.evaluation.features import Windows
-from vicc.evaluation.results import Estimate, Neighbours, Protocol, Result, Row, made_with, write_result
+from vicc.evaluation.results import Estimate, Neighbours, Protocol, Queries, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
 from vicc.progress import say
@@ -51,13 +60,19 @@ def _measure(
         say("no labels: nearest neighbours only, no table")
     both = [_centered(row, same=sets.test is sets.train) for row in described]
     rows = [*both, *(_fused(name, parts) for name, parts in fused_rows(both).items())]
+    gallery = {video.id: str(video.label) for video in sets.train}
     result = Result(
         protocol=protocol,
         data=sets.data,
         queries=sets.queries,
-        rows=[_chance(sets), *(_row(row, sets) for row in rows)] if sets.labelled else [],
-        neighbours={row.name: _neighbours(row, sets) for row in rows if row.kind in ("trained", "fused")},
+        rows=[_chance(sets), *(retrieval_row(row, sets.queries, gallery) for row in rows)] if sets.labelled else [],
+        neighbours={
+            row.name: nearest_neighbours(row, sets.queries.ids, list(gallery), exclude_self=not sets.labelled)
+            for row in rows
+            if row.kind in ("trained", "fused")
+        },
         made_with=made_with(precision=precision.name, device=str(precision.device)),
+        gallery=gallery if sets.labelled else {},
     )
     write_result(result_path(config), result)
     return result
@@ -93,9 +108,7 @@ def _centered(row: Described, *, same: bool) -> Described:
 
 def _fused(name: str, parts: list[Described]) -> Described:
     test, train = (fused([getattr(part, side) for part in parts]) for side in ("test", "train"))
-    return Described(
-        name, "fused", test, train, {"fused": [part.name for part in parts], "seed": parts[0].model["seed"]}
-    )
+    return Described(name, "fused", test, train, fused_model({part.name: part.model for part in parts}))
 
 
 def _chance(sets: Sets) -> Row:
@@ -104,11 +117,16 @@ def _chance(sets: Sets) -> Row:
     return Row("chance", "chance", {**metrics, "mAP": Estimate(chance_precision(queries, gallery))})
 
 
-def _row(row: Described, sets: Sets) -> Row:
-    queries, gallery = ([str(video.label) for video in part] for part in (sets.test, sets.train))
-    rankings = rank_classes(row.test, row.train, queries, gallery)
+def retrieval_row(row: Described, queries: Queries, gallery: Mapping[str, str]) -> Row:
+    """What a row's features, of unit length, find.
+
+    Args:
+        gallery: the searched videos in the order of `row.train`, with their labels.
+    """
+    wanted, labels = [str(label) for label in queries.labels], list(gallery.values())
+    rankings = rank_classes(row.test, row.train, wanted, labels)
     _, nearest = search(row.test, row.train, k=1)
-    places = {label: place for place, label in enumerate(sets.data.classes)}
+    places = {label: place for place, label in enumerate(sorted(set(labels)))}
     found = Row(
         row.name,
         row.kind,
@@ -116,18 +134,21 @@ def _row(row: Described, sets: Sets) -> Row:
         model=row.model,
         ranks=rankings.ranks.tolist(),
         precisions=[round(value, 6) for value in rankings.precisions.tolist()],
-        predicted=[places[gallery[place]] for place in nearest[:, 0].tolist()],
+        predicted=[places[labels[place]] for place in nearest[:, 0].tolist()],
         outputs=row.outputs,
     )
     return replace(
-        found, metrics={name: estimate_metric(found, sets.queries, name) for name in (*(f"R@{k}" for k in KS), "mAP")}
+        found, metrics={name: estimate_metric(found, queries, name) for name in (*(f"R@{k}" for k in KS), "mAP")}
     )
 
 
-def _neighbours(row: Described, sets: Sets) -> list[Neighbours]:
-    similarities, places = search(row.test, row.train, k=NEIGHBOURS_KEPT, exclude_self=sets.test is sets.train)
+def nearest_neighbours(
+    row: Described, queries: Sequence[str], gallery: Sequence[str], *, exclude_self: bool = False
+) -> list[Neighbours]:
+    """The nearest gallery videos of each query, by ids in the order of the row's features."""
+    similarities, places = search(row.test, row.train, k=NEIGHBOURS_KEPT, exclude_self=exclude_self)
     distances: torch.Tensor = 1 - similarities
     return [
-        Neighbours(query.id, [sets.train[place].id for place in row], [round(distance, 4) for distance in line])
-        for query, row, line in zip(sets.test, places.tolist(), distances.tolist(), strict=True)
+        Neighbours(query, [gallery[place] for place in found], [round(distance, 4) for distance in line])
+        for query, found, line in zip(queries, places.tolist(), distances.tolist(), strict=True)
     ]

@@ -6,9 +6,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
+from vicc.evaluation.compare import Comparison, MetricComparison
 from vicc.evaluation.results import Estimate, Result
 from vicc.evaluation.runs import RunState, StageState
 from vicc.progress import duration
+
+_CLASSES_SHOWN = 5
 
 
 def result_table(result: Result) -> Table:
@@ -27,7 +30,8 @@ def result_table(result: Result) -> Table:
         if row.kind != previous:
             table.add_section()
             previous = row.kind
-        name = f"{row.name} ({' + '.join(row.model['fused'])})" if row.kind == "fused" else row.name
+        parts = " + ".join(row.model.get("fused", []))
+        name = f"{row.name} ({parts})" if parts not in ("", row.name) else row.name
         table.add_row(escape(name), *(_cell(row.metrics.get(metric)) for metric in result.metrics))
     return table
 
@@ -39,6 +43,51 @@ def _cell(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return value
     return f"{value} ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
+
+
+def comparison_tables(found: Comparison) -> Iterator[Table | str]:
+    """A line a row and metric: both, their difference with its interval and p; then where the first row's lies."""
+    table = Table(
+        Column("", overflow="fold"),
+        "",
+        *(Column(name, justify="right", no_wrap=True) for name in ("A", "B", "A - B", "p", "only A", "only B")),
+        title=f"{found.queries} queries of {found.groups} groups, split {escape(', '.join(found.splits))}",
+        box=box.SIMPLE_HEAD,
+    )
+    for row in found.rows:
+        name = row.a if row.a == row.b else f"{row.a} and {row.b}"
+        for metric, entry in row.metrics.items():
+            table.add_row(escape(name), metric, *_comparison_cells(entry))
+            name = ""
+        table.add_section()
+    yield table
+    for side, paths in (("A", found.a), ("B", found.b)):
+        yield escape(f"{side}: {', '.join(paths)}")
+    yield escape(found.protocol.title)
+    yield (
+        "In percent; in brackets the 95 % interval, of groups of queries drawn anew. p: "
+        + escape(" and ".join({entry.difference.test: None for row in found.rows for entry in row.metrics.values()}))
+        + "; of each line by itself. Only A, only B: queries that one of them does better. None of it holds what "
+        "another training would give."
+    )
+    for row in found.rows:
+        shown = [entry for entry in row.classes if entry.a != entry.b][:_CLASSES_SHOWN]
+        if shown:
+            worst = ", ".join(
+                f"{entry.label} {100 * (entry.a - entry.b):+.0f} ({entry.queries} queries)" for entry in shown
+            )
+            metric = next(iter(row.metrics))
+            yield escape(f"{row.a} - {row.b}, largest differences of a class in {metric}: {worst}")
+
+
+def _comparison_cells(entry: MetricComparison) -> Iterator[str]:
+    yield f"{100 * entry.a:.1f}"
+    yield f"{100 * entry.b:.1f}"
+    found = entry.difference
+    yield f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    yield f"{found.p:.4f}" if found.p >= 0.0001 else "< 0.0001"
+    yield str(entry.only_a)
+    yield str(entry.only_b)
 
 
 def runs_tables(runs: Sequence[RunState]) -> Iterator[Table | str]:

@@ -8,16 +8,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
-from vicc.evaluation.results import Estimate, Queries, Row
+from vicc.evaluation.results import MEAN_CLASS_ACCURACY, Estimate, Queries, Row
 
 _RESAMPLES = 2000
 _FLIPS = 9999
 _EXACT_FLIPS = 14  # groups up to which all 2^n sign patterns are tried
+_NORMAL = NormalDist()
 _BLOCK = 100  # resamples or flips held at once as numbers with a point
-MEAN_CLASS_ACCURACY = "mean class accuracy"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class Difference:
 def estimate(
     scores: np.ndarray, groups: Sequence[str], *, strata: Sequence[object] | None = None, seed: int = 0
 ) -> Estimate:
-    """The mean of the queries' scores (Q,), each from 0 to 1, with its 95 % bootstrap interval (percentiles).
+    """The mean of the queries' scores (Q,), each from 0 to 1, with its 95 % bootstrap interval.
 
-    Groups are drawn with replacement, as many as there are, with all of their queries. Where all groups have the same
-    mean (all right, all wrong, or a single group) that would give a point. Then the interval reaches to both sides by
+    Groups are drawn with replacement, as many as there are, with all of their queries; the interval is one of
+    percentiles, which reach further outwards for few groups (see `_tail`). Where all groups have the same mean (all
+    right, all wrong, or a single group) that would give a point. Then it reaches to both sides by
     1 - 0.025^(1 / groups), which for all right and all wrong is the exact one of Clopper and Pearson.
 
     Args:
@@ -60,21 +62,10 @@ def estimate_metric(row: Row, queries: Queries, metric: str) -> Estimate:
     Raises:
         KeyError: a metric that has no scores of queries in this row.
     """
-    scores, strata = metric_scores(row, queries, metric)
-    return estimate(scores, queries.groups, strata=strata)
-
-
-def metric_scores(row: Row, queries: Queries, metric: str) -> tuple[np.ndarray, Sequence[object] | None]:
-    """What `estimate` takes for a metric: the scores and, for the mean class accuracy, the classes as strata.
-
-    Raises:
-        KeyError: a metric that has no scores of queries in this row.
-    """
-    by_class = metric == MEAN_CLASS_ACCURACY
-    scores = row.scores("top-1" if by_class else metric)
+    scores = row.scores(metric)
     if scores is None:
         raise KeyError(metric)
-    return scores, queries.labels if by_class else None
+    return estimate(scores, queries.groups, strata=queries.labels if metric == MEAN_CLASS_ACCURACY else None)
 
 
 def paired_difference(
@@ -103,16 +94,24 @@ def _interval(
     scores: np.ndarray, groups: Sequence[str], strata: Sequence[object] | None, seed: int
 ) -> tuple[float, float, float]:
     group_of, num_groups = _numbers(groups)
-    stratum_of, num_strata = _numbers(strata if strata is not None else [0] * len(scores))
-    place, shape = group_of * num_strata + stratum_of, (num_groups, num_strata)
-    sums = np.bincount(place, scores, num_groups * num_strata).reshape(shape)
-    counts = np.bincount(place, None, num_groups * num_strata).reshape(shape).astype(float)
-    value = float((sums.sum(0) / counts.sum(0)).mean())
+    stratum_of, _ = _numbers(strata if strata is not None else [0] * len(scores))
+    # Sums of each group in each stratum that it has queries of, strata one after the other.
+    cells, cell_of = np.unique(stratum_of * num_groups + group_of, return_inverse=True)
+    sums, counts = np.bincount(cell_of, scores), np.bincount(cell_of)
+    begins = np.flatnonzero(np.diff(cells // num_groups, prepend=-1))
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        """The mean over strata, for rows of how often each cell counts."""
+        totals, sizes = (np.add.reduceat(weights * part, begins, axis=1) for part in (sums, counts))
+        there = sizes > 0
+        return np.divide(totals, sizes, out=np.zeros_like(totals), where=there).sum(1) / there.sum(1)
+
+    value = float(means(np.ones((1, len(cells))))[0])
     drawn = _draws(num_groups, seed)
-    means = np.concatenate(
-        [_mean_of_means(block @ sums, block @ counts) for block in _blocks(drawn)]  # (resamples,)
-    )
-    low, high = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
+    blocks = (drawn[start : start + _BLOCK, cells % num_groups] for start in range(0, len(drawn), _BLOCK))
+    resampled = np.concatenate([means(block.astype(float)) for block in blocks])
+    tail = _tail(num_groups)
+    low, high = (float(bound) for bound in np.quantile(resampled, (tail, 1 - tail)))
     if high - low < 1e-9:
         reach = 1 - 0.025 ** (1 / num_groups)
         low, high = value - reach, value + reach
@@ -120,9 +119,20 @@ def _interval(
     return value, min(low, value), max(high, value)
 
 
-def _mean_of_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    there = counts > 0
-    return np.divide(sums, counts, out=np.zeros_like(sums), where=there).sum(1) / there.sum(1)
+def _tail(num_groups: int) -> float:
+    """The share of resamples left out on each side: 2.5 % of very many groups, fewer of few.
+
+    Percentiles alone are too narrow for few groups, as if the spread were known (Hesterberg, What teachers should know
+    about the bootstrap, 2015, section 3.3): 2.5 % of a normal distribution become those of Student's t, and the spread
+    that of n - 1 in place of n groups.
+    """
+    if num_groups < 2:
+        return 0.025
+    z, n = _NORMAL.inv_cdf(0.975), num_groups - 1
+    # Quantiles of t by powers of 1 / n (Fisher and Cornish), to 0.1 % for n of 5 and more.
+    t = z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    return _NORMAL.cdf(-t * math.sqrt(num_groups / n))
 
 
 def _numbers(names: Sequence[object]) -> tuple[np.ndarray, int]:
@@ -140,10 +150,6 @@ def _draws(num_groups: int, seed: int) -> np.ndarray:
     for row in drawn:
         row[:] = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
     return drawn
-
-
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + _BLOCK].astype(float) for start in range(0, len(rows), _BLOCK)]
 
 
 def _weights(strata: Sequence[object] | None, count: int) -> np.ndarray:
