@@ -24,6 +24,7 @@ _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 _WIDE = 10_000  # columns of a terminal that cuts nothing
+_SHORT = 6  # signs of a cell that is never folded, such as "R@10" or "+13.0"
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ def render(sheet: Sheet, form: Format) -> str:
 def rich_table(sheet: Sheet) -> Table:
     """The sheet for a terminal."""
     names, *values = map(_one_line, sheet.header)
-    columns = [
-        Column(escape(names), overflow="fold"),
-        *(Column(escape(name), justify="right", overflow="fold") for name in values),
-    ]
+    cells = [row for rows in sheet.sections for row in rows]
+    columns = [Column(escape(names), overflow="fold")]
+    for place, name in enumerate(values, start=1):
+        # Short cells stay whole: what must give way on a narrow terminal are names and intervals.
+        longest = max((len(row[place]) for row in cells), default=0)
+        columns.append(Column(escape(name), justify="right", overflow="fold", min_width=min(longest, _SHORT)))
     table = Table(*columns, title=escape(_one_line(sheet.title)), box=box.SIMPLE_HEAD)
     for rows in sheet.sections:
         for row in rows:

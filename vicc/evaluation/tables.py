@@ -49,7 +49,7 @@ def comparison_tables(found: Comparison) -> Iterator[Table | str]:
     """A line a row and metric: both, their difference with its interval and p; then where the first row's lies."""
     table = Table(
         Column("", overflow="fold"),
-        "",
+        Column("", min_width=5),
         *(Column(name, justify="right", no_wrap=True) for name in ("A", "B", "A - B", "p", "only A", "only B")),
         title=f"{found.queries} queries of {found.groups} groups, split {escape(', '.join(found.splits))}",
         box=box.SIMPLE_HEAD,
