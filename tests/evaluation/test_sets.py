@@ -66,6 +66,18 @@ def test_classes_without_training_videos(with_split: Callable[[Change], Measured
     both(with_split(change), r"1 classes have test videos and no training video .*: up", train=8, test=4)
 
 
+def test_classes_without_test_videos_are_named(
+    with_split: Callable[[Change], MeasuredVideos], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(cells: dict[str, tuple[Split | None, ...]]) -> None:
+        for name in cells:
+            if name.startswith("test/up/"):
+                cells[name] = (None,)
+
+    assert len(open_sets(with_split(change)).test) == 4
+    assert "1 classes have no test video, so nothing is said of them: up" in capsys.readouterr().err
+
+
 def test_a_video_on_both_sides_under_two_names(write_video: Callable[..., Path], tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for number, name in enumerate(("train/a/0", "train/b/0", "test/a/1", "test/b/1")):

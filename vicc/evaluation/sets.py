@@ -133,6 +133,9 @@ def _checked(store: FrameSource, division: Division[Video], *, intersection: boo
             f"{_some(sorted(unknown))}",
             [video for video in test if video.label in trained_classes],
         )
+    untested = {str(label) for label in trained_classes} - {str(video.label) for video in test}
+    if untested:
+        say(f"{len(untested)} classes have no test video, so nothing is said of them: {_some(sorted(untested))}")
     twins = _twins(division.train, test)
     if twins:
         test = object_to(
