@@ -260,7 +260,7 @@ def test_parts_of_files_and_splits_are_those_of_a_store(
     config = PretrainConfig(videos=place, run=tmp_path / "run", split=f"{split}:1", workers=0)
     assert pretrain(one, config)[0].videos == pretrain(one, replace(config, dry_run=True))[0].videos == 18
     result = retrieve(RetrieveConfig(run=config.run, videos=place, baselines=False))
-    assert (result.protocol["queries"], result.protocol["gallery"]) == (6, 18)
+    assert (result.data.test, result.data.train) == (6, 18)
 
 
 def test_official_splits_found_beside_the_videos_are_kept_in_the_run(

@@ -21,8 +21,12 @@ def result_table(result: Result) -> Table:
         title=f"{data.test} test videos, {data.train} training videos, {len(data.classes)} classes, "
         f"split {escape(data.split)}",
         caption=f"{escape(result.protocol.title)}; in percent, in brackets the 95 % interval",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("")
+    # Names, and six metrics with their intervals below them, fit 80 characters.
+    between = "\n" if len(result.metrics) > 3 else " "
+    table.add_column("", overflow="fold")
     for metric in result.metrics:
         table.add_column(metric, justify="right")
     previous = result.rows[0].kind
@@ -32,17 +36,17 @@ def result_table(result: Result) -> Table:
             previous = row.kind
         parts = " + ".join(row.model.get("fused", []))
         name = f"{row.name} ({parts})" if parts not in ("", row.name) else row.name
-        table.add_row(escape(name), *(_cell(row.metrics.get(metric)) for metric in result.metrics))
+        table.add_row(escape(name), *(_cell(row.metrics.get(metric), between) for metric in result.metrics))
     return table
 
 
-def _cell(estimate: Estimate | None) -> str:
+def _cell(estimate: Estimate | None, between: str) -> str:
     if estimate is None:
         return "-"
     value = f"{100 * estimate.value:.1f}"
     if estimate.low is None or estimate.high is None:
         return value
-    return f"{value} ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
+    return f"{value}{between}({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
 
 
 def comparison_tables(found: Comparison) -> Iterator[Table | str]:
