@@ -50,21 +50,19 @@ def _cell(estimate: Estimate | None, between: str) -> str:
 
 
 def comparison_tables(found: Comparison) -> Iterator[Table | str]:
-    """A line a row and metric: both, their difference with its interval and p; then where the first row's lies."""
-    table = Table(
-        Column("", overflow="fold"),
-        Column("", min_width=5),
-        *(Column(name, justify="right", no_wrap=True) for name in ("A", "B", "A - B", "p", "only A", "only B")),
-        title=f"{found.queries} queries of {found.groups} groups, split {escape(', '.join(found.splits))}",
-        box=box.SIMPLE_HEAD,
-    )
+    """A table for each row, a line a metric: both, their difference with its interval and p; then the classes."""
+    yield f"{found.queries} queries of {found.groups} groups, split {escape(', '.join(found.splits))}"
     for row in found.rows:
-        name = row.a if row.a == row.b else f"{row.a} and {row.b}"
+        table = Table(
+            Column("", overflow="fold"),
+            *(Column(name, justify="right", no_wrap=True) for name in ("A", "B", "A - B", "p", "only A", "only B")),
+            title=escape(row.a if row.a == row.b else f"{row.a} (A) and {row.b} (B)"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
         for metric, entry in row.metrics.items():
-            table.add_row(escape(name), metric, *_comparison_cells(entry))
-            name = ""
-        table.add_section()
-    yield table
+            table.add_row(metric, *_comparison_cells(entry))
+        yield table
     for side, paths in (("A", found.a), ("B", found.b)):
         yield escape(f"{side}: {', '.join(paths)}")
     yield escape(found.protocol.title)
