@@ -72,7 +72,10 @@ def features(videos: Path, out: Path, rounds: int) -> None:
         long = [video.id for video in Store(out / "store").videos if video.num_frames > STEP * (WINDOWS - 1) + FRAMES]
         paths = [source.path for source in discover_videos(videos) if source.id in long]
         # Flow is not looked at.
-        build(paths, out / "published.lmdb", flow=lambda before, after: np.zeros((*after.shape, 2)))
+        partial = out / "published.partial"
+        partial.unlink(missing_ok=True)
+        build(paths, partial, flow=lambda before, after: np.zeros((*after.shape, 2)))
+        partial.rename(out / "published.lmdb")
     command = [sys.executable, __file__, "--out", str(out), "--way"]
     servers = {
         way: subprocess.Popen([*command, way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for way in WAYS
