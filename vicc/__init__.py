@@ -10,11 +10,21 @@ from vicc.version import __version__
 
 if TYPE_CHECKING:
     from vicc.backbones import create_backbone, list_backbones, register_backbone
-    from vicc.configs import CheckConfig, PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
+    from vicc.configs import (
+        CheckConfig,
+        KnnConfig,
+        PrepareConfig,
+        PretrainConfig,
+        ProbeConfig,
+        ReportConfig,
+        RetrieveConfig,
+    )
     from vicc.data.store import Store
     from vicc.errors import ViccError
+    from vicc.evaluation.classify_features import knn, probe
     from vicc.evaluation.features import extract_features
     from vicc.evaluation.report import write_report
+    from vicc.evaluation.results import read_result
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
     from vicc.prepare.build import prepare_videos
@@ -28,8 +38,10 @@ if TYPE_CHECKING:
 _PLACES = {
     "CheckConfig": "vicc.configs",
     "Encoder": "vicc.methods.encoder",
+    "KnnConfig": "vicc.configs",
     "PrepareConfig": "vicc.configs",
     "PretrainConfig": "vicc.configs",
+    "ProbeConfig": "vicc.configs",
     "Recipe": "vicc.training.stage",
     "ReportConfig": "vicc.configs",
     "RetrieveConfig": "vicc.configs",
@@ -42,10 +54,13 @@ _PLACES = {
     "export_published": "vicc.training.published",
     "extract_features": "vicc.evaluation.features",
     "import_published": "vicc.training.published",
+    "knn": "vicc.evaluation.classify_features",
     "list_backbones": "vicc.backbones",
     "load_encoder": "vicc.training.checkpoint",
     "prepare_videos": "vicc.prepare.build",
     "pretrain": "vicc.training.pretrain",
+    "probe": "vicc.evaluation.classify_features",
+    "read_result": "vicc.evaluation.results",
     "register_backbone": "vicc.backbones",
     "retrieve": "vicc.evaluation.retrieve",
     "write_report": "vicc.evaluation.report",
@@ -54,8 +69,10 @@ _PLACES = {
 __all__ = [
     "CheckConfig",
     "Encoder",
+    "KnnConfig",
     "PrepareConfig",
     "PretrainConfig",
+    "ProbeConfig",
     "Recipe",
     "ReportConfig",
     "RetrieveConfig",
@@ -69,10 +86,13 @@ __all__ = [
     "export_published",
     "extract_features",
     "import_published",
+    "knn",
     "list_backbones",
     "load_encoder",
     "prepare_videos",
     "pretrain",
+    "probe",
+    "read_result",
     "register_backbone",
     "retrieve",
     "write_report",
