@@ -753,7 +753,7 @@ class MeasuredEncoders(MeasuredVideos):
     """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
     proportion for others."""
     baselines: bool = True
-    """Also measure what has learned nothing: colour histogram, absolute flow and untrained encoders."""
+    """Also measure what has learned nothing: histograms of colour and motion, absolute flow, untrained encoders."""
     cache: bool = True
     """Keep features in features/ beside the result, and take them from there when encoder, videos and protocol are the
     same. --no-cache computes all and keeps none."""

@@ -72,6 +72,14 @@ def test_folds_are_pooled_and_seeds_averaged_query_by_query(tmp_path: Path) -> N
         compare(CompareConfig(a=a, b=b[:1]))
 
 
+def test_wildcards_may_stand_before_a_row_where_no_shell_sees_to_them(tmp_path: Path) -> None:
+    files = [made_file(tmp_path / f"fold-{number}" / "retrieval.json", seed=number) for number in (2, 1)]
+    found = compare(CompareConfig(a=[f"{tmp_path}/fold-*/retrieval.json:RGB-1"], b=[f"{tmp_path}/fold-*:RGB-1"]))
+    assert found.a == found.b == sorted(map(str, files))
+    with pytest.raises(ViccError, match=r"fold-9\*"):
+        compare(CompareConfig(a=[f"{tmp_path}/fold-9*:RGB-1"], b=[str(files[0])]))
+
+
 def test_rows_are_chosen_by_name_and_one_that_is_missing_is_named(pair: list[str], tmp_path: Path) -> None:
     queries = made_queries()
     rows = [made_row(name, queries, right=0.5, seed=3) for name in ("RGB-2", "Flow-2")]

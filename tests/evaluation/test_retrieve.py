@@ -35,6 +35,7 @@ def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store
         *(
             "chance",
             "colour histogram",
+            "motion histogram",
             "mean absolute flow",
             "absolute flow, camera removed",
             "untrained RGB",

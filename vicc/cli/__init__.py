@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from io import TextIOWrapper
@@ -20,7 +21,7 @@ from typing import Any
 from vicc.errors import ViccError
 from vicc.version import __version__
 
-EXIT_BAD_INPUT, EXIT_STOPPED = 2, 130
+EXIT_BAD_INPUT, EXIT_STOPPED, EXIT_UNREAD = 2, 130, 141
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,26 @@ _EVERYWHERE = "Also: --json prints one JSON document in place of tables, --debug
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard error), 130 stopped."""
+    """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard error), 130 stopped.
+
+    What is printed into a pipe that nobody reads any more ends the program silently with 141, as other programs end.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
-        print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))
+        _print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))
         return 0
     if words[0] in ("-V", "--version"):
-        print(f"vicc {__version__}")
+        _print(f"vicc {__version__}")
         return 0
     name, words = words[0], words[1:]
     command = COMMANDS.get(name)
     if isinstance(command, Group):
         if not words or words[0] in ("-h", "--help", "help"):
-            print(_group_help(name, command))
+            _print(_group_help(name, command))
             return 0
         group, name, words = command, f"{name} {words[0]}", words[1:]
         command = group.commands.get(name.partition(" ")[2])
@@ -157,16 +161,37 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     config_type = getattr(import_module("vicc.configs"), command.config)
     # The whole docstring, not tyro's reading of it, which drops the example.
     description = f"{inspect.getdoc(config_type)}\n\n{_EVERYWHERE}"
-    config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=description)
+    with _reader_may_leave():
+        config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=description)
     result = getattr(import_module("vicc.cli.commands"), command.run)(config)
     if process_number() != 0:
         return int(result.status)  # the first process shows what all of them did
-    if as_json:
-        json.dump(result.document, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        result.show()
+    with _reader_may_leave():
+        if as_json:
+            json.dump(result.document, sys.stdout, indent=2)
+            sys.stdout.write("\n")
+        else:
+            result.show()
     return int(result.status)
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Around what is printed: who reads it through a pipe (head, less) may have had enough, which is no error."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_UNREAD) from None
+
+
+def _print(text: str) -> None:
+    with _reader_may_leave():
+        print(text)
 
 
 def _group_help(name: str, group: Group) -> str:

@@ -12,6 +12,8 @@ from vicc.progress import Advance
 from vicc.video.flow import dequantize_flow
 
 _GRID = 32
+_SPEEDS = np.array([0.25, 0.5, 1, 2, 4, 8])  # pixels a frame at the store's size; below the first is standing still
+_DIRECTIONS = 8
 
 
 def color_histogram(store: FrameSource, video: Video) -> np.ndarray:
@@ -19,6 +21,17 @@ def color_histogram(store: FrameSource, video: Video) -> np.ndarray:
     frames = store.frames(video.id, "rgb", _at_most(video.num_frames, 64))
     cells = (frames // 32).astype(np.int64) @ np.array([64, 8, 1])
     return np.sqrt(np.bincount(cells.ravel(), minlength=512) / cells.size)
+
+
+def motion_histogram(store: FrameSource, video: Video) -> np.ndarray:
+    """Joint histogram of speed in 6 steps and of 8 directions, and one cell for what stands still, over all pixels and
+    frames, square root taken: (49,). Histograms of flow describe motion since Laptev et al. (CVPR 2008).
+    """
+    u, v = np.moveaxis(_flow(store, video), -1, 0)
+    step = np.searchsorted(_SPEEDS, np.hypot(u, v), side="right")
+    direction = np.floor(np.arctan2(v, u) * (_DIRECTIONS / (2 * np.pi)) + 0.5).astype(np.int64) % _DIRECTIONS
+    cells = np.where(step == 0, 0, (step - 1) * _DIRECTIONS + direction + 1)
+    return np.sqrt(np.bincount(cells.ravel(), minlength=len(_SPEEDS) * _DIRECTIONS + 1) / cells.size)
 
 
 def mean_absolute_flow(store: FrameSource, video: Video) -> np.ndarray:
@@ -43,6 +56,7 @@ def _speed_map(flow: np.ndarray) -> np.ndarray:
 
 BASELINES: dict[str, Callable[[FrameSource, Video], np.ndarray]] = {
     "colour histogram": color_histogram,
+    "motion histogram": motion_histogram,
     "mean absolute flow": mean_absolute_flow,
     "absolute flow, camera removed": centered_absolute_flow,
 }

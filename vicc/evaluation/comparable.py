@@ -1,5 +1,6 @@
 """Results found in files and folders, and whether they may stand side by side."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,16 @@ def open_measured(place: str, kind: str = "retrieval") -> Measured:
     return Measured(path, result, None if row is None else result.row(row))
 
 
+def expanded(places: Sequence[str]) -> list[str]:
+    """The places, those with wildcards as what they stand for: before :ROW a shell does not see to that."""
+    found: list[str] = []
+    for place in places:
+        name, colon, row = place.partition(":")
+        there = [] if Path(place).exists() else sorted(glob.glob(name))
+        found += [f"{one}{colon}{row}" for one in there] or [place]
+    return found
+
+
 def find_results(places: Sequence[str]) -> list[Measured]:
     """Results of files, and of folders at any depth, by path. What a folder has that cannot be read is said.
 
@@ -58,7 +69,7 @@ def find_results(places: Sequence[str]) -> list[Measured]:
         ViccError: a file that is no result, or a place without one.
     """
     found: dict[Path, Measured] = {}
-    for place in places:
+    for place in expanded(places):
         folder = Path(place)
         if not folder.is_dir():
             one = open_measured(place)

@@ -7,7 +7,14 @@ import numpy as np
 
 from vicc.configs import CompareConfig
 from vicc.errors import ViccError
-from vicc.evaluation.comparable import Measured, data_differences, open_measured, protocol_differences, some
+from vicc.evaluation.comparable import (
+    Measured,
+    data_differences,
+    expanded,
+    open_measured,
+    protocol_differences,
+    some,
+)
 from vicc.evaluation.pool import Measurement, PooledQuery, pooled_queries, pooled_scores, strata_of
 from vicc.evaluation.results import Protocol
 from vicc.evaluation.uncertainty import Difference, estimate, paired_difference
@@ -114,7 +121,7 @@ def compare(config: CompareConfig) -> Comparison:
         ViccError: another protocol, other data, splits or queries on the two sides, or no row that both have.
     """
     a, b = (
-        _Side(name, [open_measured(place, config.kind) for place in places])
+        _Side(name, [open_measured(place, config.kind) for place in expanded(places)])
         for name, places in zip("AB", config.sides, strict=True)
     )
     _require_same_measurement(a, b, intersection=config.intersection)
