@@ -2,8 +2,10 @@
 
 import json
 import mmap
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,15 @@ from vicc.device import Precision, available_memory, current_memory, peak_memory
 from vicc.errors import ViccError
 from vicc.training import plan
 from vicc.training.engine import Stopped
-from vicc.training.plan import StageCost, StepCost, describe_costs, measure_step, most_that_fit
+from vicc.training.plan import (
+    LoadingCost,
+    StageCost,
+    StepCost,
+    describe_costs,
+    measure_loading,
+    measure_step,
+    most_that_fit,
+)
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 
@@ -89,6 +99,34 @@ def test_a_dry_run_says_time_memory_and_disk_and_writes_nothing(
     assert 0.3 * planned < written < 1.1 * planned  # the best may be the newest, which takes no room of its own
     finished = pretrain(tiny_recipe, config)
     assert all(stage.cost.seconds == 0 for stage in finished)  # type: ignore[union-attr]
+
+
+def test_what_fits_into_memory_is_decoded_once_and_counted_once(tmp_path: Path) -> None:
+    class Clips:
+        """A video takes 20 ms when it is first read."""
+
+        streams = ("rgb", "flow")
+        videos = [SimpleNamespace(num_frames=1024, height=32, width=32)] * 10  # 5 MiB each
+
+        def __init__(self) -> None:
+            self.read: set[int] = set()
+
+        def __len__(self) -> int:
+            return len(self.videos)
+
+        def __getitem__(self, key: tuple[int, int]) -> None:
+            time.sleep(0.0 if key[1] in self.read else 0.02)
+            self.read.add(key[1])
+
+    def measured(cache_mb: int) -> LoadingCost:
+        clips: Any = Clips()
+        return measure_loading(clips, PretrainConfig(run=tmp_path, store=tmp_path, cache_mb=cache_mb))
+
+    fits, does_not = measured(50), measured(49)
+    assert fits.first >= 0.02 > 4 * fits.later
+    assert does_not.later == does_not.first >= 0.02
+    assert LoadingCost(first=2.0, later=0.5, videos=10).seconds(25) == 10 * 2.0 + 15 * 0.5
+    assert LoadingCost(first=2.0, later=0.5, videos=10).seconds(4) == 4 * 2.0
 
 
 def test_stages_there_is_no_time_for_are_estimated_from_their_like(

@@ -79,6 +79,29 @@ class StageCost:
         return f"{_about(self.seconds)}{loading}", f"{self.memory_bytes / 2**30:.1f} GiB", disk
 
 
+@dataclass(frozen=True)
+class LoadingCost:
+    """How long a process takes to load the clips of a video.
+
+    Attributes:
+        first, later: seconds; a video is decoded when it is first read, and later only where the frames of all videos
+            do not fit into the memory for them (--cache-mb).
+        videos: how many there are.
+    """
+
+    first: float
+    later: float
+    videos: int
+
+    def seconds(self, samples: float) -> float:
+        """Of one process that loads so many samples."""
+        new = min(samples, self.videos)
+        return self.first * new + self.later * (samples - new)
+
+
+_Measured = tuple[Stage, StepCost, LoadingCost | None]
+
+
 def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig) -> StepCost:
     """Time and memory of a stage's steps, from three of them on two sizes of batch. Exchanges nothing."""
     with alone(), torch.random.fork_rng():
@@ -197,24 +220,25 @@ def plan_stages(
         load: gives the clips of a stage, to measure how long they take; None where there is nothing to load from yet.
     """
     began = time.monotonic()
-    measured: list[tuple[Stage, StepCost, float | None]] = []
+    measured: list[_Measured] = []
     costs = {}
     for stage in recipe.stages:
         if not measured or time.monotonic() - began < _SECONDS_TO_MEASURE:
             cost = measure_step(recipe, stage, precision, config)
-            loading = None if load is None else _seconds_a_sample(load(stage, untrained_task(recipe, stage)))
+            loading = None if load is None else measure_loading(load(stage, untrained_task(recipe, stage)), config)
             measured.append((stage, cost, loading))
         else:
             cost, loading = _scaled(measured, stage)
         batch_size = lengths[stage.name].batch_size // world_size()
-        computing, waiting = cost.seconds_a_video * batch_size, (loading or 0.0) * batch_size
+        samples = steps_left[stage.name] * batch_size
         workers = num_workers(config.workers)
-        seconds = computing + waiting if workers == 0 else max(computing, waiting / workers)
+        computing = cost.seconds_a_video * samples
+        waiting = loading.seconds(samples / max(1, workers)) if loading is not None else 0.0
         checkpoint = cost.checkpoint_bytes + _queue_bytes(stage)
         costs[stage.name] = StageCost(
             steps=steps_left[stage.name],
             batch_size=lengths[stage.name].batch_size,
-            seconds=seconds * steps_left[stage.name],
+            seconds=computing + waiting if workers == 0 else max(computing, waiting),
             memory_bytes=cost.peak_bytes(batch_size),
             disk_bytes=(config.keep_checkpoints + 1) * checkpoint + cost.encoder_bytes,
             loading_known=loading is not None,
@@ -325,7 +349,7 @@ def _drawn_out(cost: StepCost) -> int:
     return max(0, int((room - cost.fixed_bytes) // max(1.0, cost.bytes_a_video)))
 
 
-def _scaled(measured: list[tuple[Stage, StepCost, float | None]], stage: Stage) -> tuple[StepCost, float | None]:
+def _scaled(measured: list[_Measured], stage: Stage) -> tuple[StepCost, LoadingCost | None]:
     """Of a stage that there was no time to measure: as the last one of its method, or the last one, by its clips."""
     alike = [entry for entry in measured if entry[0].method == stage.method] or measured
     other, cost, loading = alike[-1]
@@ -342,13 +366,26 @@ def _weight(stage: Stage) -> float:
     return stage.clip_frames * (full * stage.size**2 + sum(count * pixels**2 for count, pixels in small))
 
 
-def _seconds_a_sample(dataset: ClipDataset) -> float:
-    """Seconds to load a video's clips in one process, from videos in turn."""
+def measure_loading(dataset: ClipDataset, config: TrainingConfig) -> LoadingCost:
+    """Time to load a video's clips in this process, from a few videos in turn, twice."""
     _ = dataset[0, 0]  # starts what is only started once
+    numbers = [number % len(dataset) for number in range(1, 1 + _SAMPLES)]
+    first, later = (_seconds_a_sample(dataset, [(epoch, number) for number in numbers]) for epoch in (0, 1))
+    fits = _decoded_bytes(dataset) <= config.cache_mb << 20
+    return LoadingCost(first, min(first, later) if fits else first, len(dataset))
+
+
+def _seconds_a_sample(dataset: ClipDataset, keys: Sequence[tuple[int, int]]) -> float:
     began = time.monotonic()
-    for number in range(1, 1 + _SAMPLES):
-        _ = dataset[divmod(number, len(dataset))]
-    return (time.monotonic() - began) / _SAMPLES
+    for key in keys:
+        _ = dataset[key]
+    return (time.monotonic() - began) / len(keys)
+
+
+def _decoded_bytes(dataset: ClipDataset) -> int:
+    """Of all frames of the streams that are read."""
+    channels = 3 * bool({"rgb", "diff"} & {*dataset.streams}) + 2 * ("flow" in dataset.streams)
+    return sum(video.num_frames * video.height * video.width * channels for video in dataset.videos)
 
 
 def _queue_bytes(stage: Stage) -> int:
