@@ -55,7 +55,7 @@ def test_folds_and_seeds_become_one_row_with_mean_spread_and_the_interval_of_all
     of_seeds = [(values[seed, 1] + values[seed, 2]) / 2 for seed in (0, 1, 2)]
     mean = sum(of_seeds) / 3
     cell = row.cells["R@1"]
-    assert (row.seeds, row.splits) == (3, 2)
+    assert (cell.seeds, cell.splits) == (3, 2)
     assert cell.value == pytest.approx(mean)
     assert cell.spread == pytest.approx((sum((value - mean) ** 2 for value in of_seeds) / 2) ** 0.5)
     assert cell.low is not None
@@ -79,7 +79,7 @@ def test_encoders_without_a_known_seed_are_one_row_each_and_not_seeds_of_one(tmp
         result = read_result(path)
         row = replace(result.row("RGB-1"), model={"seed": None, "weights": name, "stream": "rgb"})
         changed(path, rows=[row])
-    assert [row.seeds for row in table(tmp_path).rows] == [1, 1]
+    assert [row.counts for row in table(tmp_path).rows] == [[(1, 1)], [(1, 1)]]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,15 @@ def test_what_does_not_mean_the_same_is_refused_or_gets_columns_of_its_own(
     found = table(tmp_path, separate=True)
     assert list(found.columns) == [f"{metric} [{letter}]" for letter in "ab" for metric in ("R@1", "R@5", "mAP")]
     assert [len(row.cells) for row in found.rows if row.kind == "trained"] == [3, 3], "each in one of the two ways"
+
+
+def test_how_often_was_measured_is_said_for_each_column(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for fold in (1, 2):
+            made_file(tmp_path / f"{seed}-{fold}.json", seed=seed, fold=fold)
+    changed(made_file(tmp_path / "other.json"), protocol=Protocol("retrieval-published", 1, {}))
+    sheet = table_sheet(table(tmp_path, separate=True, metrics=["R@1"]))
+    assert [line[1] for section in sheet.sections for line in section if line[0] == "RGB-1"] == ["1 x 1, 2 x 2"]
 
 
 def test_in_columns_of_their_own_what_has_learned_nothing_stands_beside_every_model(tmp_path: Path) -> None:

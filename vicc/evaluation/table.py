@@ -39,12 +39,15 @@ class Cell:
         low, high: 95 % interval over groups of queries, of all splits together; None where there is none.
         spread: standard deviation over seeds of the mean over splits; of a single seed, over splits; None of a single
             measurement, and where the seeds have not all the same splits.
+        seeds, splits: how many were measured; none of a published number.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     spread: float | None = None
+    seeds: int = 0
+    splits: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,18 @@ class TableRow:
 
     Attributes:
         kind: that of its results; "published" for one of the literature.
-        seeds, splits: how many were measured.
         cells: by column; columns that it lacks are not there.
     """
 
     name: str
     kind: str
-    seeds: int
-    splits: int
     cells: dict[str, Cell]
     source: str | None = None
+
+    @property
+    def counts(self) -> list[tuple[int, int]]:
+        """How many seeds and splits were measured, each pair once; more than one where columns differ."""
+        return list(dict.fromkeys((cell.seeds, cell.splits) for cell in self.cells.values()))
 
 
 @dataclass(frozen=True)
@@ -287,7 +292,7 @@ def _what_tells_apart(model: _Model, alike: list[_Model]) -> str:
 
 def _table_row(title: str, model: _Model, titles: dict[str, str]) -> TableRow:
     cells = {column: cell for metric, column in titles.items() if (cell := _cell(model, metric)) is not None}
-    return TableRow(title, model[0].row.kind, len({entry.seed for entry in model}), len(_splits(model)), cells)
+    return TableRow(title, model[0].row.kind, cells)
 
 
 def _cell(model: _Model, metric: str) -> Cell | None:
@@ -297,7 +302,7 @@ def _cell(model: _Model, metric: str) -> Cell | None:
     for entry in model:
         by_seed.setdefault(entry.seed, {}).setdefault(entry.split, []).append(entry.row.metrics[metric].value)
     found = _pooled(model, metric)
-    return Cell(found.value, found.low, found.high, _spread(by_seed))
+    return Cell(found.value, found.low, found.high, _spread(by_seed), len(by_seed), len(_splits(model)))
 
 
 def _pooled(model: _Model, metric: str) -> Estimate:
@@ -331,7 +336,7 @@ def _published(measurement: Measurement, titles: dict[str, str]) -> Iterator[Tab
     for row in published_rows(measurement.protocol, measurement.data):
         cells = {titles[metric]: Cell(value) for metric, value in row.metrics.items() if metric in titles}
         if cells:
-            yield TableRow(row.name, "published", 0, 1, cells, row.source)
+            yield TableRow(row.name, "published", cells, row.source)
 
 
 def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Iterator[str]:
@@ -341,7 +346,7 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
         place = data.place if data.name == "own" else f"{data.name} ({data.place})"
         yield f"{label}{measurement.protocol.title}; {place}, split {', '.join(measurement.splits)}"
     yield "In percent; in brackets the 95 % interval, of groups of queries drawn anew (bootstrap)."
-    if any(row.seeds > 1 or row.splits > 1 for row in rows):
+    if _repeated(rows):
         yield (
             "Of several splits and seeds the mean over splits of the mean over seeds; ± is the standard deviation over "
             "seeds, of a single seed over splits. The interval is of the queries of all splits, each averaged over "
@@ -356,16 +361,20 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
 
 def table_sheet(table: ModelTable) -> Sheet:
     """The table in words."""
-    repeated = any(row.seeds > 1 or row.splits > 1 for row in table.rows)
+    repeated = _repeated(table.rows)
     sections: dict[str, list[list[str]]] = {}
     for row in table.rows:
         name = row.name if row.source is None else f"{row.name} (published, {row.source})"
-        count = [f"{row.seeds} x {row.splits}" if row.kind != "published" else "-"] if repeated else []
+        count = ", ".join(f"{seeds} x {splits}" for seeds, splits in row.counts) if row.kind != "published" else "-"
         cells = [_cell_text(row.cells.get(column)) for column in table.columns]
-        sections.setdefault(row.kind, []).append([name, *count, *cells])
+        sections.setdefault(row.kind, []).append([name, *([count] if repeated else []), *cells])
     header = ["", *(["seeds x splits"] if repeated else []), *table.columns]
     title = ", ".join(dict.fromkeys(one.protocol.family for one in table.measurements))
     return Sheet(title, header, list(sections.values()), table.notes)
+
+
+def _repeated(rows: Sequence[TableRow]) -> bool:
+    return any(max(counts) > 1 for row in rows for counts in row.counts)
 
 
 def _cell_text(cell: Cell | None) -> str:
