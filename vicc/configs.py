@@ -891,14 +891,15 @@ class CompareConfig:
         vicc compare run-1 run-2
         vicc compare run:RGB-1 run:RGB-2
         vicc compare --a vicc-fold-*/retrieval.json --b infonce-fold-*/retrieval.json
+        vicc compare --a "vicc-fold-*:RGB-2" --b "coclr-fold-*:CoCLR RGB-2" --kind probe
     """
 
     models: Annotated[list[str], Positional] = field(default_factory=list)
     """Two models, each FILE or RUN, with or without :ROW. Give these, or --a and --b."""
     a: list[str] = field(default_factory=list)
-    """Several files of the first model."""
+    """Several files or runs of the first model; wildcards with :ROW in quotes."""
     b: list[str] = field(default_factory=list)
-    """Several files of the second model."""
+    """The same of the second model."""
     kind: str = "retrieval"
     """Which result of a run: retrieval, knn, probe or another that is there as RUN/KIND.json."""
     intersection: bool = False
