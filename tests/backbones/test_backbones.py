@@ -141,13 +141,15 @@ def test_bf16_agrees_with_fp32_after_batchnorm_has_seen_data(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 @pytest.mark.parametrize(
     "name",
-    # Unrolled attention makes large graphs: 15 s (mvit_v1_b) to 65 s (mvit_v2_s), against 2 s to 9 s for convolutions.
+    # Unrolled attention makes large graphs: 10 s to 20 s, against 2 s to 9 s for convolutions.
     [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("mvit", "swin")) else []) for name in DISTINCT],
 )
 def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
     import onnxruntime
 
     backbone, clips = build(name).eval(), clips_for(name, batch=1)
+    if isinstance(backbone, MViT):
+        del backbone.blocks[5:12]  # of one kind with those beside them; with them exporting takes up to a minute
     torch.onnx.export(backbone, (clips,), tmp_path / "backbone.onnx", dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "backbone.onnx", providers=["CPUExecutionProvider"])
     (result,) = session.run(None, {session.get_inputs()[0].name: clips.numpy()})
