@@ -73,5 +73,7 @@ class Leaking(Store):
 
 
 def test_a_kilobyte_a_sample_would_be_seen(store_path: Path) -> None:
-    """What the tests above must be able to tell: 8,000 samples of this would be 24 MB."""
-    assert growth(Leaking(store_path), samples=1_500, warm_up=500) > 2 << 20
+    """What the tests above must be able to tell: 8,000 samples of this would be 24 MB. Of the 7 MB here some may go
+    into huge pages that the kernel has made of the worker's memory before.
+    """
+    assert growth(Leaking(store_path), samples=3_000, warm_up=500) > 2 << 20
