@@ -16,7 +16,7 @@ PACKAGE = Path(vicc.__file__).parent
 # import each other, but for the leaves of the first lines.
 ORDER = (
     ("version", "errors"),
-    ("progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
+    ("progress", "files", "configs", "batch", "distributed", "device", "retrieval", "text_table"),
     ("video",),
     ("transforms",),
     ("data",),

@@ -4,10 +4,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
 from vicc.configs import (
     BenchConfig,
     CheckConfig,
@@ -40,9 +36,11 @@ from vicc.configs import (
     TableConfig,
     TrainingConfig,
 )
+from vicc.text_table import TextTable, print_table
+from vicc.text_table import print_line as _print
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from vicc.evaluation.results import Result
@@ -96,16 +94,15 @@ def prepare(config: PrepareConfig) -> Outcome:
         return _prepare_estimate(config, asdict(report))
 
     def show() -> None:
-        table = Table("store", "videos", "frames", "size", "classes", "set aside")
-        table.add_row(
-            escape(report.store),
+        cells = [
+            report.store,
             f"{report.found} found, {report.prepared} new",
             f"{report.frames:,}",
             f"{report.store_bytes / 1e6:.1f} MB",
             str(len(report.labels)) if report.labels else "no labels",
             str(len(report.set_aside)),
-        )
-        Console().print(table)
+        ]
+        print_table(TextTable(["store", "videos", "frames", "size", "classes", "set aside"], [[cells]]))
         _reasons("set aside", [(entry.id, entry.reason) for entry in report.set_aside])
         _reasons("partly readable", list(report.notes.items()))
 
@@ -141,19 +138,17 @@ def check(config: CheckConfig) -> Outcome:
         shown = (
             videos if config.all or len(videos) <= 40 else [v for v in videos if v.verdict != "readable" or v.remarks]
         )
-        table = Table(Column("video", overflow="fold"), "", "decoded", "what it is", "remarks")
+        rows = []
         for video in shown:
             of = "in parts" if video.sampled else f"of {video.frames_declared or '?'}"
             same = [f"the same as {video.same_as}"] if video.same_as else []
-            table.add_row(
-                escape(video.name),
-                video.verdict if not video.is_problem else f"[bold red]{video.verdict}[/]",
-                f"{video.frames_decoded} {of}" if video.frames_decoded else "",
-                escape(describe(video)),
-                escape("; ".join([*filter(None, [video.reason]), *video.remarks, *same])),
-            )
+            decoded = f"{video.frames_decoded} {of}" if video.frames_decoded else ""
+            remarks = "; ".join([*filter(None, [video.reason]), *video.remarks, *same])
+            rows.append([video.name, video.verdict, decoded, describe(video), remarks])
         if shown:
-            Console().print(table)
+            header = ["video", "verdict", "decoded", "what it is", "remarks"]
+            alarming = sorted({video.verdict for video in shown if video.is_problem})
+            print_table(TextTable(header, [rows], alarming=alarming))
         if len(shown) < len(videos):
             _print(f"{len(videos) - len(shown)} more are readable, without remarks; --all lists them")
         counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
@@ -170,17 +165,13 @@ def splits(config: SplitsConfig) -> Outcome:
     result = make_folds(config)
 
     def show() -> None:
-        table = Table("fold", "videos", "groups", "classes", "videos of a class")
+        rows = []
         for fold in result.folds:
             least, most = fold.videos_of_a_class
-            table.add_row(
-                str(fold.number),
-                str(fold.videos),
-                str(fold.groups),
-                str(fold.classes) if fold.classes else "no labels",
-                "-" if not fold.classes else str(least) if least == most else f"{least} to {most}",
-            )
-        Console().print(table)
+            of_a_class = "-" if not fold.classes else str(least) if least == most else f"{least} to {most}"
+            classes = str(fold.classes) if fold.classes else "no labels"
+            rows.append([str(fold.number), str(fold.videos), str(fold.groups), classes, of_a_class])
+        print_table(TextTable(["fold", "videos", "groups", "classes", "videos of a class"], [rows]))
         _print(f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}")
 
     return Outcome(asdict(result), show)
@@ -194,7 +185,6 @@ def store_info(config: StoreInfoConfig) -> Outcome:
     listed = list_store(config.store) if config.videos else []
 
     def show() -> None:
-        table = Table("store", escape(info.store))
         per_frame = {stream: f"{count / max(info.frames, 1):,.0f} a frame" for stream, count in info.bytes.items()}
         rows = {
             "videos": f"{info.videos:,}" + f", {info.set_aside} set aside" * bool(info.set_aside),
@@ -205,16 +195,14 @@ def store_info(config: StoreInfoConfig) -> Outcome:
             "splits": ", ".join(info.splits) or "none",
             **{name: str(value) for name, value in info.settings.items()},
         }
-        for name, value in rows.items():
-            table.add_row(name, escape(value))
-        Console().print(table)
+        print_table(TextTable(["store", info.store], [list(rows.items())]))
         if listed:
-            videos = Table("video", "label", "group", "frames", "size", "note")
+            videos = []
             for row in listed:
                 size = f"{row['width']} x {row['height']}" if row["width"] else ""
                 cells = (row["id"], row["label"] or "", row["group"] or "", str(row["frames"] or ""), size, row["note"])
-                videos.add_row(*map(escape, cells))
-            Console().print(videos)
+                videos.append(cells)
+            print_table(TextTable(["video", "label", "group", "frames", "size", "note"], [videos]))
         for problem in info.problems:
             _print(f"note: {problem}")
 
@@ -228,10 +216,8 @@ def store_verify(config: StoreVerifyConfig) -> Outcome:
 
     def show() -> None:
         if found.damage:
-            table = Table("shard", "video", Column("damage", overflow="fold"))
-            for entry in found.damage:
-                table.add_row(escape(entry.shard), escape(entry.video), escape(entry.what))
-            Console().print(table)
+            rows = [[entry.shard, entry.video, entry.what] for entry in found.damage]
+            print_table(TextTable(["shard", "video", "damage"], [rows]))
         frames = f", {found.decoded_frames:,} frames decoded" if config.decode else ""
         verdict = f"{len(found.damage)} damaged" if found.damage else "all as it was written"
         _print(f"{found.store}: {found.videos:,} videos, {found.bytes / 1e6:,.1f} MB read{frames}: {verdict}")
@@ -305,19 +291,19 @@ def pretrain(config: PretrainConfig) -> Outcome:
     def show() -> None:
         titles = ["stage", "from", "teacher", "videos x clips a step", "steps"]
         more = ["time", "memory", "disk"] if config.dry_run else ["method", "state"]
-        table = Table(*(Column(title, overflow="fold") for title in [*titles, *more]))
+        rows = []
         for stage, summary in zip(recipe.stages, stages, strict=True):
             early = summary.schedule_steps != summary.total_steps
             state = "finished" if summary.finished else "not finished"
-            table.add_row(
+            cells = [
                 stage.name,
                 stage.start_from or "random weights",
                 stage.teacher or "-",
                 f"{summary.batch_size} x {sum(stage.clips_encoded)}",
                 f"{summary.steps} of {summary.total_steps}" + early * f" (schedule {summary.schedule_steps})",
-                *([stage.method, state] if summary.cost is None else summary.cost.texts),
-            )
-        Console().print(table)
+            ]
+            rows.append([*cells, *([stage.method, state] if summary.cost is None else summary.cost.texts)])
+        print_table(TextTable([*titles, *more], [rows]))
         if not config.dry_run:
             _print(f"finished: encoders are in {config.run}/STAGE/encoder")
             return
@@ -372,10 +358,7 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
         }
         if summary.cost is not None:
             facts |= dict(zip(("time", "memory", "disk"), summary.cost.texts, strict=True))
-        table = Table(show_header=False)
-        for name, text in facts.items():
-            table.add_row(name, escape(text))
-        Console().print(table)
+        print_table(TextTable(["", ""], [list(facts.items())]))
         if not config.dry_run:
             _print(f"finished: measure it with: vicc test --classifier {config.run} {_videos_flag(config)}")
 
@@ -448,13 +431,11 @@ def _submit(
             _print(
                 f"# The job of {submitted[-1].stage}; the others differ in name and dependency\n{submitted[-1].script}"
             )
-        table = Table(
-            Column("stage", overflow="fold"), "processes", "steps", "job", "after", Column("log", overflow="fold")
-        )
+        rows = []
         for entry in submitted:
             cells = (str(config.slurm.processes), str(steps[entry.stage]), entry.job, entry.after, entry.log)
-            table.add_row(*(escape(cell or "") for cell in (entry.stage, *cells)))
-        Console().print(table)
+            rows.append([entry.stage, *(cell or "" for cell in cells)])
+        print_table(TextTable(["stage", "processes", "steps", "job", "after", "log"], [rows]))
         if not config.dry_run:
             numbers = [entry.job or "" for entry in submitted]
             _print(f"watch:  squeue --jobs={','.join(numbers)}; tail -F {submitted[0].log}")
@@ -496,7 +477,7 @@ def _measured(result: "Result", where: "Path") -> Outcome:
         if process_number() != 0:
             return
         if result.labelled:
-            Console().print(result_table(result))
+            print_table(result_table(result))
         _print(
             f"written to {where}"
             + ("" if result.labelled else " (nearest neighbours; without labels there is no table)")
@@ -506,7 +487,7 @@ def _measured(result: "Result", where: "Path") -> Outcome:
 
 
 def table(config: TableConfig) -> Outcome:
-    from vicc.evaluation.sheet import render, rich_table
+    from vicc.evaluation.sheet import render, text_table
     from vicc.evaluation.table import show_table
 
     sheet, document = show_table(config)
@@ -515,9 +496,9 @@ def table(config: TableConfig) -> Outcome:
         if config.out is not None:
             _print(f"written to {config.out}")
         elif config.format == "text":
-            Console().print(rich_table(sheet), highlight=False)
+            print_table(text_table(sheet))
             for note in sheet.notes:
-                Console().print(note, markup=False, highlight=False)
+                _print(note)
         else:
             print(render(sheet, config.format), end="")
 
@@ -531,8 +512,7 @@ def compare(config: CompareConfig) -> Outcome:
     found = run(config)
 
     def show() -> None:
-        for part in comparison_tables(found):
-            Console().print(part, highlight=False)
+        _print_parts(comparison_tables(found))
 
     return Outcome(found.to_json(), show)
 
@@ -546,7 +526,7 @@ def fuse(config: FuseConfig) -> Outcome:
     result = run(config)
 
     def show() -> None:
-        Console().print(result_table(result))
+        print_table(result_table(result))
         _print(f"written to {fused_path(config)}")
 
     return Outcome(in_short(result).to_json(), show)
@@ -570,11 +550,8 @@ def import_(config: ImportConfig) -> Outcome:
             "classes": found.classes,
             **{f"{prefix}.*": folder for prefix, folder in found.folders.items()},
         }
-        table = Table("found", escape(found.file))
-        for name, value in facts.items():
-            if value is not None:
-                table.add_row(name, escape(str(value)))
-        Console().print(table)
+        rows = [[name, str(value)] for name, value in facts.items() if value is not None]
+        print_table(TextTable(["found", found.file], [rows]))
         for what, names in (("left out", found.left_out), ("missing in the file", found.missing)):
             if names:
                 _print(f"{what}, {len(names)} tensors: {', '.join(names)}")
@@ -610,8 +587,7 @@ def runs(config: RunsConfig) -> Outcome:
     found = compare_runs(config)
 
     def show() -> None:
-        for table in runs_tables(found):
-            Console().print(table, highlight=False)
+        _print_parts(runs_tables(found))
         if config.out is not None:
             _print(f"plot: {config.out.absolute()}")
 
@@ -630,16 +606,14 @@ def bench(config: BenchConfig) -> Outcome:
     result = bench_data(config)
 
     def show() -> None:
-        table = Table("streams", "samples/s (median, range)", "clips/s", "read", "decode", "augment")
+        rows = []
         for row in result.loading:
             median, smallest, largest = row.samples_per_second
-            table.add_row(
-                " and ".join(row.streams),
-                f"{median:.1f} ({smallest:.1f} to {largest:.1f})",
-                f"{median * 2 * len(row.streams):.0f}",
-                *(f"{share:.0%}" for share in (row.read, row.decode, row.augment)),
-            )
-        Console().print(table)
+            shares = [f"{share:.0%}" for share in (row.read, row.decode, row.augment)]
+            samples = f"{median:.1f} ({smallest:.1f} to {largest:.1f})"
+            rows.append([" and ".join(row.streams), samples, f"{median * 2 * len(row.streams):.0f}", *shares])
+        header = ["streams", "samples/s (median, range)", "clips/s", "read", "decode", "augment"]
+        print_table(TextTable(header, [rows]))
         for workers, rate in result.clips_per_second_of_a_worker.items():
             _print(f"{workers} loader worker{'s' * (workers > 1)}: {rate:.0f} clips/s each, both streams together")
         for method, rate in result.flow_frames_per_second.items():
@@ -658,18 +632,15 @@ def parity(config: ParityConfig) -> Outcome:
     report = check_parity(config)
 
     def show() -> None:
-        table = Table(Column("case", no_wrap=True), "quantities", "worst of them", "deviation", "bound", "")
+        rows = []
         for result in report.cases():
             worst = result.worst
-            table.add_row(
-                escape(result.case),
-                str(result.quantities),
-                escape(f"{worst.quantity}: {worst.note}" if worst.note else worst.quantity),
-                f"{worst.deviation:.1e}",
-                f"{worst.bound:.0e}",
-                "ok" if result.passed else "[bold red]differs[/]",
-            )
-        Console().print(table)
+            which = f"{worst.quantity}: {worst.note}" if worst.note else worst.quantity
+            numbers = [f"{worst.deviation:.1e}", f"{worst.bound:.0e}"]
+            verdict = "ok" if result.passed else "differs"
+            rows.append([result.case, str(result.quantities), which, *numbers, verdict])
+        header = ["case", "quantities", "worst of them", "deviation", "bound", "verdict"]
+        print_table(TextTable(header, [rows], alarming=["differs"]))
         if report.absent:
             _print(f"not in {report.fixtures}: {', '.join(report.absent)}")
         failed = [entry for entry in report.comparisons if not entry.passed]
@@ -686,11 +657,13 @@ def demo(config: DemoConfig) -> Outcome:
 
 def _reasons(title: str, entries: list[tuple[str, str]]) -> None:
     if entries:
-        table = Table(title, "reason")
-        for name, reason in entries:
-            table.add_row(escape(name), escape(reason))
-        Console().print(table)
+        print_table(TextTable([title, "reason"], [entries]))
 
 
-def _print(line: str) -> None:
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+def _print_parts(parts: "Iterable[TextTable | str]") -> None:
+    """Tables and lines in their order."""
+    for part in parts:
+        if isinstance(part, TextTable):
+            print_table(part)
+        else:
+            _print(part)

@@ -5,12 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from vicc.cli.commands import Outcome
 from vicc.configs import RecipesConfig
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
+from vicc.text_table import TextTable, print_line, print_table
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
 from vicc.training.stage import CONTRASTIVE, Recipe, Stage
 
@@ -40,10 +38,7 @@ def list_recipes() -> Outcome:
     described = {name: build().description for name, build in RECIPES.items()}
 
     def show() -> None:
-        table = Table("recipe", "what for")
-        for name, description in described.items():
-            table.add_row(name, description)
-        Console().print(table)
+        print_table(TextTable(["recipe", "what for"], [list(described.items())]))
 
     return Outcome(described, show)
 
@@ -79,17 +74,18 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
         plot_learning_rate(recipe, lengths, curves, config.plot)
 
     def show() -> None:
-        console = Console()
-        console.print(f"{recipe.name}: {recipe.description}", markup=False, highlight=False)
+        print_line(f"{recipe.name}: {recipe.description}")
         for table in _values_tables(recipe):
-            console.print(table)
+            print_table(table)
+            print_line("")
         for change in changes:
-            line = f"changed: {change['stage']}.{change['field']} from {_text(change['from'])} to {_text(change['to'])}"
-            console.print(line, markup=False, highlight=False)
-        console.print(_learning_rate_table(recipe, lengths, curves))
-        console.print(_cost_table(costs, config, videos, guessed=known is None))
+            before, after = _text(change["from"]), _text(change["to"])
+            print_line(f"changed: {change['stage']}.{change['field']} from {before} to {after}")
+        print_table(_learning_rate_table(recipe, lengths, curves))
+        print_line("")
+        print_table(_cost_table(costs, config, videos, guessed=known is None))
         if config.plot is not None:
-            console.print(f"plot: {config.plot}", markup=False, highlight=False, soft_wrap=True)
+            print_line(f"plot: {config.plot}")
 
     return Outcome(document, show)
 
@@ -178,19 +174,18 @@ def _draw_stage(panel: Any, stage: Stage, curve: list[tuple[float, float]], stop
     return marks
 
 
-def _values_tables(recipe: Recipe) -> Iterator[Table]:
+def _values_tables(recipe: Recipe) -> Iterator[TextTable]:
     """What differs between stages, stage by stage; then what is the same wherever it means something."""
     rows = _rows(recipe)
-    differing = Table(Column("", no_wrap=True), *(Column(stage.name, overflow="fold") for stage in recipe.stages))
-    same = Table(Column("in all stages", no_wrap=True), "")
+    differing, same = [], []
     for name, values in rows.items():
         texts = {_text(value) for value in values if value is not _NOTHING}
         if len(texts) > 1 or name in ("method", "stream", "start_from", "teacher"):
-            differing.add_row(name, *("" if value is _NOTHING else _text(value) for value in values))
+            differing.append([name, *("" if value is _NOTHING else _text(value) for value in values)])
         elif texts:
-            same.add_row(name, texts.pop())
-    yield differing
-    yield same
+            same.append([name, texts.pop()])
+    yield TextTable(["", *(stage.name for stage in recipe.stages)], [differing])
+    yield TextTable(["in all stages", ""], [same])
 
 
 _NOTHING = object()
@@ -268,9 +263,9 @@ def _differences(before: Recipe, after: Recipe) -> Iterator[dict[str, Any]]:
 
 def _learning_rate_table(
     recipe: Recipe, lengths: dict[str, StageLength], curves: dict[str, list[tuple[float, float]]]
-) -> Table:
+) -> TextTable:
     highest = max(rate for curve in curves.values() for _, rate in curve)
-    table = Table(Column("", no_wrap=True), Column("learning rate", no_wrap=True), "from", "to", "epochs")
+    rows = []
     for stage in recipe.stages:
         length = lengths[stage.name]
         rate = stage_learning_rate(stage, length)
@@ -278,17 +273,12 @@ def _learning_rate_table(
         # The lowest bar stands for all that is small, a point for what is not run.
         bars = (_BARS[max(0, round(8 * rate(step) / highest) - 1)] if step < length.steps else "·" for step in columns)
         stop, end = (steps / length.steps_per_epoch for steps in (length.steps, length.schedule_steps))
-        table.add_row(
-            stage.name,
-            "".join(bars),
-            f"{rate(0):.3g}",
-            f"{rate(length.steps - 1):.3g}",
-            f"{end:.4g}" if stop == end else f"{stop:.4g} of {end:.4g}",
-        )
-    return table
+        epochs = f"{end:.4g}" if stop == end else f"{stop:.4g} of {end:.4g}"
+        rows.append([stage.name, "".join(bars), f"{rate(0):.3g}", f"{rate(length.steps - 1):.3g}", epochs])
+    return TextTable(["", "learning rate", "from", "to", "epochs"], [rows])
 
 
-def _cost_table(costs: list[StageCost], config: RecipesConfig, videos: int, *, guessed: bool) -> Table:
+def _cost_table(costs: list[StageCost], config: RecipesConfig, videos: int, *, guessed: bool) -> TextTable:
     cells = [
         (
             cost.stage,
@@ -300,19 +290,14 @@ def _cost_table(costs: list[StageCost], config: RecipesConfig, videos: int, *, g
         )
         for cost in [*costs, total_cost(costs)]
     ]
-    titles = ("", "steps", "clips with gradient", "without", "GPU-hours", "hours")
-    table = Table(
-        *(
-            Column(title, justify="right" if title else "left", min_width=max(map(len, column)))
-            for title, column in zip(titles, zip(*cells, strict=True), strict=True)
-        ),
+    return TextTable(
+        ["", "steps", "clips with gradient", "without", "GPU-hours", "hours"],
+        [cells[:-1], cells[-1:]],
         caption=f"{videos:,} videos{' as in UCF101 (--videos)' if guessed else ''}; {config.gpus} "
         f"GPU{'s' * (config.gpus > 1)} (--gpus) that train on {config.clips_per_second:g} clips/s each "
         "(--clips-per-second), a clip without gradient counting a third",
+        numbers=True,
     )
-    for number, line in enumerate(cells):
-        table.add_row(*line, end_section=number == len(costs) - 1)
-    return table
 
 
 def _hours(hours: float) -> str:

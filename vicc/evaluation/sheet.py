@@ -1,15 +1,12 @@
 """A table of text and its four forms: for a terminal, Markdown, LaTeX and HTML."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import jinja2
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
+
+from vicc.text_table import TextTable, layout
 
 Format = Literal["text", "markdown", "latex", "html"]
 _LATEX = {
@@ -23,8 +20,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-_WIDE = 10_000  # columns of a terminal that cuts nothing
-_SHORT = 6  # signs of a cell that is never folded, such as "R@10" or "+13.0"
+_WIDE = 10_000  # columns, so that a file has each row in one line
 
 
 @dataclass(frozen=True)
@@ -46,29 +42,15 @@ def render(sheet: Sheet, form: Format) -> str:
     return {"text": _text, "markdown": _markdown, "latex": _latex, "html": _html}[form](sheet)
 
 
-def rich_table(sheet: Sheet) -> Table:
-    """The sheet for a terminal."""
-    names, *values = map(_one_line, sheet.header)
-    cells = [row for rows in sheet.sections for row in rows]
-    columns = [Column(escape(names), overflow="fold")]
-    for place, name in enumerate(values, start=1):
-        # Short cells stay whole: what must give way on a narrow terminal are names and intervals.
-        longest = max((len(row[place]) for row in cells), default=0)
-        columns.append(Column(escape(name), justify="right", overflow="fold", min_width=min(longest, _SHORT)))
-    table = Table(*columns, title=escape(_one_line(sheet.title)), box=box.SIMPLE_HEAD)
-    for rows in sheet.sections:
-        for row in rows:
-            table.add_row(*(escape(_one_line(cell)) for cell in row))
-        table.add_section()
-    return table
+def text_table(sheet: Sheet) -> TextTable:
+    """The sheet for a terminal, without its notes."""
+    header = [_one_line(name) for name in sheet.header]
+    sections = [[[_one_line(cell) for cell in row] for row in rows] for rows in sheet.sections]
+    return TextTable(header, sections, title=_one_line(sheet.title), numbers=True)
 
 
 def _text(sheet: Sheet) -> str:
-    console = Console(file=io.StringIO(), width=_WIDE)
-    console.print(rich_table(sheet), highlight=False)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    lines = [line.text for line in layout(text_table(sheet), _WIDE)]
     return "\n".join([*lines, *map(_one_line, sheet.notes)]) + "\n"
 
 

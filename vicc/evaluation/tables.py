@@ -2,42 +2,33 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
-from rich.markup import escape
-from rich.table import Column, Table
-
 from vicc.evaluation.compare import Comparison, MetricComparison
 from vicc.evaluation.results import Estimate, Result
 from vicc.evaluation.runs import RunState, StageState
 from vicc.progress import duration
+from vicc.text_table import TextTable
 
 _CLASSES_SHOWN = 5
 
 
-def result_table(result: Result) -> Table:
+def result_table(result: Result) -> TextTable:
     """Every metric in percent with its 95 % interval, one line a row of the result."""
     data = result.data
-    table = Table(
-        title=f"{data.test} test videos, {data.train} training videos, {len(data.classes)} classes, "
-        f"split {escape(data.split)}",
-        caption=f"{escape(result.protocol.title)}; in percent, in brackets the 95 % interval",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
     # Names, and six metrics with their intervals below them, fit 80 characters.
     between = "\n" if len(result.metrics) > 3 else " "
-    table.add_column("", overflow="fold")
-    for metric in result.metrics:
-        table.add_column(metric, justify="right")
-    previous = result.rows[0].kind
+    sections: dict[str, list[list[str]]] = {}
     for row in result.rows:
-        if row.kind != previous:
-            table.add_section()
-            previous = row.kind
         parts = " + ".join(row.model.get("fused", []))
         name = f"{row.name} ({parts})" if parts not in ("", row.name) else row.name
-        table.add_row(escape(name), *(_cell(row.metrics.get(metric), between) for metric in result.metrics))
-    return table
+        cells = [_cell(row.metrics.get(metric), between) for metric in result.metrics]
+        sections.setdefault(row.kind, []).append([name, *cells])
+    return TextTable(
+        ["", *result.metrics],
+        list(sections.values()),
+        title=f"{data.test} test videos, {data.train} training videos, {len(data.classes)} classes, split {data.split}",
+        caption=f"{result.protocol.title}; in percent, in brackets the 95 % interval",
+        numbers=True,
+    )
 
 
 def _cell(estimate: Estimate | None, between: str) -> str:
@@ -49,26 +40,23 @@ def _cell(estimate: Estimate | None, between: str) -> str:
     return f"{value}{between}({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
 
 
-def comparison_tables(found: Comparison) -> Iterator[Table | str]:
+def comparison_tables(found: Comparison) -> Iterator[TextTable | str]:
     """A table for each row, a line a metric: both, their difference with its interval and p; then the classes."""
-    yield f"{found.queries} queries of {found.groups} groups, split {escape(', '.join(found.splits))}"
+    yield f"{found.queries} queries of {found.groups} groups, split {', '.join(found.splits)}"
     for row in found.rows:
-        table = Table(
-            Column("", overflow="fold"),
-            *(Column(name, justify="right", no_wrap=True) for name in ("A", "B", "A - B", "p", "only A", "only B")),
-            title=escape(row.a if row.a == row.b else f"{row.a} (A) and {row.b} (B)"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
+        yield TextTable(
+            ["", "A", "B", "A - B", "p", "only A", "only B"],
+            [[[metric, *_comparison_cells(entry)] for metric, entry in row.metrics.items()]],
+            title=row.a if row.a == row.b else f"{row.a} (A) and {row.b} (B)",
+            numbers=True,
         )
-        for metric, entry in row.metrics.items():
-            table.add_row(metric, *_comparison_cells(entry))
-        yield table
+        yield ""
     for side, paths in (("A", found.a), ("B", found.b)):
-        yield escape(f"{side}: {', '.join(paths)}")
-    yield escape(found.protocol.title)
+        yield f"{side}: {', '.join(paths)}"
+    yield found.protocol.title
     yield (
         "In percent; in brackets the 95 % interval, of groups of queries drawn anew. p: "
-        + escape(" and ".join({entry.difference.test: None for row in found.rows for entry in row.metrics.values()}))
+        + " and ".join({entry.difference.test: None for row in found.rows for entry in row.metrics.values()})
         + "; of each line by itself. Only A, only B: queries that one of them does better. None of it holds what "
         "another training would give."
     )
@@ -79,7 +67,7 @@ def comparison_tables(found: Comparison) -> Iterator[Table | str]:
                 f"{entry.label} {100 * (entry.a - entry.b):+.0f} ({entry.queries} queries)" for entry in shown
             )
             metric = next(iter(row.metrics))
-            yield escape(f"{row.a} - {row.b}, largest differences of a class in {metric}: {worst}")
+            yield f"{row.a} - {row.b}, largest differences of a class in {metric}: {worst}"
 
 
 def _comparison_cells(entry: MetricComparison) -> Iterator[str]:
@@ -92,33 +80,25 @@ def _comparison_cells(entry: MetricComparison) -> Iterator[str]:
     yield str(entry.only_b)
 
 
-def runs_tables(runs: Sequence[RunState]) -> Iterator[Table | str]:
+def runs_tables(runs: Sequence[RunState]) -> Iterator[TextTable | str]:
     """Every stage that has begun of every run; the runs as a whole; the settings in which they differ, if they do."""
-    titles = ("steps", "loss", "ln K", "own\nvideo", "label", "clips/s", "time", "alarms")
-    table = Table(
-        Column("run\n  stage", overflow="fold"),
-        *(Column(name, justify="right", no_wrap=True) for name in titles),
-        box=box.SIMPLE,
-        pad_edge=False,  # so that ten columns fit 80 characters
+    yield TextTable(
+        ["run\n  stage", "steps", "loss", "ln K", "own\nvideo", "label", "clips/s", "time", "alarms"],
+        [[[run.run], *(list(_stage_cells(stage)) for stage in run.stages if stage.steps)] for run in runs],
         caption="loss: mean of the last 20 steps; own video, label: R@1 in percent of the last evaluation while "
         "training, of training videos; of a classifier, label: accuracy on validation videos",
+        numbers=True,
     )
-    for run in runs:
-        table.add_section()
-        table.add_row(escape(run.run))
-        for stage in run.stages:
-            if stage.steps:
-                table.add_row(*_stage_cells(stage))
-    yield table
+    yield ""
     yield _whole_runs(runs)
     for run in runs:
         if run.differs:
             settings = ", ".join(f"{name}={value}" for name, value in run.differs.items())
-            yield escape(f"{run.run} differs: {settings}")
+            yield f"{run.run} differs: {settings}"
 
 
 def _stage_cells(stage: StageState) -> Iterator[str]:
-    yield f"  {escape(stage.name)}"
+    yield f"  {stage.name}"
     yield f"{stage.steps:,}" if stage.steps == stage.total_steps else f"{stage.steps:,} of {stage.total_steps:,}"
     yield "-" if stage.loss is None else f"{stage.loss:.3f}"
     yield f"{stage.chance_loss:.3f}"
@@ -130,21 +110,15 @@ def _stage_cells(stage: StageState) -> Iterator[str]:
     yield str(stage.alarms or "-")
 
 
-def _whole_runs(runs: Sequence[RunState]) -> Table:
-    titles = ("run", "recipe", "state", "retrieval\nR@1", "processes", "precision", "time")
-    table = Table(*(Column(name, overflow="fold") for name in titles), box=box.SIMPLE, pad_edge=False)
+def _whole_runs(runs: Sequence[RunState]) -> TextTable:
+    rows = []
     for run in runs:
         done = sum(stage.finished for stage in run.stages)
-        table.add_row(
-            escape(run.run),
-            escape(run.recipe),
-            run.state if run.state == "finished" else f"{run.state}, {done} of {len(run.stages)} stages done",
-            "\n".join(f"{name} {_percent(recall)}" for name, recall in run.retrieval.items()) or "-",
-            str(run.processes),
-            run.precision,
-            duration(3600 * run.hours),
-        )
-    return table
+        state = run.state if run.state == "finished" else f"{run.state}, {done} of {len(run.stages)} stages done"
+        found = "\n".join(f"{name} {_percent(recall)}" for name, recall in run.retrieval.items()) or "-"
+        time = duration(3600 * run.hours)
+        rows.append([run.run, run.recipe, state, found, str(run.processes), run.precision, time])
+    return TextTable(["run", "recipe", "state", "retrieval R@1", "processes", "precision", "time"], [rows])
 
 
 def _percent(share: float | None) -> str:
