@@ -16,6 +16,7 @@ from vicc.retrieval import (
     rank_classes,
     search,
     similarity,
+    telling_ks,
 )
 
 
@@ -105,6 +106,27 @@ def test_features_that_are_all_the_same_are_not_taken_for_right() -> None:
     same = torch.ones(4, 3)
     ranks = rank_classes(same, same, list("abab"), list("aabb")).ranks
     assert ranks.tolist() == [1, 3, 1, 3]
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_of_equally_near_videos_a_search_finds_the_earlier_whatever_the_blocks(
+    k: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them torch's topk takes depends on its kernel; neighbours, votes and confusions depended on it."""
+    monkeypatch.setattr(retrieval, "_GALLERY_BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    queries, gallery = (torch.randint(-1, 2, (n, 2), generator=generator).double() for n in (20, 40))
+    values, places = search(queries, gallery, k=k)
+    whole = (queries @ gallery.t()).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(places, whole.indices[:, :k])
+    assert torch.equal(values, whole.values[:, :k])
+
+
+def test_recall_is_told_for_those_k_that_some_order_of_the_gallery_misses() -> None:
+    assert telling_ks(["a", "b"], ["a", "b", "c"] * 10) == [1, 5, 10, 20], "twenty videos may be without one's class"
+    assert telling_ks(["a", "b"], ["a"] * 10 + ["b"] * 15) == [1, 5, 10], "of 20 videos one at least is of each"
+    assert telling_ks(["a"], ["a", "a"]) == [1]
 
 
 @pytest.mark.parametrize("exclude_self", [False, True])

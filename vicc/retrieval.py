@@ -45,6 +45,8 @@ def search(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k most similar gallery rows of each query: similarities and positions, (Q, k) each, nearest first.
 
+    Of equally similar rows the earlier comes first, as in `rank_classes`.
+
     Args:
         queries: (Q, D), of unit length.
         gallery: (G, D), of unit length; may be mapped from a file that does not fit into memory.
@@ -62,7 +64,7 @@ def search(
         values = torch.cat([values, torch.cat([value for value, _ in found])], dim=1)
         places = torch.cat([places, torch.cat([place for _, place in found]) + begin], dim=1)
         if begin:
-            values, best = values.topk(min(k, values.shape[1]), dim=1)
+            values, best = _top(values, k)
             places = places.gather(1, best)
     return values, places
 
@@ -75,7 +77,21 @@ def _nearest(
     if own is not None:
         # On the diagonal that begins `own` rows below, or columns to the left of, the corner.
         similarities.diagonal(-own).fill_(-math.inf)
-    return similarities.topk(min(k, len(gallery)), dim=1)
+    return _top(similarities, k)
+
+
+def _top(similarities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest of each row and their places, largest first; of equal ones the earlier (`topk` takes any)."""
+    size = similarities.shape[1]
+    values, places = similarities.topk(min(k + 1, size), dim=1)
+    if size > k:
+        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0] if k else places.new_empty(0)
+        values, places = values[:, :k], places[:, :k]
+        # Where the last that is taken equals the first that is not, which one `topk` took is chance.
+        places[tied] = similarities[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    places = places.sort(dim=1).values
+    order = similarities.gather(1, places).sort(dim=1, descending=True, stable=True)
+    return order.values, places.gather(1, order.indices)
 
 
 def _parts(num_queries: int, num_gallery: int) -> Iterator[slice]:
@@ -114,6 +130,11 @@ def rank_classes(
         ranks.append(first)
         precisions.append((share * same).sum(1) / count.clamp(min=1))
     return Rankings(torch.cat(ranks), torch.cat(precisions))
+
+
+def telling_ks(query_labels: Sequence[str], gallery_labels: Sequence[str]) -> list[int]:
+    """Those k of R@k, 1 always, for which not every order of the gallery reaches 100 %."""
+    return [k for k in KS if k == 1 or chance_recall(query_labels, gallery_labels, k=k) < 1]
 
 
 def hits(

@@ -793,7 +793,7 @@ def test_the_plan_counts_clips_and_tells_steps_from_the_schedule(
     arguments = ["pretrain", "--store", str(store_path), "--run", str(tmp_path / "run"), "--dry-run"]
     small = ["all.backbone=s3d-demo", "all.size=32", "all.clip_frames=8"]  # since the plan measures a few steps
     assert main([*arguments, "--recipe", "coclr_ucf101", "--set", "rgb-1.stop_epoch=200", *small]) == 0
-    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("│")}
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     # The store has 12 training videos: one batch of them an epoch.
     assert "12 x 2" in rows["rgb-1"]
     assert "0 of 200 (schedule 300)" in rows["rgb-1"]

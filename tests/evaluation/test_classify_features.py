@@ -9,8 +9,9 @@ import torch
 from tests.processes import finish, start
 from vicc.configs import KnnConfig, PretrainConfig, ProbeConfig
 from vicc.errors import ViccError
+from vicc.evaluation.classification import classification_row
 from vicc.evaluation.classify_features import knn, probe
-from vicc.evaluation.results import read_result
+from vicc.evaluation.results import Queries, Row, read_result
 from vicc.evaluation.solvers import nearest_vote, ridge_classifier, sgd_classifier
 from vicc.evaluation.video_table import read_video_table
 from vicc.training.pretrain import pretrain
@@ -36,6 +37,48 @@ def test_the_vote_equals_a_plain_reference() -> None:
         nearest = sorted(range(len(train)), key=lambda place: -cosines[place])[:5]
         votes = [sum(math.exp(cosines[place] / 0.2) for place in nearest if labels[place] == c) for c in range(4)]
         torch.testing.assert_close(row, torch.tensor(votes, dtype=torch.float64) / sum(votes), rtol=1e-4, atol=1e-6)
+
+
+def row_of(probabilities: torch.Tensor, labels: list[str], classes: list[str]) -> Row:
+    queries = Queries([str(n) for n in range(len(labels))], list(labels), [str(n) for n in range(len(labels))])
+    return classification_row("row", "trained", probabilities.double(), queries, classes, model={})
+
+
+def test_only_classes_with_a_vote_can_be_hits_so_that_one_neighbour_makes_top_5_top_1() -> None:
+    train, labels = clusters(6, classes=9, noise=2)
+    test, truth = clusters(3, classes=9, noise=2, seed=1)
+    classes = list("abcdefghi")
+    for k in (1, 2, 5):
+        votes = nearest_vote(train, labels, test, 9, k=k, temperature=0.07)
+        row = row_of(votes, [classes[n] for n in truth], classes)
+        voted = votes.gather(1, truth[:, None])[:, 0] > 0
+        assert [rank <= 5 for rank in row.ranks or []] == voted.tolist(), "at most five classes have a vote"
+        assert (row.metrics["top-1"] == row.metrics["top-5"]) == (k == 1)
+
+
+def test_how_classes_are_called_changes_no_number_of_the_vote() -> None:
+    train, labels = clusters(6, classes=9, noise=2)
+    test, truth = clusters(3, classes=9, noise=2, seed=1)
+    other = torch.arange(9).flip(0)  # the last class is called as the first one was
+    votes = nearest_vote(train, labels, test, 9, k=3, temperature=0.07)
+    renamed = nearest_vote(train, other[labels], test, 9, k=3, temperature=0.07)
+    rows = [
+        row_of(found, [list("abcdefghi")[n] for n in names], list("abcdefghi"))
+        for found, names in ((votes, truth), (renamed, other[truth]))
+    ]
+    assert rows[0].metrics == rows[1].metrics
+
+
+def test_a_vote_that_is_too_small_for_a_number_still_is_a_vote() -> None:
+    train, labels = torch.tensor([[1.0, 0.0], [-1.0, 0.1], [0.0, -1.0]]), torch.tensor([0, 1, 2])
+    votes = nearest_vote(train, labels, train[:1], 4, k=3, temperature=1e-4)
+    assert (votes[0] > 0).tolist() == [True, True, True, False]
+
+
+def test_a_score_below_zero_is_a_score() -> None:
+    """The closed form's may be; a class with 0 then is not the last."""
+    row = row_of(torch.tensor([[0.9, 0.0, -0.1, -0.2, -0.3, -0.3, -0.4]]), ["b"], list("abcdefg"))
+    assert row.ranks == [2]
 
 
 @pytest.mark.parametrize("dims", [5, 60])

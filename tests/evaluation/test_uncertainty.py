@@ -5,7 +5,7 @@ import pytest
 
 from vicc.evaluation import uncertainty
 from vicc.evaluation.results import Queries, Row
-from vicc.evaluation.uncertainty import estimate, estimate_metric, paired_difference
+from vicc.evaluation.uncertainty import estimate, estimate_metric, paired_difference, reported
 
 
 def clustered(rng: np.random.Generator, *, groups: int, size: int, share: float) -> tuple[np.ndarray, list[str]]:
@@ -50,6 +50,26 @@ def test_all_right_or_all_wrong_has_the_exact_interval_and_no_point(right: int, 
 def test_a_single_group_says_next_to_nothing() -> None:
     found = estimate(np.array([1.0, 0.0, 1.0, 0.0]), ["one"] * 4)
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+
+
+def test_results_give_no_interval_of_one_or_two_groups_and_one_of_three() -> None:
+    scores = np.array([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    for groups, given in (("aaaaaa", False), ("aaabbb", False), ("aabbcc", True)):
+        found = reported(estimate(scores, list(groups)), list(groups))
+        assert (found.low is not None, found.high is not None) == (given, given)
+        assert found.value == pytest.approx(4 / 6)
+
+
+def test_a_difference_that_is_zero_for_every_query_has_no_interval_but_a_reason() -> None:
+    same = np.array([1.0, 0.0, 1.0, 1.0])
+    found = paired_difference(same, same, list("abcd"))
+    assert (found.value, found.low, found.high) == (0, None, None)
+    assert found.no_interval == "both are the same for every query"
+    found = paired_difference(same, 1 - same, list("aabb"))
+    assert (found.low, found.no_interval) == (None, "the queries are of 2 groups")
+    found = paired_difference(same, 1 - same, list("abcd"))
+    assert found.low is not None
+    assert found.no_interval == ""
 
 
 def test_strata_weigh_the_same_whatever_their_size() -> None:

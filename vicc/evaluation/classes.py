@@ -8,7 +8,7 @@ from typing import Any
 from vicc.errors import ViccError
 from vicc.evaluation.results import Estimate, Result, Row
 from vicc.evaluation.sheet import Sheet
-from vicc.evaluation.uncertainty import estimate
+from vicc.evaluation.uncertainty import FEWEST_GROUPS, estimate, reported
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def class_rows(result: Result, rows: Sequence[Row]) -> list[ClassRow]:
     for label in sorted(places):
         mine = places[label]
         groups = [result.queries.groups[place] for place in mine]
-        shares = {name: estimate(scores[mine], groups) for name, scores in first.items()}
+        shares = {name: reported(estimate(scores[mine], groups), groups) for name, scores in first.items()}
         found.append(ClassRow(label, len(mine), len(set(groups)), shares))
     return found
 
@@ -94,11 +94,12 @@ def classes_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
     ]
     metric = next((name for name in result.metrics if name in ("R@1", "top-1")), "right at once")
     notes = [
-        f"{metric} in percent, of the queries of each class; in brackets the 95 % interval, of their groups drawn anew",
+        f"{metric} in percent, of the queries of each class; in brackets the 95 % interval, of their groups drawn "
+        f"anew; none of a class of fewer than {FEWEST_GROUPS} groups",
         result.protocol.title,
     ]
     sheet = Sheet(f"classes, {metric}", ["class", "queries", "groups", *names], [lines], notes)
-    return sheet, [asdict(row) for row in found]
+    return sheet, [{**asdict(row), "metric": metric, "protocol": result.protocol.title} for row in found]
 
 
 def confusions_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
@@ -112,7 +113,11 @@ def confusions_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
     ]
     header = ["model", "class", "taken for", "queries", "% of the class"]
     sheet = Sheet("confusions", header, sections, [result.protocol.title])
-    return sheet, {name: [asdict(pair) for pair in pairs] for name, pairs in found.items()}
+    about = {"protocol": result.protocol.title}
+    return sheet, {
+        name: [{**asdict(pair), "share": pair.count / pair.of, **about} for pair in pairs]
+        for name, pairs in found.items()
+    }
 
 
 def _share(share: Estimate) -> str:

@@ -27,17 +27,21 @@ def classification_row(
 ) -> Row:
     """Top-1, top-5 (where there are more than five classes) and mean class accuracy of probabilities (Q, C).
 
-    Of equally probable classes the earlier comes first.
+    Of equally probable classes the earlier comes first. A class that nothing speaks for (no vote among the nearest
+    videos: its probability is 0, and no other's is less) is the last one, whatever it is called.
     """
     numbers = {label: number for number, label in enumerate(classes)}
     labels = torch.tensor([numbers[str(label)] for label in queries.labels])
     order = probabilities.sort(dim=1, descending=True, stable=True).indices
+    ranks = (order == labels[:, None]).int().argmax(1) + 1
+    own = probabilities.gather(1, labels[:, None])[:, 0]
+    ranks[(own == 0) & (probabilities.min(dim=1).values >= 0)] = len(classes)
     row = Row(
         name,
         kind,
         {},
         model=model,
-        ranks=((order == labels[:, None]).int().argmax(1) + 1).tolist(),
+        ranks=ranks.tolist(),
         predicted=order[:, 0].tolist(),
         outputs=outputs,
     )

@@ -30,14 +30,16 @@ from vicc.evaluation.sets import Sets, few_labels, open_sets
 from vicc.evaluation.solvers import Solver, nearest_vote, ridge_classifier, sgd_classifier
 from vicc.progress import say
 
+_KNN_VERSION = 2  # 1: classes without a vote could be among the top five, in the order of their names
 _FOLDS = 5  # in which the closed form looks for its penalty
 
 
 @dataclass(frozen=True)
 class _Method:
-    """A classifier: its protocol's name and settings, and what makes it for some training videos."""
+    """A classifier: its protocol's name, version and settings, and what makes it for some training videos."""
 
     name: str
+    version: int
     settings: dict[str, Any]
     solver: Callable[[Sequence[Video]], Solver]
 
@@ -49,7 +51,7 @@ def knn(config: KnnConfig) -> Result:
         ViccError: as `vicc.retrieve`; and videos without labels.
     """
     settings: dict[str, Any] = {"k": config.k, "temperature": config.temperature}
-    return _classify(config, _Method("knn", settings, lambda videos: partial(nearest_vote, **settings)))
+    return _classify(config, _Method("knn", _KNN_VERSION, settings, lambda videos: partial(nearest_vote, **settings)))
 
 
 def probe(config: ProbeConfig) -> Result:
@@ -64,7 +66,7 @@ def probe(config: ProbeConfig) -> Result:
             return sgd_classifier
         return partial(ridge_classifier, folds=_fold_numbers(videos))
 
-    return _classify(config, _Method("probe-features", {"solver": config.solver}, solver))
+    return _classify(config, _Method("probe-features", 1, {"solver": config.solver}, solver))
 
 
 def result_path(config: KnnConfig | ProbeConfig) -> Path:
@@ -144,7 +146,7 @@ def _protocol(config: KnnConfig | ProbeConfig, method: _Method, window_step: str
     settings = {**method.settings, "window_step": window_step}
     if config.label_share < 1:
         settings["label_share"] = config.label_share
-    return Protocol(method.name, 1, settings)
+    return Protocol(method.name, method.version, settings)
 
 
 def _fold_numbers(videos: Sequence[Video]) -> list[int]:

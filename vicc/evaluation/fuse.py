@@ -13,7 +13,7 @@ from vicc.evaluation.classification import classification_row, write_probabiliti
 from vicc.evaluation.comparable import data_differences, open_measured, some
 from vicc.evaluation.encoders import Described, fused_model
 from vicc.evaluation.results import Protocol, Queries, Result, Row, made_with, write_result
-from vicc.evaluation.retrieve import nearest_neighbours, retrieval_row
+from vicc.evaluation.retrieve import nearest_neighbours, retrieval_row, without_meaning
 from vicc.evaluation.video_table import VideoTable, read_video_table
 from vicc.progress import say
 from vicc.retrieval import centered, fused
@@ -194,6 +194,7 @@ def _fuse_similarities(config: FuseConfig, parts: Sequence[_Part], result: Resul
         rows=[retrieval_row(described, result.queries, gallery)],
         neighbours={row.name: nearest_neighbours(described, result.queries.ids, list(gallery))},
         gallery=gallery,
+        not_measured=without_meaning(result.queries, gallery),
     )
 
 

@@ -84,7 +84,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share from 0 to 1 with its 95 % interval; None where there is none, as for chance."""
+    """A share from 0 to 1 with its 95 % interval; None where there is none, as for chance and of one or two groups."""
 
     value: float
     low: float | None = None
@@ -149,6 +149,8 @@ class Result:
     """Command, versions, machine, precision, time, seed: what produced it and what the numbers do not depend on."""
     gallery: dict[str, str] = field(default_factory=dict)
     """Of a retrieval with labels the searched videos, in their order, with their labels."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Metrics that would say nothing on these videos, with the reason."""
 
     @property
     def labelled(self) -> bool:
@@ -218,6 +220,7 @@ def read_result(path: Path) -> Result:
             },
             made_with=content["made_with"],
             gallery=content.get("gallery", {}),
+            not_measured=content.get("not_measured", {}),
         )
         _require_whole(result)
         return result
@@ -235,6 +238,8 @@ def _require_whole(result: Result) -> None:
         raise ValueError("a name of a video, group, class or row is not a text")
     if not all(isinstance(label, str | None) for label in result.queries.labels):
         raise ValueError("a label is not a text")
+    if not all(isinstance(text, str) for pair in result.not_measured.items() for text in pair):
+        raise ValueError("what was not measured is not said in texts")
     for row in result.rows:
         if row.kind not in get_args(Kind):
             raise ValueError(f"{row.name} is of the kind {row.kind!r}, expected one of {', '.join(get_args(Kind))}")

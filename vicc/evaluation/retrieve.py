@@ -24,7 +24,7 @@ from vicc.evaluation.results import Estimate, Neighbours, Protocol, Queries, Res
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
 from vicc.progress import say
-from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search
+from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
 
 RESULT_FILE = "retrieval.json"
 NEIGHBOURS_KEPT = 20
@@ -73,6 +73,7 @@ def _measure(
         },
         made_with=made_with(precision=precision.name, device=str(precision.device)),
         gallery=gallery if sets.labelled else {},
+        not_measured=without_meaning(sets.queries, gallery) if sets.labelled else {},
     )
     write_result(result_path(config), result)
     return result
@@ -113,7 +114,7 @@ def _fused(name: str, parts: list[Described]) -> Described:
 
 def _chance(sets: Sets) -> Row:
     queries, gallery = ([str(video.label) for video in part] for part in (sets.test, sets.train))
-    metrics = {f"R@{k}": Estimate(chance_recall(queries, gallery, k=k)) for k in KS}
+    metrics = {f"R@{k}": Estimate(chance_recall(queries, gallery, k=k)) for k in telling_ks(queries, gallery)}
     return Row("chance", "chance", {**metrics, "mAP": Estimate(chance_precision(queries, gallery))})
 
 
@@ -137,9 +138,15 @@ def retrieval_row(row: Described, queries: Queries, gallery: Mapping[str, str]) 
         predicted=[places[labels[place]] for place in nearest[:, 0].tolist()],
         outputs=row.outputs,
     )
-    return replace(
-        found, metrics={name: estimate_metric(found, queries, name) for name in (*(f"R@{k}" for k in KS), "mAP")}
-    )
+    metrics = [*(f"R@{k}" for k in telling_ks(wanted, labels)), "mAP"]
+    return replace(found, metrics={name: estimate_metric(found, queries, name) for name in metrics})
+
+
+def without_meaning(queries: Queries, gallery: Mapping[str, str]) -> dict[str, str]:
+    """Each R@k that every order of the gallery brings to 100 %, with the reason; see `Result.not_measured`."""
+    telling = telling_ks([str(label) for label in queries.labels], list(gallery.values()))
+    reason = f"any order of the {len(gallery)} searched videos reaches 100 %"
+    return {f"R@{k}": reason for k in KS if k not in telling}
 
 
 def nearest_neighbours(

@@ -30,6 +30,7 @@ def nearest_vote(
     similarities, places = search(F.normalize(test - mean, dim=1), F.normalize(train - mean, dim=1), k=k)
     # Less the largest: only the votes' proportions count, and exp must not overflow.
     votes = torch.exp((similarities - similarities[:, :1]).double() / temperature)
+    votes = votes.clamp(min=torch.finfo(votes.dtype).tiny)  # a vote that counts for nearly nothing is still one
     counted = torch.zeros(len(test), num_classes, dtype=torch.float64).scatter_add_(1, labels[places], votes)
     return counted / counted.sum(dim=1, keepdim=True)
 

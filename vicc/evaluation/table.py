@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vicc.configs import TableConfig
@@ -21,7 +21,7 @@ from vicc.evaluation.pool import pooled_queries, pooled_scores, strata_of
 from vicc.evaluation.published import how_published, published_rows
 from vicc.evaluation.results import Data, Estimate, Kind, Protocol, Result, Row
 from vicc.evaluation.sheet import Sheet, render
-from vicc.evaluation.uncertainty import estimate
+from vicc.evaluation.uncertainty import FEWEST_GROUPS, estimate, reported
 from vicc.files import atomic_write
 
 _KINDS: tuple[Kind, ...] = ("chance", "baseline", "untrained", "trained", "fused")
@@ -52,11 +52,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a group of columns measures."""
+    """What a group of columns measures.
+
+    Attributes:
+        not_measured: metrics that would say nothing in one of its results, with the reason.
+    """
 
     protocol: Protocol
     data: Data
     splits: list[str]
+    not_measured: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,8 @@ def _require_one_measurement(group: dict[str, _Model]) -> None:
 def _measurement(group: dict[str, _Model]) -> Measurement:
     entries = [entry for model in group.values() for entry in model]
     result = entries[0].result
-    return Measurement(result.protocol, replace(result.data, classes=[]), _splits(entries))
+    not_measured = {name: why for entry in entries for name, why in entry.result.not_measured.items()}
+    return Measurement(result.protocol, result.data, _splits(entries), not_measured)
 
 
 def _shown_metrics(group: dict[str, _Model], wanted: Sequence[str]) -> list[str]:
@@ -317,7 +323,8 @@ def _pooled(model: _Model, metric: str) -> Estimate:
             for split in _splits(model)
         ]
         return Estimate(statistics.mean(of_splits))
-    return estimate(scores, [query.group for query in queries], strata=strata_of(metric, queries))
+    groups = [query.group for query in queries]
+    return reported(estimate(scores, groups, strata=strata_of(metric, queries)), groups)
 
 
 def _spread(by_seed: dict[Any, dict[str, list[float]]]) -> float | None:
@@ -345,7 +352,11 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
         label = f"[{_letter(number)}] " if len(measurements) > 1 else ""
         place = data.place if data.name == "own" else f"{data.name} ({data.place})"
         yield f"{label}{measurement.protocol.title}; {place}, split {', '.join(measurement.splits)}"
+        for metric, reason in measurement.not_measured.items():
+            yield f"{label}{metric} is not shown, since {reason}."
     yield "In percent; in brackets the 95 % interval, of groups of queries drawn anew (bootstrap)."
+    if any(cell.low is None for row in rows if row.kind not in ("chance", "published") for cell in row.cells.values()):
+        yield f"No interval stands where the queries are of fewer than {FEWEST_GROUPS} groups."
     if _repeated(rows):
         yield (
             "Of several splits and seeds the mean over splits of the mean over seeds; ± is the standard deviation over "

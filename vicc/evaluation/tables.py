@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from vicc.evaluation.compare import Comparison, MetricComparison
 from vicc.evaluation.results import Estimate, Result
 from vicc.evaluation.runs import RunState, StageState
+from vicc.evaluation.uncertainty import FEWEST_GROUPS
 from vicc.progress import duration
 from vicc.text_table import TextTable
 
 _CLASSES_SHOWN = 5
+_FEW_QUERIES = 20  # of which one makes 5 points
 
 
 def result_table(result: Result) -> TextTable:
@@ -26,9 +28,30 @@ def result_table(result: Result) -> TextTable:
         ["", *result.metrics],
         list(sections.values()),
         title=f"{data.test} test videos, {data.train} training videos, {len(data.classes)} classes, split {data.split}",
-        caption=f"{result.protocol.title}; in percent, in brackets the 95 % interval",
+        caption=". ".join([result.protocol.title, *what_numbers_mean(result)]),
         numbers=True,
     )
+
+
+def what_numbers_mean(result: Result) -> Iterator[str]:
+    """Sentences, without their last point, on what the numbers are and what is not shown because it says nothing."""
+    queries, groups = len(result.queries.ids), len(set(result.queries.groups))
+    if groups >= FEWEST_GROUPS:
+        yield "In percent, in brackets the 95 % interval"
+    else:
+        yield f"In percent; {no_interval(groups)}"
+    if queries <= _FEW_QUERIES:
+        yield f"One of the {queries} queries is {100 / queries:.1f} points"
+    reasons: dict[str, list[str]] = {}
+    for metric, reason in result.not_measured.items():
+        reasons.setdefault(reason, []).append(metric)
+    for reason, metrics in reasons.items():
+        yield f"Not shown: {', '.join(metrics)}, since {reason}"
+
+
+def no_interval(groups: int) -> str:
+    """Why numbers of so few groups stand without an interval."""
+    return f"no interval, since the queries are of {groups} group{'s' * (groups > 1)} only"
 
 
 def _cell(estimate: Estimate | None, between: str) -> str:
@@ -54,11 +77,12 @@ def comparison_tables(found: Comparison) -> Iterator[TextTable | str]:
     for side, paths in (("A", found.a), ("B", found.b)):
         yield f"{side}: {', '.join(paths)}"
     yield found.protocol.title
+    drawn = "in brackets the 95 % interval, of groups of queries drawn anew"
     yield (
-        "In percent; in brackets the 95 % interval, of groups of queries drawn anew. p: "
+        f"In percent; {drawn if found.groups >= FEWEST_GROUPS else no_interval(found.groups)}. p: "
         + " and ".join({entry.difference.test: None for row in found.rows for entry in row.metrics.values()})
-        + "; of each line by itself. Only A, only B: queries that one of them does better. None of it holds what "
-        "another training would give."
+        + "; of each line by itself. Only A, only B: queries that one of them does better; where there is none, "
+        "nothing differs. None of it holds what another training would give."
     )
     for row in found.rows:
         shown = [entry for entry in row.classes if entry.a != entry.b][:_CLASSES_SHOWN]
@@ -74,8 +98,15 @@ def _comparison_cells(entry: MetricComparison) -> Iterator[str]:
     yield f"{100 * entry.a:.1f}"
     yield f"{100 * entry.b:.1f}"
     found = entry.difference
-    yield f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-    yield f"{found.p:.4f}" if found.p >= 0.0001 else "< 0.0001"
+    if entry.only_a == entry.only_b == 0:
+        yield "none"
+        yield "-"
+    else:
+        between = ""
+        if found.low is not None and found.high is not None:
+            between = f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        yield f"{100 * found.value:+.1f}{between}"
+        yield f"{found.p:.4f}" if found.p >= 0.0001 else "< 0.0001"
     yield str(entry.only_a)
     yield str(entry.only_b)
 

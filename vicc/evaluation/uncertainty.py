@@ -14,6 +14,8 @@ import numpy as np
 
 from vicc.evaluation.results import MEAN_CLASS_ACCURACY, Estimate, Queries, Row
 
+FEWEST_GROUPS = 3
+"""Of fewer, an interval would say nothing but that there are few."""
 _RESAMPLES = 2000
 _FLIPS = 9999
 _EXACT_FLIPS = 14  # groups up to which all 2^n sign patterns are tried
@@ -26,16 +28,19 @@ class Difference:
     """A metric of one model minus that of another, on the same queries.
 
     Attributes:
-        value, low, high: shares from -1 to 1, with the 95 % interval.
+        value, low, high: shares from -1 to 1, with the 95 % interval; None where both are the same for every query, and
+            of fewer than `FEWEST_GROUPS` groups.
         p: two-sided, that a difference as large comes about although the two are equally good.
         test: how p was found: "McNemar, exact", "sign flips of groups" or "sign flips of groups, exact".
+        no_interval: why there is none; empty where there is one.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     test: str
+    no_interval: str = ""
 
 
 def estimate(
@@ -57,7 +62,7 @@ def estimate(
 
 
 def estimate_metric(row: Row, queries: Queries, metric: str) -> Estimate:
-    """A metric of a row from its queries' scores.
+    """A metric of a row from its queries' scores, as results give it: see `reported`.
 
     Raises:
         KeyError: a metric that has no scores of queries in this row.
@@ -65,7 +70,13 @@ def estimate_metric(row: Row, queries: Queries, metric: str) -> Estimate:
     scores = row.scores(metric)
     if scores is None:
         raise KeyError(metric)
-    return estimate(scores, queries.groups, strata=queries.labels if metric == MEAN_CLASS_ACCURACY else None)
+    strata = queries.labels if metric == MEAN_CLASS_ACCURACY else None
+    return reported(estimate(scores, queries.groups, strata=strata), queries.groups)
+
+
+def reported(found: Estimate, groups: Sequence[str]) -> Estimate:
+    """The estimate without its interval where that is of one or two groups."""
+    return found if len(set(groups)) >= FEWEST_GROUPS else Estimate(found.value)
 
 
 def paired_difference(
@@ -87,6 +98,11 @@ def paired_difference(
         p, test = _mcnemar(int((difference > 0).sum()), int((difference < 0).sum())), "McNemar, exact"
     else:
         p, test = _sign_flips(difference * _weights(strata, len(a)), groups, seed)
+    num_groups = len(set(groups))
+    if not difference.any():
+        return Difference(value, None, None, p, test, "both are the same for every query")
+    if num_groups < FEWEST_GROUPS:
+        return Difference(value, None, None, p, test, f"the queries are of {num_groups} group{'s' * (num_groups > 1)}")
     return Difference(value, max(low, -1.0), min(high, 1.0), p, test)
 
 
