@@ -775,11 +775,12 @@ class RetrieveConfig(MeasuredEncoders):
     """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
 
     Prints R@k and mean average precision with 95 % intervals for every finished stage of the run, both streams
-    together, chance, and baselines that have learned nothing. Videos without labels get their nearest neighbours but no
-    table.
+    together, chance, and baselines that have learned nothing. Videos without labels get no table: each searches all
+    others, and the nearest neighbours of the first are printed.
 
     Example:
         vicc retrieve --run run --store store
+        vicc retrieve --run run --store store --query class/video.mp4
         vicc retrieve --encoder imported-rgb imported-flow --store store
         vicc retrieve --encoder ucf101-rgb --store hmdb51 --gallery published
     """
@@ -789,6 +790,8 @@ class RetrieveConfig(MeasuredEncoders):
     as the published code does it; which one depends on the video's id alone."""
     shuffle_frames: bool = False
     """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
+    query: str | None = None
+    """Print the nearest neighbours of this video of the store, by its id, labelled or not."""
 
 
 @dataclass(frozen=True)

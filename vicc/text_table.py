@@ -156,7 +156,8 @@ def _turned(table: TextTable, width: int) -> Iterator[Line]:
         name, titles = "", [""]
     for rows in table.sections:
         for first, *cells in rows:
-            yield from map(Line, _wrapped(f"{name}: {first}" if name else first, width))
+            if first:
+                yield from map(Line, _wrapped(f"{name}: {first}" if name else first, width))
             for title, cell in zip(titles, cells, strict=False):
                 text = " ".join(cell.split())
                 if text:

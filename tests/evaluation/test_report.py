@@ -163,6 +163,32 @@ def page(folder: Path, result: Result, *, ids: list[str] | None = None, **option
     return Page(write_report(ReportConfig(run=run, store=store)).read_text(encoding="utf-8"))
 
 
+def test_all_queries_without_labels_are_there_by_page_with_few_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_QUERIES_A_PAGE", 2)
+    monkeypatch.setattr(report, "_STILLS", 3)
+    ids = list(LABELS)
+    queries = [f"q{number}" for number in range(5)]
+    entries = [Neighbours(query, ids, [0.1] * len(ids)) for query in queries]
+    data = replace(UNLABELLED.data, test=5, train=5)
+    result = replace(
+        UNLABELLED, data=data, queries=Queries(queries, [None] * 5, queries), neighbours={"RGB-1": entries}
+    )
+    shown = page(tmp_path, result)
+    pages = shown.find("div", "page")
+    assert [element.attributes["id"] for element in pages] == ["queries-1", "queries-2", "queries-3"]
+    assert all(query in pages[number // 2].text for number, query in enumerate(queries))
+    assert "q2" not in pages[0].text
+    links = {element.attributes["href"] for element in shown.find("a")}
+    assert links == {f"#{element.attributes['id']}" for element in pages}
+    style = shown.find("style")[0].text
+    assert len(re.findall(r"\.s\d+ \{ background-image", style)) == 3, (
+        "a picture for a video, however often it stands there"
+    )
+    assert "Pictures are of the first 3 videos" in " ".join(shown.html.split())
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The report of a labelled run with all its stages."""

@@ -1,18 +1,21 @@
 """The command as a function, on a tiny run: which rows, which neighbours, and that nothing depends on chance."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from vicc.cli import main
 from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
+from vicc.evaluation.encoders import Described
 from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
-from vicc.evaluation.results import read_result
-from vicc.evaluation.retrieve import retrieve
+from vicc.evaluation.results import Queries, read_result
+from vicc.evaluation.retrieve import retrieval_row, retrieve
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.training.checkpoint import load_encoder
 from vicc.training.engine import Stopped
@@ -90,6 +93,58 @@ def test_unlabelled_videos_get_neighbours_among_all_others_but_no_table(
     ids = {video.id for video in Store(unlabelled_store_path).videos}
     for entry in result.neighbours["RGB-1"]:
         assert set(entry.videos) == ids - {entry.query}
+
+
+def test_one_video_gets_its_neighbours_whichever_side_it_is_on(run: Path, store_path: Path) -> None:
+    config = RetrieveConfig(run=run, store=store_path, baselines=False)
+    plain = retrieve(config)
+    videos = Store(store_path).videos
+    tested, trained = (next(video.id for video in videos if video.split == side) for side in ("test", "train"))
+    of_tested = retrieve(replace(config, query=tested)).neighbours
+    for row, entries in plain.neighbours.items():
+        assert of_tested[row][-1] in entries, "a test video's are those that are measured"
+        assert of_tested[row][-1].query == tested
+    result = retrieve(replace(config, query=trained))
+    gallery = {video.id for video in videos if video.split == "train"}
+    for row, entries in result.neighbours.items():
+        assert entries[:-1] == plain.neighbours[row]
+        assert set(entries[-1].videos) == gallery - {trained}, "a training video does not find itself"
+        assert entries[-1].distances == sorted(entries[-1].distances)
+    assert read_result(run / "retrieval.json").neighbours == plain.neighbours, "what is written is the same"
+
+
+def test_a_video_that_is_not_there_is_refused_with_the_nearest_ids(run: Path, store_path: Path) -> None:
+    for query, near in (("left/0.mp4", "train/left/0.mp4"), ("tset/left/1.mp4", "test/left/1.mp4")):
+        with pytest.raises(ViccError, match=f"no such video .* nearest are: .*{near}"):
+            retrieve(RetrieveConfig(run=run, store=store_path, query=query))
+
+
+def test_the_neighbours_of_every_video_are_those_of_the_whole_result_without_labels(
+    run: Path, unlabelled_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RetrieveConfig(run=run, store=unlabelled_store_path, out=tmp_path / "out.json")
+    plain = retrieve(config)
+    assert capsys.readouterr().err.count("no labels: no table, but each of the 5 videos searches all others") == 1
+    assert plain.protocol.settings["searched"] == "by every video all others"
+    entry = plain.neighbours["R+F"][2]
+    assert retrieve(replace(config, query=entry.query)).neighbours["R+F"][-1] == entry
+    words = ["retrieve", "--run", run, "--store", unlabelled_store_path, "--out", tmp_path / "out.json"]
+    assert main([*map(str, words)]) == 0
+    said = capsys.readouterr().out
+    for entry in plain.neighbours["R+F"]:
+        assert f"nearest to {entry.query}" in said
+        assert all(f"{1 - distance:.3f}" in said for distance in entry.distances)
+    assert main([*map(str, words), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [entry["query"] for entry in document["neighbours"]["R+F"]] == plain.queries.ids[:5]
+
+
+def test_what_a_query_is_taken_for_is_the_class_at_the_first_rank_also_among_equally_near_videos() -> None:
+    features = torch.ones(6, 4)
+    queries = Queries(list("abcdef"), ["x", "y"] * 3, list("abcdef"))
+    row = retrieval_row(Described("same", "trained", features, features), queries, {n: "xy"[n > "c"] for n in "abcdef"})
+    assert [rank == 1 for rank in row.ranks or []] == [place == 0 for place in [0, 1] * 3]
+    assert row.predicted == [0] * 6
 
 
 def test_a_run_without_a_finished_stage_is_refused_in_words(

@@ -109,6 +109,48 @@ def test_videos_without_labels_have_no_classes(unlabelled_store_path: Path) -> N
         open_sets(config, need_labels=True)
 
 
+def partly_labelled(folder: Path, write_video: Callable[..., Path], labels: str) -> Path:
+    """A store of one video for each sign, its label, `-` for none."""
+    lines = ["path,label"]
+    for number, label in enumerate(labels):
+        write_video(folder / f"{number}.mp4", num_frames=4, size=(24, 32), seed=number)
+        lines.append(f"{number}.mp4,{label.strip('-')}")
+    (folder / "list.csv").write_text("\n".join(lines))
+    prepare_videos(PrepareConfig(folder / "list.csv", folder / "store", flow="none", workers=1))
+    return folder / "store"
+
+
+def test_videos_without_a_label_are_left_out_on_both_sides_and_counted_once(
+    write_video: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = partly_labelled(tmp_path, write_video, "aab-ab-")
+    cells: dict[str, tuple[Split | None, ...]] = {
+        f"{number}.mp4": (side,) for number, side in enumerate(["train"] * 4 + ["test"] * 3)
+    }
+    write_split_table(store / SPLITS_FOLDER / "mine.csv", SplitTable(1, cells))
+    found = open_sets(MeasuredVideos(store=store, split="mine:1"), need_labels=True)
+    assert [video.id for video in found.train] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert [video.id for video in found.test] == ["4.mp4", "5.mp4"]
+    assert found.labelled
+    assert capsys.readouterr().err.count(f"2 of 7 videos of {store} have no label: the others are measured") == 1
+
+
+def test_labels_of_which_none_is_tested_and_a_single_label_make_no_table(
+    write_video: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = partly_labelled(tmp_path, write_video, "aab-")
+    cells: dict[str, tuple[Split | None, ...]] = {f"{number}.mp4": ("train",) for number in range(4)}
+    write_split_table(store / SPLITS_FOLDER / "mine.csv", SplitTable(1, cells))
+    config = MeasuredVideos(store=store, split="mine:1")
+    assert len(open_sets(config).test) == 4
+    assert "1 of 4 videos" in capsys.readouterr().err
+    with pytest.raises(ViccError, match=r"The 3 labelled videos .* cannot be divided"):
+        open_sets(config, need_labels=True)
+    cells |= {"1.mp4": ("test",), "2.mp4": (None,)}
+    write_split_table(store / SPLITS_FOLDER / "one.csv", SplitTable(1, cells))
+    assert not open_sets(replace(config, split="one:1")).labelled, "a class alone is always found"
+
+
 def test_official_divisions_are_known_by_name_only_when_whole(
     with_split: Callable[[Change], MeasuredVideos], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 Trained = TypeVar("Trained")
 Training = TypeVar("Training", bound=TrainingConfig)
+_QUERIES_SHOWN = 5  # of videos without labels: the page shows all
 
 
 @dataclass(frozen=True)
@@ -447,10 +448,24 @@ def _submit(
 
 
 def retrieve(config: RetrieveConfig) -> Outcome:
+    from vicc.evaluation.results import in_short
     from vicc.evaluation.retrieve import result_path
     from vicc.evaluation.retrieve import retrieve as run
+    from vicc.evaluation.tables import neighbours_tables
 
-    return _measured(run(config), result_path(config))
+    result, where = run(config), result_path(config)
+    if config.query is None and result.labelled:
+        return _measured(result, where)
+    shown = 1 if config.query is not None else _QUERIES_SHOWN
+    if config.query is None:  # the first ones
+        result = replace(result, neighbours={row: entries[:shown] for row, entries in result.neighbours.items()})
+
+    def show() -> None:
+        _print_parts(neighbours_tables(result, shown))
+        _print(f"written to {where}")
+
+    few = {row: entries[-shown:] for row, entries in result.neighbours.items()}
+    return Outcome(replace(in_short(result), neighbours=few).to_json(), show)
 
 
 def knn(config: KnnConfig) -> Outcome:
@@ -476,12 +491,8 @@ def _measured(result: "Result", where: "Path") -> Outcome:
     def show() -> None:
         if process_number() != 0:
             return
-        if result.labelled:
-            print_table(result_table(result))
-        _print(
-            f"written to {where}"
-            + ("" if result.labelled else " (nearest neighbours; without labels there is no table)")
-        )
+        print_table(result_table(result))
+        _print(f"written to {where}")
 
     return Outcome(in_short(result).to_json(), show)
 

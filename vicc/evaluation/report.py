@@ -42,6 +42,8 @@ NEIGHBOURS_SHOWN = 5
 FRAMES = 12
 _BOX_WIDTH, _BOX_HEIGHT = 144, 108  # pixels an animation may take
 _ANIMATION_BYTES = 4_000_000  # all animations together; a third more as text
+_QUERIES_A_PAGE = 25  # of the list of all queries of videos without labels
+_STILLS, _STILL_BOX = 300, 72  # pictures in that list, and the pixels of their longer side: half a megabyte
 _CLASSES_SHOWN = 25  # in the confusion matrix: more do not fit a page
 _PAIRS_SHOWN, _EXAMPLES_SHOWN = 5, 2
 _OTHER_RESULTS = ("knn", "probe")
@@ -117,6 +119,18 @@ class _HardPair:
     examples: list[tuple[_Tile, _Tile]]
 
 
+@dataclass(frozen=True)
+class _Pages:
+    """All queries by page, each with its nearest videos.
+
+    Attributes:
+        stills: pictures, as data URIs, of as many of the videos as the page has room for, in the order of the list.
+    """
+
+    pages: list[list[_Case]]
+    stills: dict[str, str]
+
+
 def write_report(config: ReportConfig) -> Path:
     """Write the report of a run that has been measured; returns the file.
 
@@ -139,6 +153,7 @@ def write_report(config: ReportConfig) -> Path:
         "main": _cases(result, [main_row], queries, videos),
         "taught": _cases(result, _before_and_after(recipe, result), queries, videos),
     }
+    pages = _pages(result, main_row, videos, store)
     hard = _hardest_pairs(result, main_row, videos)
     tiles = [tile for cases in grids.values() for case in cases for tile in case.tiles()]
     tiles += [tile for pair in hard for example in pair.examples for tile in example]
@@ -159,6 +174,9 @@ def write_report(config: ReportConfig) -> Path:
         fused=any(row.name == main_row and row.kind == "fused" for row in result.rows),
         groups_drawn=_groups_drawn(result),
         grids=grids,
+        pages=pages,
+        still_box=_STILL_BOX,
+        still_numbers={name: number for number, name in enumerate(pages.stills)},
         classes=_classes(result, main_row),
         confusion=_confusion(result, main_row),
         hard=hard,
@@ -329,6 +347,28 @@ def _cases(result: Result, rows: Sequence[str], queries: Sequence[str], videos: 
             lines[row] = [tile(video, distance, query) for video, distance in pairs]
         cases.append(_Case(query, lines))
     return cases
+
+
+def _pages(result: Result, main_row: str, videos: Mapping[str, Video], store: FrameSource) -> _Pages:
+    """Where no label says what is right, every query is there to be looked at."""
+    if result.labelled:
+        return _Pages([], {})
+    cases = _cases(result, [main_row], [entry.query for entry in result.neighbours[main_row]], videos)
+    shown = list(dict.fromkeys(tile.id for case in cases for tile in case.tiles() if tile.in_store))
+    stills = {name: _still(store, videos[name]) for name in shown[:_STILLS]}
+    return _Pages([cases[first : first + _QUERIES_A_PAGE] for first in range(0, len(cases), _QUERIES_A_PAGE)], stills)
+
+
+def _still(store: FrameSource, video: Video) -> str:
+    """The frame in the middle of a video, small."""
+    frame = store.frames(video.id, "rgb", [video.num_frames // 2])[0]
+    scale = min(1.0, _STILL_BOX / max(video.width, video.height))
+    size = max(1, round(video.width * scale)), max(1, round(video.height * scale))
+    small = cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, 60))
+    if not done:
+        raise ViccError(f"OpenCV could not encode a frame of {video.id!r} of shape {small.shape}.")
+    return _data_uri("image/jpeg", data.tobytes())
 
 
 def _animations(store: FrameSource, videos: Sequence[Video]) -> list[_Animation]:

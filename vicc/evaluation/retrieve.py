@@ -1,15 +1,19 @@
 """`vicc retrieve`: every finished stage of a run, both streams together, and what has learned nothing, in one table."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from vicc.configs import RetrieveConfig
+from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision
 from vicc.distributed import on_first, processes
+from vicc.errors import ViccError
 from vicc.evaluation.encoders import (
     Described,
     describe_all,
@@ -23,7 +27,6 @@ from vicc.evaluation.features import Windows
 from vicc.evaluation.results import Estimate, Neighbours, Protocol, Queries, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
-from vicc.progress import say
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
 
 RESULT_FILE = "retrieval.json"
@@ -36,28 +39,85 @@ def retrieve(config: RetrieveConfig) -> Result:
     Labelled videos: test videos search the training videos. Videos without labels: each searches all others, and only
     neighbours are given. Several processes (torchrun) share the work.
 
+    Returns:
+        What is written; where the config names a query, also with the neighbours of that video, the last of each row.
+
     Raises:
-        ViccError: no such run, encoder or store, no finished stage, two encoders of one stream, nothing to test, or a
-            split that does not fit (see `open_sets`).
+        ViccError: no such run, encoder, store or query, no finished stage, two encoders of one stream, nothing to test,
+            or a split that does not fit (see `open_sets`).
     """
     device = choose_device(config.device)
     with processes(device):
         encoders = load_encoders(config)
         sets = open_sets(config, run=config.run)
         require_flow(encoders, sets.store)
+        asked = None if config.query is None else _video(config.query, sets)
         precision = choose_precision(config.precision, device)
         windows = Windows(config.window_step, shuffle=config.shuffle_frames)
         gallery = windows if config.gallery == "sliding" else replace(windows, one=True)
         described = describe_all(config, encoders, sets, precision, windows=windows, train_windows=gallery)
-        protocol = _protocol(config, window_words(config.window_step, encoders))
-        return on_first(partial(_measure, config, protocol, sets, precision, described))
+        protocol = _protocol(config, sets, window_words(config.window_step, encoders))
+        result = on_first(partial(_measure, config, protocol, sets, precision, described))
+        if asked is None or asked.id in sets.queries.ids:
+            return result if asked is None else _with_entry_last(asked, result)
+        one = [asked]
+        alone = replace(sets, train=one, test=one, labelled=False)  # so that no baseline is computed
+        of_asked = describe_all(config, encoders, alone, precision, windows=windows)
+        return on_first(partial(_with_neighbours_of, asked, sets, result, of_asked, described))
+
+
+def _video(query: str, sets: Sets) -> Video:
+    """The video of the store that is meant.
+
+    Raises:
+        ViccError: there is none.
+    """
+    known = {video.id: video for video in sets.store.videos}
+    if query in known:
+        return known[query]
+    near = [name for name in known if name.endswith(f"/{query}")] or difflib.get_close_matches(query, known, cutoff=0.4)
+    told = f"The nearest are: {', '.join(near[:3])}." if near else f"The first is {next(iter(known))}."
+    raise ViccError(
+        f"--query {query}: there is no such video in {sets.store.path}. {told} See vicc store info STORE --videos."
+    )
+
+
+def _with_entry_last(asked: Video, result: Result) -> Result:
+    """The result with the neighbours of one of its queries at the end of each row's."""
+    return replace(
+        result,
+        neighbours={
+            name: sorted(entries, key=lambda entry: entry.query == asked.id)
+            for name, entries in result.neighbours.items()
+        },
+    )
+
+
+def _with_neighbours_of(
+    asked: Video, sets: Sets, result: Result, of_asked: list[Described], described: list[Described]
+) -> Result:
+    """The result with the nearest gallery videos of one video, itself left out, whichever side it is on.
+
+    Its features are centred as the gallery's are, since it is no set of its own.
+    """
+    galleries = {row.name: row for row in described}
+    rows = []
+    for row in of_asked:
+        gallery = galleries[row.name].train
+        mean = gallery.mean(dim=0)
+        test, train = (F.normalize(features - mean, dim=1) for features in (row.test, gallery))
+        rows.append(replace(row, test=test, train=train))
+    rows += [_fused(name, parts) for name, parts in fused_rows(rows).items()]
+    names = [video.id for video in sets.train]
+    others = [place for place, name in enumerate(names) if name != asked.id]
+    left = [names[place] for place in others]
+    found = {row.name: nearest_neighbours(replace(row, train=row.train[others]), [asked.id], left) for row in rows}
+    return replace(result, neighbours={name: [*result.neighbours[name], *entry] for name, entry in found.items()})
 
 
 def _measure(
     config: RetrieveConfig, protocol: Protocol, sets: Sets, precision: Precision, described: list[Described]
 ) -> Result:
-    if not sets.labelled:
-        say("no labels: nearest neighbours only, no table")
     both = [_centered(row, same=sets.test is sets.train) for row in described]
     rows = [*both, *(_fused(name, parts) for name, parts in fused_rows(both).items())]
     gallery = {video.id: str(video.label) for video in sets.train}
@@ -90,7 +150,7 @@ def result_path(config: RetrieveConfig) -> Path:
     return (config.run or config.encoder[0]) / f"{name}.json"
 
 
-def _protocol(config: RetrieveConfig, window_step: str | int) -> Protocol:
+def _protocol(config: RetrieveConfig, sets: Sets, window_step: str | int) -> Protocol:
     return Protocol(
         f"retrieval-{config.gallery}",
         1,
@@ -98,6 +158,7 @@ def _protocol(config: RetrieveConfig, window_step: str | int) -> Protocol:
             "window_step": window_step,
             "centering": "each set by its own mean",
             **({"frames": "shuffled"} if config.shuffle_frames else {}),
+            **({} if sets.labelled else {"searched": "by every video all others"}),
         },
     )
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vicc.configs import MeasuredVideos
@@ -29,7 +29,8 @@ _NAMES_SHOWN = 5
 class Sets:
     """The videos of one evaluation. Of retrieval, `train` is the gallery and `test` the queries.
 
-    Without labels every video searches all others: `train` and `test` are then the same list.
+    Without labels, or with one alone, every video searches all others: `train` and `test` are then the same list. Of
+    videos some of which have a label, those without one are in neither.
     """
 
     store: FrameSource
@@ -56,28 +57,46 @@ def open_sets(config: MeasuredVideos, *, run: Path | None = None, need_labels: b
     opened: list[FrameSource] = []
     on_first(lambda: opened.append(open_source(config.store, config.videos, scan=scan)))
     store = opened[0] if opened else open_source(config.store, config.videos, scan=scan)
-    division = _divide(store, config, run)
-    train, test = division.train, division.test
-    if train and test and all(video.label is not None for video in (*train, *test)):
+    division = _labelled(_divide(store, config, run))
+    classes = {video.label for video in store.videos} - {None}
+    without = sum(video.label is None for video in store.videos)
+    if division.train and division.test and len({video.label for video in division.train}) > 1:
+        if without:
+            say(f"{_of_videos(without, store)} no label: the others are measured")
         test = _checked(store, division, intersection=config.intersection)
-        return _sets(store, train, test, labelled=True, split=division.name)
-    labels = Counter(video.label for video in store.videos)
-    if len(labels) > 1 and None not in labels:
+        return _sets(store, division.train, test, labelled=True, split=division.name)
+    if len(classes) > 1 and (need_labels or not without):
         raise ViccError(
-            f"The {len(store.videos)} labelled videos of {store.path} cannot be divided into training and test videos "
-            f"with whole groups (split {division.name}). Give more videos or groups, another --split or --test-share."
+            f"The {len(store.videos) - without} labelled videos of {store.path} cannot be divided into training and "
+            f"test videos with whole groups, two classes to train on at least (split {division.name}). Give more "
+            "videos or groups, another --split or --test-share."
         )
     if need_labels:
-        without = labels[None]
         raise ViccError(
-            f"{without} of {len(store.videos)} videos of {store.path} have no label; expected at least two classes of "
+            f"{_of_videos(without, store)} no label; expected at least two classes of "
             "labelled videos. Put the videos into class folders, or give a list with the column label."
             if without
-            else f"All videos of {store.path} have the label {next(iter(labels))!r}; expected at least two classes."
+            else f"All videos of {store.path} have the label {next(iter(classes))!r}; expected at least two classes."
         )
     if len(store.videos) < 2:
         raise ViccError(f"There is {len(store.videos)} video in {store.path}; expected at least 2 to search in.")
+    why = "no labels"
+    if len(classes) == 1:
+        why = f"one label ({next(iter(classes))}) alone"
+    elif classes:
+        why = f"{_of_videos(without, store)} no label, and the split {division.name} does not divide the others"
+    say(f"{why}: no table, but each of the {len(store.videos)} videos searches all others")
     return _sets(store, store.videos, store.videos, labelled=False, split="undivided")
+
+
+def _labelled(division: Division[Video]) -> Division[Video]:
+    """The division without videos that have no label."""
+    train, test = ([video for video in side if video.label is not None] for side in (division.train, division.test))
+    return replace(division, train=train, test=test)
+
+
+def _of_videos(count: int, store: FrameSource) -> str:
+    return f"{count} of {len(store.videos)} videos of {store.path} {'has' if count == 1 else 'have'}"
 
 
 def _divide(store: FrameSource, config: MeasuredVideos, run: Path | None) -> Division[Video]:

@@ -33,6 +33,23 @@ def result_table(result: Result) -> TextTable:
     )
 
 
+def neighbours_tables(result: Result, queries: int) -> Iterator[TextTable | str]:
+    """The nearest videos of the last queries, in the row of all streams together if there is one."""
+    row, entries = list(result.neighbours.items())[-1]
+    labels = {**dict(zip(result.queries.ids, result.queries.labels, strict=True)), **result.gallery}
+    for entry in entries[-queries:]:
+        label = labels.get(entry.query)
+        found = [
+            [f"{video} ({labels[video]})" if labels.get(video) else video, f"{1 - distance:.3f}"]
+            for video, distance in zip(entry.videos, entry.distances, strict=True)
+        ]
+        yield TextTable([f"nearest to {entry.query}" + (f" ({label})" if label else ""), "similarity"], [found])
+        yield ""
+    fused = next((one.model.get("fused") for one in result.rows if one.name == row), None)
+    told = f", the mean over {' and '.join(fused)}" if fused else ""
+    yield f"By {row}, of {result.data.train} videos; similarity is the cosine{told}. {result.protocol.title}"
+
+
 def what_numbers_mean(result: Result) -> Iterator[str]:
     """Sentences, without their last point, on what the numbers are and what is not shown because it says nothing."""
     queries, groups = len(result.queries.ids), len(set(result.queries.groups))

@@ -121,7 +121,10 @@ def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Lesson
     """
     labelled = [video for video in division.train if video.label is not None]
     if len(labelled) < len(division.train):
-        say(f"{len(division.train) - len(labelled)} training videos without a label are left out")
+        without = len(division.train) - len(labelled)
+        say(
+            f"{without} of {len(division.train)} training videos {'has' if without == 1 else 'have'} no label: left out"
+        )
     classes = sorted({str(video.label) for video in labelled})
     if len(classes) < 2:
         found = f"all have the label {classes[0]!r}" if classes else "none has a label"
