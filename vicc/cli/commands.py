@@ -130,8 +130,11 @@ def _prepare_estimate(config: PrepareConfig, document: dict[str, Any]) -> Outcom
 
 
 def check(config: CheckConfig) -> Outcome:
+    from vicc.files import require_writable
     from vicc.prepare.check import check_videos, describe
 
+    if config.html is not None:
+        require_writable(config.html, instead="Give another --html")
     report = check_videos(config)
 
     def show() -> None:
@@ -544,8 +547,10 @@ def fuse(config: FuseConfig) -> Outcome:
 
 
 def import_(config: ImportConfig) -> Outcome:
+    from vicc.files import require_writable
     from vicc.training.published import import_published
 
+    require_writable(config.out / "config.json")
     found = import_published(config.file, config.out, stream=config.stream, allow_partial=config.allow_partial)
 
     def show() -> None:
@@ -572,8 +577,10 @@ def import_(config: ImportConfig) -> Outcome:
 
 
 def export(config: ExportConfig) -> Outcome:
+    from vicc.files import require_writable
     from vicc.training.published import export_published
 
+    require_writable(config.out)
     written = export_published(config.source, config.out)
 
     def show() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vicc.cli.commands import Outcome
 from vicc.configs import RecipesConfig
+from vicc.files import require_writable
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
 from vicc.text_table import TextTable, print_line, print_table
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
@@ -49,6 +50,8 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
     Raises:
         ViccError: no such recipe, stage or field.
     """
+    if config.plot is not None:
+        require_writable(config.plot, instead="Give another --plot")
     recipe = create_recipe(name, motion=config.motion, changes=config.set)
     changes = list(_differences(create_recipe(name, motion=config.motion), recipe))
     known = config.videos or next((count for data, count in TRAINING_VIDEOS.items() if name.endswith(data)), None)

@@ -22,6 +22,7 @@ from vicc.evaluation.encoders import (
     fused_rows,
     load_encoders,
     require_flow,
+    require_room_for_results,
     window_words,
 )
 from vicc.evaluation.features import Windows
@@ -87,6 +88,7 @@ def _classify(config: KnnConfig | ProbeConfig, method: _Method) -> Result:
     device = choose_device(config.device)
     with processes(device):
         encoders = load_encoders(config)
+        require_room_for_results(config, result_path(config))
         sets = open_sets(config, run=config.run, need_labels=True)
         require_flow(encoders, sets.store)
         precision = choose_precision(config.precision, device)

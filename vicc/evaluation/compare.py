@@ -18,7 +18,7 @@ from vicc.evaluation.comparable import (
 from vicc.evaluation.pool import Measurement, PooledQuery, pooled_queries, pooled_scores, strata_of
 from vicc.evaluation.results import Protocol
 from vicc.evaluation.uncertainty import Difference, estimate, paired_difference
-from vicc.files import write_json
+from vicc.files import require_writable, write_json
 from vicc.progress import say
 
 
@@ -120,6 +120,8 @@ def compare(config: CompareConfig) -> Comparison:
     Raises:
         ViccError: another protocol, other data, splits or queries on the two sides, or no row that both have.
     """
+    if config.out is not None:
+        require_writable(config.out)
     a, b = (
         _Side(name, [open_measured(place, config.kind) for place in expanded(places)])
         for name, places in zip("AB", config.sides, strict=True)

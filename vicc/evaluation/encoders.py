@@ -21,7 +21,7 @@ from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
 from vicc.evaluation.results import Kind, fingerprint
 from vicc.evaluation.sets import Sets
-from vicc.files import read_json
+from vicc.files import read_json, require_writable
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.progress import Advance
 from vicc.training.build import ENCODER_FOLDER
@@ -109,6 +109,22 @@ def describe_all(
         outputs = None if path is None else str(path.absolute())
         result.append(Described(subject.name, subject.kind, test, train, model, outputs))
     return result
+
+
+def require_room_for_results(config: MeasuredEncoders, result: Path) -> None:
+    """Before anything is computed: can the result be written, and the features be kept?
+
+    Raises:
+        ViccError: one of them cannot.
+    """
+
+    def look() -> None:
+        require_writable(result)
+        if config.cache:
+            folder = features_folder(config)
+            require_writable(folder / "features.safetensors", instead="Give --no-cache to keep no features")
+
+    on_first(look)
 
 
 def features_folder(config: MeasuredEncoders) -> Path:

@@ -15,6 +15,7 @@ from vicc.evaluation.encoders import Described, fused_model
 from vicc.evaluation.results import Protocol, Queries, Result, Row, made_with, write_result
 from vicc.evaluation.retrieve import nearest_neighbours, retrieval_row, without_meaning
 from vicc.evaluation.video_table import VideoTable, read_video_table
+from vicc.files import require_writable
 from vicc.progress import say
 from vicc.retrieval import centered, fused
 
@@ -45,6 +46,7 @@ def fuse(config: FuseConfig) -> Result:
     Raises:
         ViccError: results of different protocols, data, splits, videos or classes, or that do not keep what is needed.
     """
+    require_writable(fused_path(config))
     parts = [_part(place, config.kind) for place in config.results]
     _require_same_measurement(parts, intersection=config.intersection)
     labels = _shared(parts, lambda part: part.labels, "queries", intersection=config.intersection)

@@ -19,7 +19,7 @@ from vicc.evaluation.features import Windows, describe_videos, for_inference
 from vicc.evaluation.results import Protocol, Queries, Result, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.train_classifier import probabilities, run_of
-from vicc.files import read_json
+from vicc.files import read_json, require_writable
 from vicc.methods.encoder import Encoder
 from vicc.progress import say
 from vicc.training.classifier_folder import Classifier, load_classifier
@@ -51,6 +51,7 @@ def measure_classifiers(config: MeasuredClassifiers) -> Result:
     device = choose_device(config.device)
     with processes(device):
         tested = _load(config)
+        on_first(partial(require_writable, result_path(config)))
         protocol = _protocol(config, tested)
         sets = open_sets(config, run=run_of(config.classifier[0]), need_labels=True)
         require_flow(_encoders(tested), sets.store)

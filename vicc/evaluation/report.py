@@ -28,7 +28,7 @@ from vicc.evaluation.results import Neighbours, Result, Row, read_result
 from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.evaluation.sheet import Sheet
 from vicc.evaluation.table import make_table, table_sheet
-from vicc.files import atomic_write, read_json
+from vicc.files import atomic_write, read_json, require_writable
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
 from vicc.training.curves import USE, curves_figure, curves_svg
@@ -137,7 +137,9 @@ def write_report(config: ReportConfig) -> Path:
     Raises:
         ViccError: no such run or store, nothing measured yet, or a damaged log or video.
     """
+    path = config.out or config.run / REPORT_FILE
     result = _measured(config.run)
+    require_writable(path)
     description = read_json(config.run / RECIPE_FILE, what="run description")
     recipe = Recipe.from_json(description["recipe"])
     store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE)
@@ -194,7 +196,6 @@ def write_report(config: ReportConfig) -> Path:
         motion="RGB's changes" if any(stage.stream == "diff" for stage in recipe.stages) else "optical flow",
         frames=FRAMES,
     )
-    path = config.out or config.run / REPORT_FILE
     with atomic_write(path, "wb") as file:
         # Names of files need not be Unicode; what cannot be written becomes a question mark.
         file.write(html.encode("utf-8", "replace"))

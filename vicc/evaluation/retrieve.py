@@ -21,6 +21,7 @@ from vicc.evaluation.encoders import (
     fused_rows,
     load_encoders,
     require_flow,
+    require_room_for_results,
     window_words,
 )
 from vicc.evaluation.features import Windows
@@ -49,6 +50,7 @@ def retrieve(config: RetrieveConfig) -> Result:
     device = choose_device(config.device)
     with processes(device):
         encoders = load_encoders(config)
+        require_room_for_results(config, result_path(config))
         sets = open_sets(config, run=config.run)
         require_flow(encoders, sets.store)
         asked = None if config.query is None else _video(config.query, sets)

@@ -17,7 +17,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.report import read_runs
 from vicc.evaluation.results import read_result
 from vicc.evaluation.retrieve import RESULT_FILE
-from vicc.files import atomic_write, is_held, read_json
+from vicc.files import atomic_write, is_held, read_json, require_writable
 from vicc.progress import say
 from vicc.training.alarms import ALARMS_FILE
 from vicc.training.build import ENCODER_FOLDER
@@ -91,6 +91,8 @@ def compare_runs(config: RunsConfig) -> list[RunState]:
     Raises:
         ViccError: a folder that does not exist, no run there that can be read, or a damaged log.
     """
+    if config.out is not None:
+        require_writable(config.out)
     known = _readable(_find(config.folders))
     folders, described = list(known), list(known.values())
     names = _short_names(folders)

@@ -22,7 +22,7 @@ from vicc.evaluation.published import how_published, published_rows
 from vicc.evaluation.results import Data, Estimate, Kind, Protocol, Result, Row
 from vicc.evaluation.sheet import Sheet, render
 from vicc.evaluation.uncertainty import FEWEST_GROUPS, estimate, reported
-from vicc.files import atomic_write
+from vicc.files import atomic_write, require_writable
 
 _KINDS: tuple[Kind, ...] = ("chance", "baseline", "untrained", "trained", "fused")
 # What is another in every seed of the same model, and in every place it is kept.
@@ -139,6 +139,8 @@ def show_table(config: TableConfig) -> tuple[Sheet, Any]:
     Raises:
         ViccError: no result, one that cannot be read, or results that may not stand in one column.
     """
+    if config.out is not None:
+        require_writable(config.out)
     if config.view == "models":
         table = make_table(
             find_results(config.results),
