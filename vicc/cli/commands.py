@@ -645,8 +645,11 @@ def bench(config: BenchConfig) -> Outcome:
 
 
 def parity(config: ParityConfig) -> Outcome:
+    from vicc.files import require_writable
     from vicc.parity.run import check_parity
 
+    if config.markdown is not None:
+        require_writable(config.markdown, instead="Give another --markdown")
     report = check_parity(config)
 
     def show() -> None:

@@ -33,7 +33,7 @@ class LinearProbe(nn.Module):
     def features(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to the unit-length features (B, num_features) that are classified."""
         with torch.no_grad():
-            features = self.encoder.features(clips)
+            features = self.encoder.features(clips, any_size=True)
             if features.dtype in (torch.bfloat16, torch.float16):
                 features = features.float()  # outside autocast's reach: a unit length in bf16 is off by a percent
             return F.normalize(features, dim=1)
@@ -64,7 +64,7 @@ class FineTuned(nn.Module):
 
     def features(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to features (B, num_features) as the backbone gives them."""
-        return self.encoder.features(clips)
+        return self.encoder.features(clips, any_size=True)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of features."""

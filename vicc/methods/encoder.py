@@ -12,6 +12,7 @@ from vicc.backbones import create_backbone
 from vicc.batch import FlowChannels, Stream
 from vicc.data.sampling import clip_numbers
 from vicc.errors import ViccError
+from vicc.methods.encoder_input import checked_clips, checked_frames
 from vicc.transforms.augmentation import apply_to_flow, apply_to_rgb, center_view
 from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.flow_form import FlowForm
@@ -102,46 +103,42 @@ class Encoder(nn.Module):
         """Channels of the backbone's output."""
         return int(self.backbone.num_features)  # type: ignore[arg-type]
 
-    def preprocess(self, frames: np.ndarray) -> torch.Tensor:
+    def preprocess(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Frames of one video to the clip that this encoder takes, uint8 (1, C, clip_frames, size, size).
 
         It is the clip in the middle of the video (one that is too short is padded with its first frame), its largest
         centred crop of a legal ratio, resized: what retrieval does with each of its windows.
 
         Args:
-            frames: RGB uint8 (T, H, W, 3), for a diff encoder at least two; or for a flow encoder the flow from each
-                frame to the next in pixels, float (T, H, W, 2), u before v, as `vicc.video.flow.create_flow` gives it.
+            frames: an array or a tensor: RGB uint8 (T, H, W, 3), for a diff encoder at least two; or for a flow encoder
+                the flow from each frame to the next in pixels, float (T, H, W, 2), u before v, as
+                `vicc.video.flow.create_flow` gives it.
 
         Raises:
-            ViccError: frames of another kind, or none.
+            ViccError: frames of another kind, shape or range of values, or none.
         """
         config = self.config
         flow = config.stream == "flow"
-        kind = np.floating if flow else np.uint8
-        if frames.ndim != 4 or frames.shape[-1] != (2 if flow else 3) or not np.issubdtype(frames.dtype, kind):
-            expected = "flow in pixels, floating (T, H, W, 2)" if flow else "frames, uint8 (T, H, W, 3)"
-            raise ViccError(f"This {config.stream} encoder got {frames.dtype} {frames.shape}; expected {expected}.")
-        if not all(frames.shape):
-            raise ViccError(f"There is nothing to encode: the frames have shape {frames.shape}.")
+        array = checked_frames(frames, stream=config.stream, flow_bound=config.flow_bound)
         diff = config.stream == "diff"
-        available, height, width = len(frames) - diff, *frames.shape[1:3]
+        available, height, width = len(array) - diff, *array.shape[1:3]
         if not available:
             raise ViccError("This diff encoder got one frame; expected at least two, between which to see a change.")
         first = max(0, available - (config.clip_frames - 1) * config.stride - 1) // 2
         numbers = clip_numbers(first, available=available, clip_frames=config.clip_frames, stride=config.stride)
-        frames = frames[frames_of_diff(numbers) if diff else numbers]
+        array = array[frames_of_diff(numbers) if diff else numbers]
         draw = center_view(height=height, width=width)
         if diff:
-            view = apply_to_diff(frames, numbers, draw, size=config.size)
+            view = apply_to_diff(array, numbers, draw, size=config.size)
         elif flow:
             side = min(height, width)
             # In these frames' pixels, so that the 256 steps of the stored form end where the encoder's flow does.
             bound = config.flow_bound * (side / config.flow_short_side if config.flow_short_side else 1)
-            stored = quantize_flow(frames, bound=bound)
+            stored = quantize_flow(array, bound=bound)
             view = apply_to_flow(stored, draw, size=config.size, bound=bound, center=config.flow_center)
             view = config.flow_form.convert(view, bound=bound, short_side=side)
         else:
-            view = apply_to_rgb(frames, draw, size=config.size)
+            view = apply_to_rgb(array, draw, size=config.size)
         return torch.from_numpy(view).permute(3, 0, 1, 2)[None]
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
@@ -153,9 +150,25 @@ class Encoder(nn.Module):
                 clips = clips / (clips.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt() + _STILL)
         return self.backbone(clips).mean(dim=(2, 3, 4), keepdim=True)
 
-    def features(self, clips: torch.Tensor) -> torch.Tensor:
-        """What evaluation uses: the backbone's pooled output (B, num_features), before the head."""
-        return self.pooled(clips).flatten(1)
+    def features(self, clips: torch.Tensor | np.ndarray, *, any_size: bool = False) -> torch.Tensor:
+        """What evaluation uses: the backbone's pooled output (B, num_features), before the head.
+
+        `extract_features` brings it to unit length and takes the mean over a video's windows.
+
+        Args:
+            clips: uint8 (B, C, clip_frames, size, size), as `preprocess` gives them, or floating-point clips that are
+                normalised already; brought to the encoder's device.
+            any_size: take clips of another length and size than the encoder was made for, too.
+
+        Raises:
+            ViccError: clips of another shape or type, or floating-point clips that plainly are not normalised.
+        """
+        config = self.config
+        shape = (config.in_channels, config.clip_frames, config.size, config.size)
+        clips = checked_clips(
+            clips, stream=config.stream, shape=shape, largest=_largest_value(config), any_size=any_size
+        )
+        return self.pooled(clips.to(self.std.device)).flatten(1)  # type: ignore[arg-type]
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, D) of unit length, in float32 at least."""
@@ -163,6 +176,14 @@ class Encoder(nn.Module):
         if projected.dtype in (torch.bfloat16, torch.float16):
             projected = projected.float()  # outside autocast's reach: a unit length in bf16 is off by a percent
         return F.normalize(projected, dim=1)
+
+
+def _largest_value(config: EncoderConfig) -> float:
+    """The largest value, up or down, of a clip once it is normalised."""
+    pairs = zip(*_statistics(config), strict=True)
+    largest = max(max(mean, 255 - mean) / deviation for mean, deviation in pairs)
+    by_clip = config.stream != "rgb" and config.flow_normalization == "clip"
+    return largest / _STILL if by_clip else largest
 
 
 def _statistics(config: EncoderConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
