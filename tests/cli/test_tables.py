@@ -13,7 +13,9 @@ from tests.test_text_table import WIDTHS, lost
 from vicc.cli import COMMANDS, Group, commands, main, recipes
 from vicc.evaluation.results import read_result
 from vicc.evaluation.runs import RunState, StageState
+from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.text_table import TextTable
+from vicc.training.checkpoint import save_encoder
 
 Show = Callable[..., list[TextTable]]
 STAGE = StageState("flow-2-cycle-3", True, 12_345, 67_890, 3.456, 5.704, 0.123, 0.456, None, 1234.0, 27.7, 3)
@@ -45,6 +47,13 @@ def require_whole(tables: list[TextTable]) -> None:
     for table in tables:
         for width in WIDTHS:
             assert lost(table, width) == [], (table.header, width)
+
+
+def require_next(said: str) -> None:
+    """The last line names a command of vicc's."""
+    *_, last = said.strip().splitlines()
+    assert last.startswith("next: vicc ")
+    assert last.split()[2] in COMMANDS
 
 
 def test_every_command_is_looked_at() -> None:
@@ -85,15 +94,23 @@ def test_recipes(show: Show) -> None:
     require_whole([*show("recipes"), *show("recipes", "show", "vicc_ucf101"), *show("recipes", "show", "demo")])
 
 
-def test_results_alone_side_by_side_compared_and_fused(show: Show, tmp_path: Path) -> None:
+def test_results_alone_side_by_side_and_compared(
+    show: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, other = (made_file(tmp_path / f"{n}.json", seed=n, right=0.5 + n / 10) for n in (0, 1))
-    require_whole(show("table", one, other))
-    require_whole([*show("table", one, "--view", "classes"), *show("table", one, "--view", "confusions")])
-    require_whole(show("compare", one, other))
+    for words in (
+        ["table", one, other],
+        *(["table", one, "--view", view] for view in ("models", "classes", "confusions")),
+        ["compare", one, other],
+    ):
+        require_whole(show(*words))
+        require_next(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("command", ["retrieve", "knn", "probe", "test", "fuse"])
-def test_commands_that_measure(command: str, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_measure(
+    command: str, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     queries = made_queries()
     rows = [made_row("absolute flow, camera removed", queries, right=0.4, kind="baseline")]
     rows += [replace(made_row("R+F", queries, right=0.7, kind="fused"), model={"fused": ["CoCLR RGB-2", "Flow-2"]})]
@@ -107,6 +124,7 @@ def test_commands_that_measure(command: str, show: Show, tmp_path: Path, monkeyp
         "test": ["--classifier", tmp_path, "--store", tmp_path],
     }
     require_whole(show(command, *words.get(command, ["--run", tmp_path, "--store", tmp_path])))
+    require_next(capsys.readouterr().out)
 
 
 def test_runs(show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +174,7 @@ def test_bench_parity_verify_and_import(show: Show, faked: Callable[[str, Any], 
 
 
 def test_a_result_table_of_80_columns_has_every_metric_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It dropped R@50 and mAP."""
+    """It dropped R@50 and mAP, and wrote "8" and "5.0" in lines of their own."""
     file = made_file(tmp_path / "retrieval.json")
     row = read_result(file).row("RGB-1")
     assert main(["table", str(file)]) == 0
@@ -164,3 +182,24 @@ def test_a_result_table_of_80_columns_has_every_metric_once(tmp_path: Path, caps
     for metric, estimate in row.metrics.items():
         assert f" {metric}" in said
         assert f"{100 * estimate.value:.1f} ({100 * (estimate.low or 0):.1f}–{100 * (estimate.high or 0):.1f})" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--epochs", 10], "times 0.1 from epochs 4, 6, 8, 9"),
+        (["--epochs", 2, "--milestones", 1, 200, 400], "times 0.1 from epochs 1"),
+        (["--epochs", 500, "--set", "classifier.stop_epoch=2"], "the same in all 2 epochs"),
+        (["--epochs", 10, "--set", "classifier.decay=0.5"], "times 0.5 from epochs 4, 6, 8, 9"),
+    ],
+)
+def test_a_plan_of_a_classifier_names_the_epochs_at_which_its_rate_falls(
+    words: list[object], told: str, show: Show, store_path: Path, tmp_path: Path
+) -> None:
+    """It named epoch 400 of 2, and a tenth whatever the decay."""
+    save_encoder(tmp_path / "encoder", Encoder(EncoderConfig("rgb", backbone="s3d-demo", clip_frames=4, size=16)))
+    given: list[object] = ["--encoder", tmp_path / "encoder", "--store", store_path, "--run", tmp_path / "run"]
+    (table,) = tables = show("finetune", *given, "--dry-run", *words)
+    require_whole(tables)
+    facts = dict(table.sections[0])
+    assert told in facts["learning rate"]

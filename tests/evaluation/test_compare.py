@@ -130,6 +130,20 @@ def test_other_queries_are_refused_with_their_number_or_left_out_when_asked(
         run(pair[0], write(tmp_path / "relabelled.json", relabelled))
 
 
+def test_models_that_do_the_same_for_every_query_have_no_interval_of_their_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said 0 with an interval of many points."""
+    one = str(made_file(tmp_path / "a.json"))
+    assert main(["compare", one, one]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[3:] for line in lines if line[:1] == ["R@1"]] == [["none", "-", "0", "0"]]
+    assert main(["compare", one, one, "--json"]) == 0
+    difference = json.loads(capsys.readouterr().out)["rows"][0]["metrics"]["R@1"]["difference"]
+    assert (difference["value"], difference["low"], difference["high"]) == (0, None, None)
+    assert difference["no_interval"] == "both are the same for every query"
+
+
 def test_the_command_prints_a_table_a_document_and_a_file(
     pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,43 @@ def test_a_run_that_is_held_is_running(runs: Path) -> None:
     with exclusive_folder(runs / "two", what="run folder"):
         assert compare_runs(RunsConfig([runs / "two"]))[0].state == "running"
     assert compare_runs(RunsConfig([runs / "two"]))[0].state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("starts", "told"),
+    [
+        ([], "unknown"),
+        ([("bf16", "rgb-1", 0)], "bf16"),
+        ([("bf16", "rgb-1", 0), ("fp32", "flow-1", 7)], "bf16, fp32 from flow-1 step 7"),
+        ([("bf16", "rgb-1", 0), ("bf16", "rgb-1", 5), ("fp32", None, 7)], "bf16, fp32 from step 7"),
+        ([("bf16", "rgb-1", 0), ("fp32", "rgb-1", 5), ("bf16", "rgb-1", 5)], "bf16"),
+        ([("fp32", "rgb-1", 0), ("bf16", "rgb-1", 0)], "bf16"),
+        ([("bf16",), ("fp32",), ("bf16",)], "bf16, fp32 from start 2, bf16 from start 3"),
+        ([("bf16", "rgb-1", 0), ("fp32", None, None)], "bf16"),
+    ],
+)
+def test_the_precision_is_that_of_every_start_that_made_steps(
+    starts: list[tuple[object, ...]], told: str, runs: Path, tmp_path: Path
+) -> None:
+    """It was that of the last start alone, whatever the weights were trained with."""
+    folder = tmp_path / "one"
+    shutil.copytree(runs / "deep" / "one", folder)
+    lines = [
+        {"command": ["vicc", "pretrain"], "threads": 2} | dict(zip(("precision", "stage", "step"), start, strict=False))
+        for start in starts
+    ]
+    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run,) = compare_runs(RunsConfig([folder]))
+    assert run.precision == told
+    assert run.threads == ("2" if starts else "unknown")
+
+
+def test_a_run_names_the_command_that_is_useful_next(runs: Path) -> None:
+    one, two = compare_runs(RunsConfig([runs]))
+    assert one.following.startswith(f"vicc retrieve --run {runs / 'deep' / 'one'} --store ")
+    assert two.following, "the command that goes on"
+    with exclusive_folder(runs / "two", what="run folder"):
+        assert compare_runs(RunsConfig([runs / "two"]))[0].following == ""
 
 
 def test_a_run_given_twice_is_shown_once_and_nothing_is_changed(runs: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.made_results import PROTOCOL, made_file, made_queries, made_result, made_row
+from tests.evaluation.made_results import CLASSES, PROTOCOL, made_file, made_queries, made_result, made_row
 from vicc.cli import main
 from vicc.configs import TableConfig
 from vicc.errors import ViccError
@@ -229,6 +229,32 @@ def test_classes_and_confusions_of_one_result(tmp_path: Path) -> None:
     assert found[0].count == max(pair.count for pair in found)
     sheet, _ = show_table(TableConfig([f"{path}:RGB-1"], view="confusions"))
     assert len(sheet.sections[0]) == len(found)
+
+
+def test_the_document_has_all_that_the_text_shows(tmp_path: Path) -> None:
+    path = made_file(tmp_path / "a.json", right=0.5)
+    sheet, document = show_table(TableConfig([str(path)]))
+    assert document["measurements"][0]["data"]["classes"] == CLASSES
+    assert list(document["columns"]) == list(sheet.header)[1:]
+    assert document["notes"] == list(sheet.notes)
+    assert [row["name"] for row in document["rows"]] == [row[0] for rows in sheet.sections for row in rows]
+    sheet, document = show_table(TableConfig([str(path)], view="classes"))
+    assert {(row["metric"], row["protocol"]) for row in document} == {("R@1", PROTOCOL.title)}
+    sheet, document = show_table(TableConfig([f"{path}:RGB-1"], view="confusions"))
+    assert [f"{100 * pair['share']:.1f}" for pair in document["RGB-1"]] == [row[4] for row in sheet.sections[0]]
+
+
+def test_what_says_nothing_is_named_and_intervals_of_two_groups_are_not_given(tmp_path: Path) -> None:
+    queries = made_queries(4, group_size=2)
+    result = made_result([made_row("RGB-1", queries, right=0.5)], queries)
+    path = tmp_path / "a.json"
+    write_result(path, replace(result, not_measured={"R@50": "any order of the 60 searched videos reaches 100 %"}))
+    found = table(path)
+    cells = next(row.cells for row in found.rows if row.name == "RGB-1")
+    assert {(cell.low, cell.high) for cell in cells.values()} == {(None, None)}
+    said = "\n".join(found.notes)
+    assert "R@50 is not shown, since any order of the 60 searched videos reaches 100 %." in said
+    assert "fewer than 3 groups" in said
 
 
 def test_a_place_without_results_and_a_file_that_is_none_are_refused(

@@ -1,5 +1,6 @@
 """What stands between a command line and a library function: call it, and say how its result reads."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from vicc.configs import (
     ImportConfig,
     KnnConfig,
     MeasuredClassifiers,
+    MeasuredEncoders,
     ParityConfig,
     PrepareConfig,
     PretrainConfig,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vicc.evaluation.results import Result
-    from vicc.training.stage import Recipe
+    from vicc.training.stage import Recipe, Stage
     from vicc.training.train_stage import StageSummary
 
 Trained = TypeVar("Trained")
@@ -356,9 +358,8 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
             "encoder": str(config.encoder),
             "method": f"{trained.recipe.description}, {len(lesson.classes)} classes",
             "learns from": f"{len(lesson.train)} videos, {len(lesson.validation)} others validate",
-            "learning rate": f"{stage.learning_rate:g} for {summary.batch_size} videos a step, a tenth from epochs "
-            + ", ".join(map(str, stage.milestones)),
-            "steps": f"{summary.steps} of {summary.total_steps}, in {stage.epochs} epochs",
+            "learning rate": f"{stage.learning_rate:g} for {summary.batch_size} videos a step, {_falls(stage)}",
+            "steps": f"{summary.steps} of {summary.total_steps}, in {stage.stop_epoch or stage.epochs} epochs",
         }
         if summary.cost is not None:
             facts |= dict(zip(("time", "memory", "disk"), summary.cost.texts, strict=True))
@@ -369,10 +370,22 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
     return Outcome(document, show)
 
 
+def _falls(stage: "Stage") -> str:
+    """Where the learning rate of a classifier falls, as far as the training goes."""
+    epochs = stage.stop_epoch or stage.epochs or 0
+    if stage.schedule == "cosine":
+        return f"falling to {stage.final_learning_rate:g} as a cosine"
+    reached = [milestone for milestone in stage.milestones if milestone < epochs]
+    if not reached:
+        return f"the same in all {epochs} epochs"
+    return f"times {stage.decay:g} from epochs {', '.join(map(str, reached))}"
+
+
 def test(config: MeasuredClassifiers) -> Outcome:
     from vicc.evaluation.measure_classifiers import measure_classifiers, result_path
 
-    return _measured(measure_classifiers(config), result_path(config))
+    where = result_path(config)
+    return _measured(measure_classifiers(config), where, _command("table", where, "--view", "classes"))
 
 
 def _trained(train: Callable[[], Trained]) -> Trained | None:
@@ -458,7 +471,7 @@ def retrieve(config: RetrieveConfig) -> Outcome:
 
     result, where = run(config), result_path(config)
     if config.query is None and result.labelled:
-        return _measured(result, where)
+        return _measured(result, where, _after_retrieve(config))
     shown = 1 if config.query is not None else _QUERIES_SHOWN
     if config.query is None:  # the first ones
         result = replace(result, neighbours={row: entries[:shown] for row, entries in result.neighbours.items()})
@@ -466,6 +479,7 @@ def retrieve(config: RetrieveConfig) -> Outcome:
     def show() -> None:
         _print_parts(neighbours_tables(result, shown))
         _print(f"written to {where}")
+        _print(f"next: {_after_retrieve(config)}")
 
     few = {row: entries[-shown:] for row, entries in result.neighbours.items()}
     return Outcome(replace(in_short(result), neighbours=few).to_json(), show)
@@ -475,18 +489,36 @@ def knn(config: KnnConfig) -> Outcome:
     from vicc.evaluation.classify_features import knn as run
     from vicc.evaluation.classify_features import result_path
 
-    return _measured(run(config), result_path(config))
+    return _measured(run(config), result_path(config), _command("probe", *_encoder_flags(config)))
 
 
 def probe(config: ProbeConfig) -> Outcome:
     from vicc.evaluation.classify_features import probe as run
     from vicc.evaluation.classify_features import result_path
 
-    return _measured(run(config), result_path(config))
+    following = _command("table", config.run) if config.run is not None else _command("table", result_path(config))
+    return _measured(run(config), result_path(config), following)
 
 
-def _measured(result: "Result", where: "Path") -> Outcome:
-    """What a command that measures leaves; the first process shows it."""
+def _after_retrieve(config: RetrieveConfig) -> str:
+    """A page to look at, which runs have; encoders alone are classified."""
+    flags = _encoder_flags(config)
+    return _command("report", *flags) if config.run is not None and config.out is None else _command("knn", *flags)
+
+
+def _encoder_flags(config: MeasuredEncoders) -> list[object]:
+    """What was measured, as flags of another command."""
+    which = ["--run", config.run] if config.run is not None else ["--encoder", *config.encoder]
+    return [*which, *(["--store", config.store] if config.videos is None else ["--videos", config.videos])]
+
+
+def _command(*words: object) -> str:
+    """A command of vicc's as a shell takes it."""
+    return shlex.join(["vicc", *map(str, words)])
+
+
+def _measured(result: "Result", where: "Path", following: str) -> Outcome:
+    """What a command that measures leaves; the first process shows it, and names the command that is useful next."""
     from vicc.evaluation.results import in_short
     from vicc.evaluation.tables import result_table
     from vicc.progress import process_number
@@ -496,6 +528,7 @@ def _measured(result: "Result", where: "Path") -> Outcome:
             return
         print_table(result_table(result))
         _print(f"written to {where}")
+        _print(f"next: {following}")
 
     return Outcome(in_short(result).to_json(), show)
 
@@ -513,10 +546,21 @@ def table(config: TableConfig) -> Outcome:
             print_table(text_table(sheet))
             for note in sheet.notes:
                 _print(note)
+            _print(f"next: {_after_table(config)}")
         else:
             print(render(sheet, config.format), end="")
 
     return Outcome(document, show)
+
+
+def _after_table(config: TableConfig) -> str:
+    """From many to two, from all classes of one to its classes, and to which are taken for which."""
+    first, *others = config.results
+    if others:
+        return _command("compare", first, others[0])
+    if config.view == "models":
+        return _command("compare", f"{first}:A", f"{first}:B") + ", A and B two rows of one result"
+    return _command("table", first, "--view", "confusions" if config.view == "classes" else "classes")
 
 
 def compare(config: CompareConfig) -> Outcome:
@@ -527,6 +571,7 @@ def compare(config: CompareConfig) -> Outcome:
 
     def show() -> None:
         _print_parts(comparison_tables(found))
+        _print(f"next: {_command('table', *(side[0] for side in config.sides))}")
 
     return Outcome(found.to_json(), show)
 
@@ -542,6 +587,7 @@ def fuse(config: FuseConfig) -> Outcome:
     def show() -> None:
         print_table(result_table(result))
         _print(f"written to {fused_path(config)}")
+        _print(f"next: {_command('compare', fused_path(config), config.results[0])}")
 
     return Outcome(in_short(result).to_json(), show)
 
@@ -595,7 +641,13 @@ def report(config: ReportConfig) -> Outcome:
     from vicc.evaluation.report import write_report
 
     path = write_report(config)
-    return Outcome({"report": str(path), "bytes": path.stat().st_size}, lambda: _print(f"report: {path.absolute()}"))
+
+    def show() -> None:
+        _print(f"report: {path.absolute()}")
+        place = ["--store", config.store] if config.videos is None else ["--videos", config.videos]
+        _print(f"next: {_command('retrieve', '--run', config.run, *place)} --query VIDEO, for one video's neighbours")
+
+    return Outcome({"report": str(path), "bytes": path.stat().st_size}, show)
 
 
 def runs(config: RunsConfig) -> Outcome:
@@ -608,6 +660,9 @@ def runs(config: RunsConfig) -> Outcome:
         _print_parts(runs_tables(found))
         if config.out is not None:
             _print(f"plot: {config.out.absolute()}")
+        following = next((run.following for run in found if run.following), None)
+        if following is not None:
+            _print(f"next: {following}")
 
     return Outcome([asdict(run) for run in found], show)
 

@@ -1,5 +1,6 @@
 """`vicc runs`: the runs under some folders side by side: how far, how good, how fast, and which settings differ."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -65,6 +66,8 @@ class RunState:
     """A run.
 
     Attributes:
+        precision, threads: of its starts, and from which step on where they were others.
+        following: the command that is useful next; empty while it is running.
         retrieval: R@1 of each row that `vicc retrieve` measured of what was trained; empty if it was not given yet.
         differs: settings in which the runs shown differ, by their names for --set and the like.
     """
@@ -78,6 +81,8 @@ class RunState:
     precision: str
     hours: float
     differs: dict[str, str]
+    threads: str = "unknown"
+    following: str = ""
 
     @property
     def current(self) -> StageState | None:
@@ -152,17 +157,54 @@ def _look(folder: Path, name: str, description: dict[str, Any], differs: dict[st
     stages = [_stage_state(folder, stage, description) for stage in recipe.stages]
     starts = read_runs(folder / RUNS_FILE)
     finished = all(stage.finished for stage in stages)
+    state: Literal["finished", "running", "stopped"] = "running" if is_held(folder) else "stopped"
+    retrieval = _retrieval(folder)
     return RunState(
         run=name,
         recipe=recipe.name,
-        state="finished" if finished else "running" if is_held(folder) else "stopped",
+        state="finished" if finished else state,
         stages=stages,
-        retrieval=_retrieval(folder),
+        retrieval=retrieval,
         processes=description.get("processes", 1),
-        precision=starts[-1]["precision"] if starts else "unknown",
+        precision=_of_starts(starts, "precision"),
+        threads=_of_starts(starts, "threads"),
+        following=_following(folder, recipe, starts, state="finished" if finished else state, measured=bool(retrieval)),
         hours=sum(stage.hours for stage in stages),
         differs=differs,
     )
+
+
+def _of_starts(starts: Sequence[dict[str, Any]], fact: str) -> str:
+    """A fact of the starts of a run, for instance "bf16, fp32 from flow-1 step 7"; one that made no step is left out.
+
+    Starts of older versions do not say at which stage and step they went on.
+    """
+    places = [(start.get("stage"), start.get("step")) for start in starts]
+    known = [step is not None for _, step in places]
+    told: list[str] = []
+    last = None
+    for number, (start, place) in enumerate(zip(starts, places, strict=True)):
+        after = places[number + 1] if number + 1 < len(places) else None
+        if (known[number] and place == after) or ("stage" in start and place == (None, None) and told):
+            continue
+        if start[fact] != last:
+            where = " ".join(filter(None, (place[0], f"step {place[1]}"))) if known[number] else f"start {number + 1}"
+            told.append(f"{start[fact]} from {where}" if told else str(start[fact]))
+            last = start[fact]
+    return ", ".join(told) or "unknown"
+
+
+def _following(folder: Path, recipe: Recipe, starts: Sequence[dict[str, Any]], *, state: str, measured: bool) -> str:
+    """Train on, then measure, then look at it."""
+    if state == "running" or not starts:
+        return ""
+    if state == "stopped":
+        return str(starts[-1]["command"])
+    flag = next((name for name in ("store", "videos") if name in starts[-1]), None)
+    place = ["--store", "STORE"] if flag is None else [f"--{flag}", starts[-1][flag]]
+    if all(stage.method in CLASSIFYING for stage in recipe.stages):
+        return shlex.join(["vicc", "test", "--classifier", str(folder), *place])
+    return shlex.join(["vicc", "report" if measured else "retrieve", "--run", str(folder), *place])
 
 
 def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> StageState:

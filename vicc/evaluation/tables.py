@@ -165,8 +165,9 @@ def _whole_runs(runs: Sequence[RunState]) -> TextTable:
         state = run.state if run.state == "finished" else f"{run.state}, {done} of {len(run.stages)} stages done"
         found = "\n".join(f"{name} {_percent(recall)}" for name, recall in run.retrieval.items()) or "-"
         time = duration(3600 * run.hours)
-        rows.append([run.run, run.recipe, state, found, str(run.processes), run.precision, time])
-    return TextTable(["run", "recipe", "state", "retrieval R@1", "processes", "precision", "time"], [rows])
+        rows.append([run.run, run.recipe, state, found, str(run.processes), run.precision, run.threads, time])
+    header = ["run", "recipe", "state", "retrieval R@1", "processes", "precision", "threads", "time"]
+    return TextTable(header, [rows])
 
 
 def _percent(share: float | None) -> str:
