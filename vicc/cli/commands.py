@@ -479,7 +479,7 @@ def retrieve(config: RetrieveConfig) -> Outcome:
     def show() -> None:
         _print_parts(neighbours_tables(result, shown))
         _print(f"written to {where}")
-        _print(f"next: {_after_retrieve(config)}")
+        say_next(_after_retrieve(config))
 
     few = {row: entries[-shown:] for row, entries in result.neighbours.items()}
     return Outcome(replace(in_short(result), neighbours=few).to_json(), show)
@@ -528,7 +528,7 @@ def _measured(result: "Result", where: "Path", following: str) -> Outcome:
             return
         print_table(result_table(result))
         _print(f"written to {where}")
-        _print(f"next: {following}")
+        say_next(following)
 
     return Outcome(in_short(result).to_json(), show)
 
@@ -546,7 +546,7 @@ def table(config: TableConfig) -> Outcome:
             print_table(text_table(sheet))
             for note in sheet.notes:
                 _print(note)
-            _print(f"next: {_after_table(config)}")
+            say_next(_after_table(config))
         else:
             print(render(sheet, config.format), end="")
 
@@ -571,7 +571,7 @@ def compare(config: CompareConfig) -> Outcome:
 
     def show() -> None:
         _print_parts(comparison_tables(found))
-        _print(f"next: {_command('table', *(side[0] for side in config.sides))}")
+        say_next(_command("table", *(side[0] for side in config.sides)))
 
     return Outcome(found.to_json(), show)
 
@@ -587,7 +587,7 @@ def fuse(config: FuseConfig) -> Outcome:
     def show() -> None:
         print_table(result_table(result))
         _print(f"written to {fused_path(config)}")
-        _print(f"next: {_command('compare', fused_path(config), config.results[0])}")
+        say_next(_command("compare", fused_path(config), config.results[0]))
 
     return Outcome(in_short(result).to_json(), show)
 
@@ -645,7 +645,7 @@ def report(config: ReportConfig) -> Outcome:
     def show() -> None:
         _print(f"report: {path.absolute()}")
         place = ["--store", config.store] if config.videos is None else ["--videos", config.videos]
-        _print(f"next: {_command('retrieve', '--run', config.run, *place)} --query VIDEO, for one video's neighbours")
+        say_next(f"{_command('retrieve', '--run', config.run, *place)} --query VIDEO, for one video's neighbours")
 
     return Outcome({"report": str(path), "bytes": path.stat().st_size}, show)
 
@@ -662,7 +662,7 @@ def runs(config: RunsConfig) -> Outcome:
             _print(f"plot: {config.out.absolute()}")
         following = next((run.following for run in found if run.following), None)
         if following is not None:
-            _print(f"next: {following}")
+            say_next(following)
 
     return Outcome([asdict(run) for run in found], show)
 
@@ -743,3 +743,8 @@ def _print_parts(parts: "Iterable[TextTable | str]") -> None:
             print_table(part)
         else:
             _print(part)
+
+
+def say_next(command: str) -> None:
+    """The last line of a command that ended well: what is usually given after it."""
+    _print(f"next: {command}")
