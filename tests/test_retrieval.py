@@ -108,6 +108,13 @@ def test_features_that_are_all_the_same_are_not_taken_for_right() -> None:
     assert ranks.tolist() == [1, 3, 1, 3]
 
 
+def test_of_features_that_are_all_the_same_one_video_in_all_finds_itself() -> None:
+    """As `vicc pretrain` counts while training: a collapsed encoder must not look like one that finds."""
+    for count in (8, 30, 300):
+        names = [str(number) for number in range(count)]
+        assert hits(torch.ones(count, count), names, names, k=1).tolist() == [True] + [False] * (count - 1)
+
+
 @pytest.mark.parametrize("block", [7, 1000])
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_of_equally_near_videos_a_search_finds_the_earlier_whatever_the_blocks(

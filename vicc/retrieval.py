@@ -140,9 +140,12 @@ def telling_ks(query_labels: Sequence[str], gallery_labels: Sequence[str]) -> li
 def hits(
     similarities: torch.Tensor, query_labels: Sequence[str], gallery_labels: Sequence[str], *, k: int
 ) -> torch.Tensor:
-    """For each query (Q,), whether one of its k nearest gallery videos has its label, from all similarities (Q, G)."""
+    """For each query (Q,), whether one of its k nearest gallery videos has its label, from all similarities (Q, G).
+
+    Of equally near videos the earlier comes first, so features that are all the same find one video, not their own.
+    """
     queries, gallery = (torch.tensor(numbers) for numbers in _numbered(query_labels, gallery_labels))
-    nearest = similarities.topk(min(k, len(gallery)), dim=1).indices
+    _, nearest = _top(similarities, k)
     return (gallery[nearest] == queries[:, None]).any(dim=1)
 
 

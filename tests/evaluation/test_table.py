@@ -255,6 +255,7 @@ def test_what_says_nothing_is_named_and_intervals_of_two_groups_are_not_given(tm
     said = "\n".join(found.notes)
     assert "R@50 is not shown, since any order of the 60 searched videos reaches 100 %." in said
     assert "fewer than 3 groups" in said
+    assert "One of the 4 queries of a split is 25.0 points." in said
 
 
 def test_a_place_without_results_and_a_file_that_is_none_are_refused(

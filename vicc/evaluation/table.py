@@ -21,7 +21,7 @@ from vicc.evaluation.pool import pooled_queries, pooled_scores, strata_of
 from vicc.evaluation.published import how_published, published_rows
 from vicc.evaluation.results import Data, Estimate, Kind, Protocol, Result, Row
 from vicc.evaluation.sheet import Sheet, render
-from vicc.evaluation.uncertainty import FEWEST_GROUPS, estimate, reported
+from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS, estimate, reported
 from vicc.files import atomic_write, require_writable
 
 _KINDS: tuple[Kind, ...] = ("chance", "baseline", "untrained", "trained", "fused")
@@ -354,6 +354,8 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
         label = f"[{_letter(number)}] " if len(measurements) > 1 else ""
         place = data.place if data.name == "own" else f"{data.name} ({data.place})"
         yield f"{label}{measurement.protocol.title}; {place}, split {', '.join(measurement.splits)}"
+        if data.test <= FEW_QUERIES:
+            yield f"{label}One of the {data.test} queries of a split is {100 / max(1, data.test):.1f} points."
         for metric, reason in measurement.not_measured.items():
             yield f"{label}{metric} is not shown, since {reason}."
     yield "In percent; in brackets the 95 % interval, of groups of queries drawn anew (bootstrap)."

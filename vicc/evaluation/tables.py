@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from vicc.evaluation.compare import Comparison, MetricComparison
 from vicc.evaluation.results import Estimate, Result
 from vicc.evaluation.runs import RunState, StageState
-from vicc.evaluation.uncertainty import FEWEST_GROUPS
+from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS
 from vicc.progress import duration
 from vicc.text_table import TextTable
 
 _CLASSES_SHOWN = 5
-_FEW_QUERIES = 20  # of which one makes 5 points
 
 
 def result_table(result: Result) -> TextTable:
@@ -57,7 +56,7 @@ def what_numbers_mean(result: Result) -> Iterator[str]:
         yield "In percent, in brackets the 95 % interval"
     else:
         yield f"In percent; {no_interval(groups)}"
-    if queries <= _FEW_QUERIES:
+    if queries <= FEW_QUERIES:
         yield f"One of the {queries} queries is {100 / queries:.1f} points"
     reasons: dict[str, list[str]] = {}
     for metric, reason in result.not_measured.items():

@@ -16,6 +16,8 @@ from vicc.evaluation.results import MEAN_CLASS_ACCURACY, Estimate, Queries, Row
 
 FEWEST_GROUPS = 3
 """Of fewer, an interval would say nothing but that there are few."""
+FEW_QUERIES = 20
+"""Of so many, one makes 5 points or more."""
 _RESAMPLES = 2000
 _FLIPS = 9999
 _EXACT_FLIPS = 14  # groups up to which all 2^n sign patterns are tried
