@@ -1,6 +1,5 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from vicc.configs import PrepareConfig
+from vicc.cores import usable_cores
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.official_splits import with_official_splits
@@ -185,7 +185,7 @@ def _engine(config: PrepareConfig, num_todo: int) -> Engine:
         from vicc.prepare.ray_engine import run_on_ray  # Ray is an extra
 
         return partial(run_on_ray, address=config.ray_address, workers=config.workers)
-    return partial(run_locally, workers=min(config.workers or os.cpu_count() or 1, max(1, num_todo)))
+    return partial(run_locally, workers=min(config.workers or usable_cores(), max(1, num_todo)))
 
 
 def _set_aside(source: VideoSource, reason: str) -> Result:

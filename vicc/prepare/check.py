@@ -5,7 +5,6 @@ The words and the looks of the contact sheet are in `check.html.jinja`; here is 
 
 import base64
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ import jinja2
 import numpy as np
 
 from vicc.configs import CheckConfig
+from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
 from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos, file_id
@@ -155,7 +155,7 @@ def check_videos(config: CheckConfig) -> CheckReport:
     if config.fast:
         items = _hash_where_sizes_agree(items)
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
+    workers = min(config.workers or usable_cores(), max(1, len(items)))
     pictured = 0
     running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
     with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:

@@ -1,6 +1,5 @@
 """What preparing costs and what it gains, measured on a few of the videos at hand."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TypeVar
 import cv2
 
 from vicc.configs import PrepareConfig
+from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.sources import VideoSource, discover_videos, file_id
@@ -80,7 +80,7 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
         number, parts = map(int, config.shard.split("/"))
         found = found[number - 1 :: parts]
     sources = [source for source in found if source.id not in done and source.path.exists()]
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(sources)))
+    workers = min(config.workers or usable_cores(), max(1, len(sources)))
     with progress("measure", total=_VIDEOS + 1, unit="videos") as advance, _one_thread(), _new_folder() as folder:
         samples = []
         for source in _usual(sources, size=lambda source: source.path.stat().st_size):

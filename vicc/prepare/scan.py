@@ -3,7 +3,6 @@
 The result is remembered in a file, so that a resumed run reads only what has changed since.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vicc.cores import usable_cores
 from vicc.data.frame_source import FrameSource
 from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import splits_folder
@@ -113,7 +113,7 @@ def scan_videos(
 def _scan_all(
     sources: list[VideoSource], settings: StoreSettings, workers: int | None
 ) -> Iterator[tuple[VideoSource, Scanned]]:
-    workers = min(workers or os.cpu_count() or 1, len(sources))
+    workers = min(workers or usable_cores(), len(sources))
     scan = partial(scan_video, settings=settings)
     return run_locally(scan, sources, died=_set_aside, size_of=lambda _: 0, workers=workers)  # results are small
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import cv2
 
+from vicc.cores import usable_cores
 from vicc.errors import ViccError
 
 Arguments = ParamSpec("Arguments")
@@ -64,12 +65,14 @@ def decoder_guard(seconds: float = HUNG_AFTER_SECONDS) -> Iterator[None]:
 
 
 def new_pool(workers: int | None) -> ProcessPoolExecutor:
-    """A pool of spawned processes, one for each core by default.
+    """A pool of spawned processes, one for each usable core by default.
 
     Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV gets one thread in
     each: one process a core scales 1.96x on two cores, threads 0.93x.
     """
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
+    return ProcessPoolExecutor(
+        workers or usable_cores(), multiprocessing.get_context("spawn"), initializer=start_worker
+    )
 
 
 def submit(
