@@ -107,7 +107,7 @@ def prepare(config: PrepareConfig) -> Outcome:
         )
         Console().print(table)
         _reasons("set aside", [(entry.id, entry.reason) for entry in report.set_aside])
-        _reasons("partly readable", list(report.notes.items()))
+        _reasons("note on", list(report.notes.items()))
 
     return Outcome(asdict(report), show)
 

@@ -27,7 +27,7 @@ from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
-from vicc.video.flow import create_flow, quantize_flow
+from vicc.video.flow import create_flow, no_flow, quantize_flow
 
 Packs = dict[StoredStream, bytes]
 Result = tuple[Video, Packs] | SetAside
@@ -225,7 +225,7 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         return SetAside(source.id, str(error), stat)
     num_frames = len(rgb)
     if num_frames < min_frames:
-        reason = f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
+        reason = too_few_frames(num_frames, min_frames)
         return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
     video = Video(
         id=source.id,
@@ -245,6 +245,11 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     return video, packs
 
 
+def too_few_frames(num_frames: int, min_frames: int) -> str:
+    """Why so short a video is set aside."""
+    return f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
+
+
 def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FrameEncoder, FrameEncoder, tuple[int, int]]:
     """Both streams and the size of their frames, (height, width)."""
     compute_flow = create_flow("tvl1" if settings.flow == "tvl1" else "dis")
@@ -261,15 +266,13 @@ def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[Frame
     previous: np.ndarray | None = None
     size = (0, 0)
     for frame in reader:
-        if previous is not None and frame.shape[:2] != previous.shape:
-            # Some files change their size on the way; clips need one size.
-            frame = cv2.resize(frame, previous.shape[::-1], interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         stored = shrink(frame, settings.short_side) if native else frame
         size = stored.shape[0], stored.shape[1]
         rgb.add(stored)
         if previous is not None and settings.flow != "none":
-            flow.add(quantize_flow(_resize_flow(compute_flow(previous, grey), size), bound=settings.flow_bound))
+            moved = no_flow(*grey.shape) if reader.size_changed else compute_flow(previous, grey)
+            flow.add(quantize_flow(_resize_flow(moved, size), bound=settings.flow_bound))
         previous = grey
     return rgb, flow, size
 

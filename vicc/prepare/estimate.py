@@ -158,7 +158,8 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
         return None
     assert reader.info is not None
     shown = len(rgb) / reader.frames_per_second
-    share = min(1.0, shown / reader.info.seconds) if reader.info.seconds else 1.0
+    length = reader.info.seconds or reader.info.container_seconds
+    share = min(1.0, shown / length) if length else 1.0
     video = Video(source.id, len(rgb), height, width, reader.frames_per_second, stat, source.label, source.group)
     writer = StoreWriter(folder, settings)
     writer.add(video, packs)

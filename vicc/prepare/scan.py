@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vicc.configs import MIN_FRAMES
 from vicc.cores import usable_cores
 from vicc.data.frame_source import FrameSource
 from vicc.data.official_splits import with_official_splits
@@ -29,7 +30,6 @@ from vicc.video.frame_index import FrameIndex, IndexedReader
 SCAN_FILE = "scan.json"
 """Name of what is remembered, in the folder of a run."""
 _SCAN_VERSION = 1
-_MIN_FRAMES = 3  # as `vicc prepare --min-frames` is by default: two flow frames are the least that show a motion
 _SECONDS_BETWEEN_WRITES = 30.0
 
 Scanned = IndexedVideo | SetAside
@@ -135,8 +135,8 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
         index = reader.index()
     except (ViccError, OSError) as error:
         return SetAside(source.id, str(error), stat)
-    if index.num_frames < _MIN_FRAMES:
-        reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {_MIN_FRAMES}"
+    if index.num_frames < MIN_FRAMES:
+        reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {MIN_FRAMES}"
         return SetAside(source.id, f"{reason}; {index.note}" if index.note else reason, stat)
     video = Video(
         id=source.id,
@@ -209,5 +209,11 @@ def _entry(fields: dict[str, Any]) -> Scanned:
     return IndexedVideo(
         Video(**{**fields["video"], "source": Source(**fields["video"]["source"])}),
         VideoSource("", Path(), None, None, None),  # where the file is, the folder says
-        FrameIndex(**{**index, "keys": tuple((number, time) for number, time in index["keys"])}),
+        FrameIndex(
+            **{
+                **index,
+                "keys": tuple((number, time) for number, time in index["keys"]),
+                "size_changes": tuple(index.get("size_changes", ())),  # older scans have none
+            }
+        ),
     )

@@ -439,10 +439,11 @@ def _config(
     if not first and trained is not None:
         backbone, channels = trained.backbone, trained.in_channels
     elif not first or next(iter(first.values())).dim() != 5:
-        example = next(name for name in tensors if name.startswith(f"{prefix}."))
+        named = [start + _FIRST_WEIGHT[name] for name in first]
+        example = next(name for name in [*named, *tensors] if name.startswith(f"{prefix}."))
         raise ViccError(
-            f"{path} holds another network than {' or '.join(_FIRST_WEIGHT)}: its {prefix} has {example}, expected "
-            f"{start}{_FIRST_WEIGHT['s3d']}."
+            f"{path} holds another network than {' or '.join(_FIRST_WEIGHT)}: its {prefix} has {example} of shape "
+            f"{tuple(tensors[example].shape)}, expected {start}{_FIRST_WEIGHT['s3d']} of 5 dimensions."
         )
     else:
         backbone, channels = next((name, weight.shape[1]) for name, weight in first.items())
