@@ -17,11 +17,11 @@ from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import splits_folder
 from vicc.data.sources import VideoSource, discover_videos
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
-from vicc.data.store import SetAside, Source, Store, StoreSettings, Video
+from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
-from vicc.prepare.build import _hash_once, _stat
+from vicc.prepare.build import _hash_once, _stat, _stat_or_none
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
@@ -119,7 +119,7 @@ def _scan_all(
 
 
 def _set_aside(source: VideoSource, reason: str) -> Scanned:
-    return SetAside(source.id, reason, _stat(source.path))
+    return SetAside(source.id, reason, _stat_or_none(source.path))
 
 
 def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
@@ -138,13 +138,17 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
     if index.num_frames < MIN_FRAMES:
         reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {MIN_FRAMES}"
         return SetAside(source.id, f"{reason}; {index.note}" if index.note else reason, stat)
+    try:
+        content = _hash_once(source.path, stat)
+    except OSError as error:
+        return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
     video = Video(
         id=source.id,
         num_frames=index.num_frames,
         height=index.height,
         width=index.width,
         frames_per_second=index.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
+        source=replace(stat, blake2b=content),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -163,6 +167,8 @@ def _with_labels(entry: Scanned, source: VideoSource) -> Scanned:
 
 def _is_unchanged(entry: Scanned, path: Path) -> bool:
     source = entry.source if isinstance(entry, SetAside) else entry.video.source
+    if is_passing(entry.reason if isinstance(entry, SetAside) else entry.video.note):
+        return False
     try:
         return _stat(path) == replace(source, blake2b="")
     except OSError:
