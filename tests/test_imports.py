@@ -16,7 +16,7 @@ PACKAGE = Path(vicc.__file__).parent
 # import each other, but for the leaves of the first lines.
 ORDER = (
     ("version", "errors", "cores"),
-    ("progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
+    ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
     ("video",),
     ("transforms",),
     ("data",),
