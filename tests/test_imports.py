@@ -15,8 +15,8 @@ PACKAGE = Path(vicc.__file__).parent
 # Bottom first. A part may import itself and what stands before it. Names on one line are of equal rank and may not
 # import each other, but for the leaves of the first lines.
 ORDER = (
-    ("version", "errors"),
-    ("progress", "files", "configs", "batch", "distributed", "device", "retrieval", "text_table"),
+    ("version", "errors", "cores"),
+    ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval", "text_table"),
     ("video",),
     ("transforms",),
     ("data",),

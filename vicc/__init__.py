@@ -3,9 +3,11 @@
 The names below are the public interface; they are imported on first use, so that `import vicc` costs nothing.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vicc.main_guard import imports_main, refuse_without_guard
 from vicc.version import __version__
 
 if TYPE_CHECKING:
@@ -99,10 +101,29 @@ __all__ = [
 ]
 
 
+_WITH_WORKERS = frozenset(
+    ("check_videos", "extract_features", "knn", "prepare_videos", "pretrain", "probe", "retrieve")
+)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'vicc' has no attribute {name!r}")
+    if name in _WITH_WORKERS and imports_main():
+        return _not_yet(name)
     return getattr(import_module(_PLACES[name]), name)
+
+
+def _not_yet(name: str) -> Callable[..., Any]:
+    """A function for a worker that is still importing the script that started it: called by then, the script has no
+    main guard and would run itself again. Refused here, before the import of torch takes its seconds.
+    """
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        refuse_without_guard()
+        return getattr(import_module(_PLACES[name]), name)(*arguments, **options)
+
+    return call
 
 
 def __dir__() -> list[str]:

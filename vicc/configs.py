@@ -18,6 +18,8 @@ Positional = tyro.conf.Positional
 # A folder or a URL. A Path would turn s3:// into s3:/.
 StorePlace = Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|URL")]
 SinkName = Literal["tensorboard", "wandb", "mlflow"]
+MIN_FRAMES = 3
+"""Of a video that is used: two flow frames are the least that show a motion."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class PrepareConfig:
     than half of one. Default: files stay whole."""
     shots: bool = False
     """Cut files where one shot ends and another begins; with --segment-seconds, long shots are cut further."""
-    min_frames: int = 3
+    min_frames: int = MIN_FRAMES
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
     """Processes that decode. Default: one for each core, of the whole cluster with --engine ray."""

@@ -38,6 +38,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "turned.mp4": {"options": {"crf": "20", "g": "12"}, "rotation": 90},
 }
 NUM_FRAMES = 48
+TURNED = "two-sizes.ts"  # 20 frames across, then 20 upright
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (name, options) in enumerate(ENCODINGS.items()):
         write_frames(folder / name, moving_frames(NUM_FRAMES, (136, 160), seed=seed, velocity=(2, 1)), **options)
     write_frames(folder / "small.mp4", moving_frames(40, (40, 48), seed=9))
+    recordings = b""
+    for seed, size in ((10, (136, 160)), (11, (160, 136))):
+        part = write_frames(folder / "part.ts", moving_frames(20, size, seed=seed), options={"crf": "20", "g": "12"})
+        recordings += part.read_bytes()
+        part.unlink()
+    (folder / TURNED).write_bytes(recordings)
     return folder
 
 
@@ -83,7 +90,7 @@ def before_encoding(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np
     return {"rgb": np.stack(rgb.frames), "flow": np.stack(flow.frames)}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", [*ENCODINGS, "small.mp4"])
+@pytest.mark.parametrize("name", [*ENCODINGS, "small.mp4", TURNED])
 def test_frames_and_flow_are_what_prepare_encodes(
     folder: Path, scanned: VideoFolder, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +105,26 @@ def test_frames_and_flow_are_what_prepare_encodes(
             found = fresh(scanned).frames(name, stream, numbers)  # type: ignore[arg-type]
             np.testing.assert_array_equal(found, expected[stream][numbers])
     np.testing.assert_array_equal(scanned.frames(name, "rgb", range(len(expected["rgb"]))), expected["rgb"])
+
+
+def test_no_motion_is_measured_where_the_size_of_the_frames_changes(
+    folder: Path, scanned: VideoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = before_encoding(folder / TURNED, monkeypatch)["flow"]
+    assert [number for number, frame in enumerate(flow) if (frame == 128).all()] == [19]
+    assert "from frame 20 on 136 x 160, scaled to 160 x 136" in next(v.note for v in scanned.videos if v.id == TURNED)
+
+
+def test_a_remembered_scan_knows_where_sizes_change_and_an_older_one_is_read(folder: Path, tmp_path: Path) -> None:
+    place, file = tmp_path / "place", tmp_path / SCAN_FILE
+    place.mkdir()
+    shutil.copy(folder / TURNED, place)
+    scan_videos(place, remembered=file, workers=1)
+    assert (scan_videos(place, remembered=file, workers=1).frames(TURNED, "flow", [19]) == 128).all()
+    document = json.loads(file.read_text())
+    del document["entries"][0]["index"]["size_changes"]
+    file.write_text(json.dumps(document))
+    assert scan_videos(place, remembered=file, workers=1).videos[0].num_frames == 40
 
 
 def test_most_encodings_can_be_sought(folder: Path) -> None:

@@ -190,6 +190,35 @@ def test_a_file_of_any_name_is_read(tmp_path: Path, write_video: Write) -> None:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+def test_check_and_prepare_say_the_same_of_too_short_a_video(
+    tmp_path: Path, write_video: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for num_frames in (1, 2, 3):
+        write_video(tmp_path / "v" / f"{num_frames}.mp4", num_frames=num_frames)
+    prepare_videos(PrepareConfig(tmp_path / "v", store=tmp_path / "s", flow="none", workers=1))
+    found = {video.name: video for video in run(tmp_path / "v").videos}
+    assert {name: video.verdict for name, video in found.items()} == {
+        "1.mp4": "too short",
+        "2.mp4": "too short",
+        "3.mp4": "readable",
+    }
+    for entry in Store(tmp_path / "s").set_aside:
+        assert found[entry.id].reason.startswith(entry.reason)
+    assert main(["check", str(tmp_path / "v"), "--workers", "1"]) == 1
+    assert "3 videos: 1 readable, 2 too short" in capsys.readouterr().out
+
+
+def test_a_file_of_two_recordings_is_as_long_as_both_and_its_sizes_are_remarked(tmp_path: Path) -> None:
+    both = b""
+    for seed, size in enumerate([(48, 64), (64, 48)]):
+        both += write_frames(tmp_path / "part.ts", moving_frames(40, size, seed=seed), rate=10).read_bytes()
+    (tmp_path / "both.ts").write_bytes(both)
+    video = one(run(tmp_path / "both.ts"))
+    assert (video.verdict, video.frames_decoded) == ("readable", 80)
+    assert video.seconds == pytest.approx(8, abs=0.2)
+    assert any(remark.startswith("from frame 40 on 48 x 64, scaled to 64 x 48") for remark in video.remarks)
+
+
 def test_the_exit_status_says_whether_all_are_readable(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(mixed / "a" / "good.mp4"), "--workers", "1"]) == 0
     assert "1 readable" in capsys.readouterr().out

@@ -239,7 +239,7 @@ def test_jobs_of_an_array_cut_and_divide_as_one_job_does(tmp_path: Path, write_v
 
 def test_a_damaged_memory_is_named(tmp_path: Path, write_video: Write) -> None:
     source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
-    (tmp_path / "m.json").write_text('{"version": 1, "shots": false, "videos": {"x": 3}}')
+    (tmp_path / "m.json").write_text('{"version": 2, "shots": false, "videos": {"x": 3}}')
     with pytest.raises(ViccError, match=r"m\.json cannot be understood"):
         cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
 

@@ -1,7 +1,10 @@
 """Workers: results in order, and a process that hangs, crashes or is killed costs its own item and no other."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -11,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vicc
 from tests.conftest import make_video
+from vicc.errors import ViccError
 from vicc.prepare import workers
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
@@ -123,3 +128,41 @@ def test_the_reader_asks_for_the_guard_whenever_it_waits(tmp_path: Path, monkeyp
     for _ in reader:
         assert armed[-1] == 0
     assert armed.count(50) == 1 + 5 + 1
+
+
+SCRIPTS = {
+    "check": "vicc.check_videos(vicc.CheckConfig([Path('videos')], workers=2))",
+    "scan": "from vicc.prepare.scan import scan_videos; scan_videos(Path('videos'), workers=2)",
+    "demo videos": "from vicc.prepare.demo_videos import write_demo_videos as w; "
+    "w(Path('d'), num_train=10, num_test=0, seed=0, num_workers=2)",
+}
+
+
+@pytest.mark.parametrize("what", SCRIPTS)
+def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path: Path, what: str) -> None:
+    """Each worker imports the script, which there starts again: it must neither hang nor blame a video."""
+    make_video(tmp_path / "videos" / "a.mp4", num_frames=4)
+    make_video(tmp_path / "videos" / "b.mp4", num_frames=4)
+    script = tmp_path / "mine.py"
+    script.write_text(f"from pathlib import Path\nimport vicc\n{SCRIPTS[what]}\n")
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "if __name__ == '__main__':" in done.stderr.strip().splitlines()[-1]
+    assert "This script started again in a worker process" in done.stderr
+    assert "set aside" not in done.stderr
+
+
+def test_a_worker_that_imports_the_script_refuses_before_anything_heavy_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And a function taken from vicc then, in a script with a guard, is that function later."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    pretrain, check = vicc.pretrain, vicc.check_videos
+    with pytest.raises(ViccError, match="started again in a worker"):
+        pretrain()  # type: ignore[call-arg]
+    with pytest.raises(ViccError, match="started again in a worker"):
+        workers.Workers(str, lambda item, reason: reason, number=1)
+    monkeypatch.delattr(multiprocessing.current_process(), "_inheriting")
+    with pytest.raises(ViccError, match="No such file or folder"):
+        check(vicc.CheckConfig([Path("not there")]))

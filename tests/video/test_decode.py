@@ -1,6 +1,7 @@
 """Decoding: every frame, the right colours, upright, and files that are not what they say."""
 
 import os
+import re
 import resource
 import struct
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import moving_frames, write_frames
 from vicc.errors import ViccError
-from vicc.video.decode import VIDEO_SUFFIXES, VideoError, VideoReader, shrink
+from vicc.video.decode import VIDEO_SUFFIXES, SizeChange, VideoError, VideoReader, declared_seconds, shrink
 
 QUARTERS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
 
@@ -177,6 +178,51 @@ def test_a_sound_file_is_refused(tmp_path: Path) -> None:
         list(VideoReader(path))
 
 
+def with_sound(path: Path, *, seconds: int, sound_seconds: int) -> Path:
+    """Ten frames a second, and silence that goes on longer."""
+    codec, sound, rate, kind = {
+        ".webm": ("libvpx-vp9", "libopus", 48000, "flt"),
+        ".avi": ("mpeg4", "mp2", 44100, "s16"),
+        ".mpg": ("mpeg1video", "mp2", 44100, "s16"),
+    }.get(path.suffix, ("libx264", "aac", 44100, "fltp"))
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25 if path.suffix == ".mpg" else 10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream(sound, rate=rate, layout="mono")
+        step = audio.codec_context.frame_size or 1024
+        for image in moving_frames(int(seconds * video.average_rate), (48, 64), seed=0):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+        for number in range(sound_seconds * rate // step):
+            silence = np.zeros((1, step), np.int16 if kind == "s16" else np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format=kind, layout="mono")
+            frame.sample_rate, frame.pts = rate, number * step
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "ts", "m2ts", "webm", "mpg", "avi", "mp4", "mov"])
+def test_sound_that_goes_on_longer_is_no_missing_end_of_the_picture(tmp_path: Path, suffix: str) -> None:
+    path = with_sound(tmp_path / f"a.{suffix}", seconds=2, sound_seconds=8)
+    reader = VideoReader(path)
+    assert sum(1 for _ in reader) == (50 if suffix == "mpg" else 20)
+    assert reader.problem == ""
+    assert reader.seconds == pytest.approx(2, abs=0.11)
+    # Of an MPEG program stream FFmpeg guesses the length, from the few packets that have a time.
+    assert declared_seconds(path) == pytest.approx(2, abs=0.6 if suffix == "mpg" else 0.11)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv"])
+def test_a_missing_end_is_seen_beside_sound_too(tmp_path: Path, suffix: str) -> None:
+    """Cut in half, a file has no stream that goes on to the declared end."""
+    path = with_sound(tmp_path / f"a.{suffix}", seconds=4, sound_seconds=4)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader = VideoReader(path)
+    list(reader)
+    assert re.match(r"[12]\.\d of 4\.\d declared seconds decode|decoding stopped after", reader.problem)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -227,6 +273,78 @@ def test_reading_stops_early_without_harm(tmp_path: Path, write_video: Callable[
     assert not [name for name in open_files() if name.endswith("a.mp4")]
     assert len(list(reader)) == 6
     assert reader.broken_after is None
+
+
+# --- sizes that change -----------------------------------------------------------------------------------------------
+
+
+def concatenated(folder: Path, *sizes: tuple[int, int], num_frames: int = 10) -> Path:
+    """Recordings of some sizes (height, width) in one file, one after the other; each is red, green, blue, yellow."""
+    parts = [
+        write_frames(folder / f"{number}.ts", np.stack([four_colours(*size)] * num_frames), rate=10)
+        for number, size in enumerate(sizes)
+    ]
+    path = folder / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts:
+        part.unlink()
+    return path
+
+
+def test_frames_that_change_their_shape_keep_their_ratio_between_black_bars(tmp_path: Path) -> None:
+    reader = VideoReader(concatenated(tmp_path, (64, 96), (96, 64)))
+    frames, changed = [], []
+    for frame in reader:
+        frames.append(frame)
+        changed.append(reader.size_changed)
+    assert {frame.shape for frame in frames} == {(64, 96, 3)}
+    assert changed == [number == 10 for number in range(20)]
+    # 64 pixels high, an upright frame is 43 wide.
+    later = frames[15]
+    assert later[:, :25].max() < 20
+    assert later[:, -25:].max() < 20
+    assert corners(later[:, 27:69]) == list(QUARTERS)
+    assert reader.size_changes == [SizeChange(10, pytest.approx(1.0, abs=0.01), 64, 96)]
+    assert reader.note.startswith("from frame 10 on 64 x 96, scaled to 96 x 64")
+
+
+def test_a_change_of_size_is_counted_from_the_start_of_a_part(tmp_path: Path) -> None:
+    path = concatenated(tmp_path, (64, 96), (96, 64))
+    reader = VideoReader(path, start=0.5)
+    assert len(list(reader)) == 15
+    assert [change.number for change in reader.size_changes] == [5]
+    after = VideoReader(path, start=1.2)
+    assert {frame.shape for frame in after} == {(96, 64, 3)}  # a part has the size of its own first frame
+    assert after.note == ""
+
+
+def test_sampled_by_time_a_change_of_size_is_named_by_its_time(tmp_path: Path) -> None:
+    reader = VideoReader(concatenated(tmp_path, (64, 96), (96, 64)), frames_per_second=5)
+    changed = []
+    for _ in reader:
+        changed.append(reader.size_changed)
+    assert sum(changed) == 1
+    assert changed[5]
+    assert reader.note.startswith("from 1.00 s on 64 x 96")
+
+
+def test_an_adaptive_recording_fills_the_frame_and_many_changes_are_counted(tmp_path: Path) -> None:
+    """Of one ratio, no size needs bars, whatever rounding does to it."""
+    sizes = [(64, 96), (32, 48), (62, 94), (96, 144), (64, 96), (32, 48)]
+    reader = VideoReader(concatenated(tmp_path, *sizes, num_frames=5))
+    for frame in reader:
+        assert frame.shape == (64, 96, 3)
+        assert corners(frame) == list(QUARTERS)
+        assert frame[2:4, 2:4].max() > 150
+        assert frame[-4:-2, -4:-2].max() > 150
+    assert len(reader.size_changes) == 5
+    assert "and 2 more changes of size" in reader.note
+
+
+def test_a_file_of_one_size_has_no_note(tmp_path: Path) -> None:
+    reader = VideoReader(concatenated(tmp_path, (64, 96), (64, 96)))
+    assert len(list(reader)) == 20
+    assert (reader.note, reader.size_changes) == ("", [])
 
 
 # --- times -----------------------------------------------------------------------------------------------------------
@@ -325,6 +443,35 @@ def test_without_a_rate_an_uneven_file_gives_every_frame_once_and_its_mean_rate(
     reader = VideoReader(write_at(tmp_path / "a.mkv", UNEVEN))
     assert numbers_of(reader) == list(range(8))
     assert reader.frames_per_second == pytest.approx(7 / 1.0, rel=0.01)
+
+
+# Two seconds at 8 frames a second, four at 2, two at 8 again.
+THREE_RATES = (
+    [Fraction(i, 8) for i in range(16)]
+    + [2 + Fraction(i, 2) for i in range(8)]
+    + [6 + Fraction(i, 8) for i in range(16)]
+)
+
+
+@pytest.mark.parametrize("keys", ["4", "100"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(("start", "end", "rate"), [(0, 2, 8), (2, 6, 2), (6, None, 8), (6, 8, 8), (1.5, 2, 8)])
+def test_the_rate_of_a_part_is_that_of_its_own_frames(
+    tmp_path: Path, suffix: str, keys: str, start: float, end: float | None, rate: float
+) -> None:
+    """And not of those that are decoded on the way from the key frame before it, wherever that lies."""
+    path = write_at(tmp_path / f"a.{suffix}", THREE_RATES, options={"crf": "4", "g": keys, "bf": "2"})
+    reader = VideoReader(path, start=start, end=end)
+    assert len(list(reader)) == sum(start <= time < (end or 99) for time in THREE_RATES)
+    assert reader.frames_per_second == pytest.approx(rate, rel=0.005)
+    assert not reader.uneven
+
+
+def test_a_part_that_ends_in_a_pause_has_the_rate_before_it(tmp_path: Path) -> None:
+    times = [*(Fraction(i, 10) for i in range(11)), Fraction(60)]
+    reader = VideoReader(write_at(tmp_path / "a.mp4", times), start=0.5, end=1.05)
+    assert len(list(reader)) == 6
+    assert reader.frames_per_second == pytest.approx(10, rel=0.005)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])

@@ -107,7 +107,9 @@ def prepare(config: PrepareConfig) -> Outcome:
         ]
         print_table(TextTable(["store", "videos", "frames", "size", "classes", "set aside"], [[cells]]))
         _reasons("set aside", [(entry.id, entry.reason) for entry in report.set_aside])
-        _reasons("partly readable", list(report.notes.items()))
+        _reasons("note on", list(report.notes.items()))
+        for line in report.changes:
+            _print(line)
 
     return Outcome(asdict(report), show)
 
@@ -118,6 +120,8 @@ def _prepare_estimate(config: PrepareConfig, document: dict[str, Any]) -> Outcom
     estimate = estimate_prepare(config)
 
     def show() -> None:
+        for line in document["changes"]:
+            _print(line)
         if estimate is None:
             _print("no estimate: there is nothing to prepare, or the videos that were tried cannot be read")
             return

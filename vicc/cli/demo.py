@@ -1,6 +1,5 @@
 """`vicc demo`: the whole road on drawn videos, by the same commands a user gives, each shown before it runs."""
 
-import os
 import resource
 import shlex
 import sys
@@ -18,6 +17,7 @@ from vicc.configs import (
     ReportConfig,
     RetrieveConfig,
 )
+from vicc.cores import usable_cores
 from vicc.progress import say
 
 # 99.6 % of the drawn videos' displacements lie within: a bound of 20 would waste 40 % of the 8 bits.
@@ -92,4 +92,4 @@ def _peak_gib() -> float:
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    return (own + child * (os.cpu_count() or 1)) / 2**30
+    return (own + child * usable_cores()) / 2**30

@@ -1,6 +1,5 @@
 """`vicc bench data`: how fast a store feeds training on this machine, and where the time goes."""
 
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import BenchConfig
+from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
 from vicc.data.frame_pack import StoredStream
 from vicc.data.maintenance import store_info
@@ -76,7 +76,7 @@ def bench_data(config: BenchConfig) -> DataBench:
     with_flow = store.settings.flow != "none"
     motion: Stream = "flow" if with_flow else "diff"
     choices: list[tuple[Stream, ...]] = [("rgb",), (motion,), ("rgb", motion)]
-    workers = sorted({1, min(2, os.cpu_count() or 1), os.cpu_count() or 1})
+    workers = sorted({1, min(2, usable_cores()), usable_cores()})
     try:
         with progress("bench", total=len(choices) + len(workers) + 2, unit="rows") as advance:
             loading = []

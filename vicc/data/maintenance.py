@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import lmdb
+
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
 from vicc.data.remote import (
     download_store,
@@ -177,7 +179,7 @@ def merge_stores(places: Sequence[Path | str], out: Path, *, shard_bytes: int = 
             for ids in slices:
                 name = next_shard_name(sorted(shards))
                 shards[name] = {video_id: owners[video_id].records[video_id] for video_id in ids}
-                values = {
+                values: dict[bytes, lmdb.Environment | bytes] = {
                     key: owners[video_id].file_of(video_id)
                     for video_id, record in shards[name].items()
                     for key in record.lmdb_keys()

@@ -150,8 +150,9 @@ def remove_journal(folder: Path) -> None:
     (folder / f"{JOURNAL}-lock").unlink(missing_ok=True)
 
 
-def write_shard(path: Path, values: Mapping[bytes, lmdb.Environment]) -> str:
-    """Write a shard from keys and the files where their values stand; it replaces an older one at once or not at all.
+def write_shard(path: Path, values: Mapping[bytes, lmdb.Environment | bytes]) -> str:
+    """Write a shard from keys and their values, or the files where those stand; it replaces an older one at once or not
+    at all.
 
     Returns:
         blake2b of the file.
@@ -168,11 +169,13 @@ def write_shard(path: Path, values: Mapping[bytes, lmdb.Environment]) -> str:
                 str(temporary), subdir=False, map_size=_MAP_BYTES, lock=False, sync=False, readahead=False, mode=0o666
             )
             stack.callback(environment.close)
-            read = {source: stack.enter_context(source.begin(buffers=True)) for source in set(values.values())}
+            sources = {source for source in values.values() if not isinstance(source, bytes)}
+            read = {source: stack.enter_context(source.begin(buffers=True)) for source in sources}
             transaction, size = environment.begin(write=True), 0
             try:
                 for key in sorted(values):
-                    value = read[values[key]].get(key)
+                    source = values[key]
+                    value = source if isinstance(source, bytes) else read[source].get(key)
                     if value is None:
                         raise ViccError(f"An entry of {path.parent} is damaged: its part {key.decode()} is missing.")
                     transaction.put(key, value, append=True)

@@ -21,6 +21,9 @@ Which videos share a shard follows from their order and sizes. So a store depend
 and with which settings, and on nothing else: killed at any moment and given again, a run ends with the same files.
 """
 
+import errno
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -173,9 +176,47 @@ class Record:
             return f"{len(data)} bytes of {self.packs[stream].bytes}"
         return "" if blake2b(data) == self.packs[stream].blake2b else "its checksum does not fit"
 
+    def is_final(self, source: Source, *, min_frames: int | None = None) -> bool:
+        """Whether the same file would come to the same end again: it has the same size and time of change, and what was
+        wrong with it, if anything, was not the system's fault for a time, nor a bound that is lower now.
+
+        Args:
+            source: of the file as it is today, of no bytes and time where it cannot be looked at.
+            min_frames: the fewest that a video is kept for today; None: what was too short stays so.
+        """
+        if (self.entry.source.bytes, self.entry.source.modified_ns) != (source.bytes, source.modified_ns):
+            return False
+        short = _TOO_FEW_FRAMES.match(self.entry.reason) if isinstance(self.entry, SetAside) else None
+        if short is not None and min_frames is not None:
+            return int(short[1]) < min_frames
+        what = self.entry.reason if isinstance(self.entry, SetAside) else self.entry.note
+        # A file that still cannot be looked at need not be tried.
+        return source == Source(0, 0) or not is_passing(what)
+
     def lmdb_keys(self) -> list[bytes]:
         """Everything of this file, as keys of a shard."""
         return [key_of(name, self.entry.id) for name in (self.kind, *self.packs)]
+
+
+# Errors of the system that come and go with permissions, networks, disks and other processes.
+_PASSING_ERRORS = (
+    *("EACCES", "EPERM", "EIO", "ESTALE", "ENOENT", "ENOTDIR", "EBUSY", "ENODEV", "EMFILE", "ENFILE", "ENOMEM"),
+    *("ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENOTCONN", "EREMOTEIO"),
+    *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED"),
+)
+_PASSING = re.compile(
+    "|".join(re.escape(os.strerror(getattr(errno, name))) for name in _PASSING_ERRORS if hasattr(errno, name))
+    + "|memory was short|the node .+ has no file"
+)
+_TOO_FEW_FRAMES = re.compile(r"(\d+) frames?, fewer than \d+")
+
+
+def is_passing(reason: str) -> bool:
+    """Whether a reason why a file was set aside, or a note on it, speaks of the system and not of the file's content.
+
+    Reasons of content stay until the file changes; these are tried again the next time.
+    """
+    return _PASSING.search(reason) is not None
 
 
 class Store:
@@ -351,18 +392,25 @@ class StoreWriter:
         self._home = {video_id: name for name, records in self._shards.items() for video_id in records}
         self._journal: dict[str, Record | None] = {}
         """What the journal says of each file; None for one that is dropped."""
+        self._restated: dict[str, tuple[Record, bytes]] = {}
+        """Records of shards that are to be written anew, with their values."""
         self._new_bytes = self._journal_bytes = 0
         for video_id, entry in _journal_records(self.path, self._files):
             self._note(video_id, entry)
 
-    def has(self, video_id: str, source: Source) -> bool:
-        """Whether this very file (same size and time of change) has been prepared or set aside already."""
+    def has(self, video_id: str, source: Source, *, min_frames: int | None = None) -> bool:
+        """Whether this very file has been prepared or set aside already, for good: see `Record.is_final`."""
         known = self._known(video_id)
-        if known is None:
-            return False
-        return (known.entry.source.bytes, known.entry.source.modified_ns) == (source.bytes, source.modified_ns)
+        return known is not None and known.is_final(source, min_frames=min_frames)
+
+    def entries(self) -> list[Video | SetAside]:
+        """What the store says of every file, sorted by id."""
+        records = map(self._known, self._home.keys() | self._journal.keys())
+        return sorted((record.entry for record in records if record is not None), key=lambda entry: entry.id)
 
     def _known(self, video_id: str) -> Record | None:
+        if video_id in self._restated:
+            return self._restated[video_id][0]
         if video_id in self._journal:
             return self._journal[video_id]
         return self._shards[self._home[video_id]][video_id] if video_id in self._home else None
@@ -393,29 +441,82 @@ class StoreWriter:
             )
         with self._transaction() as transaction:
             for video_id in ids:
-                self._forget(transaction, video_id)
-                if video_id in self._home:
-                    transaction.put(key_of("gone", video_id), protect({"id": video_id}))
+                self._take_out(transaction, video_id)
         for video_id in ids:
             self._note(video_id, None)
+
+    def restate(self, videos: Iterable[Video]) -> None:
+        """Change what the store says of videos that it holds; their frames stay as they are and are not decoded.
+
+        On disk after `close`, which copies the shards in which one of them stands. Given again after a kill, it ends
+        with the same files.
+        """
+        for video in videos:
+            known = self._known(video.id)
+            if known is None:
+                raise ViccError(f"The store {self.path} has no {video.id!r}.")
+            content = {"entry": asdict(video), "packs": {name: asdict(pack) for name, pack in known.packs.items()}}
+            value = protect(content)
+            record = _record("video", content, value)
+            if self._journal.get(video.id) is not None:
+                with self._transaction() as transaction:
+                    transaction.put(key_of("video", video.id), value)
+                self._note(video.id, record)
+            else:
+                self._restated[video.id] = record, value
+
+    def move(self, video_id: str, video: Video) -> None:
+        """Give a video another id, and what else is known of it; its frames are taken over as they are.
+
+        On disk when this returns; it then stands where a video prepared now would stand.
+        """
+        known = self._known(video_id)
+        if known is None or isinstance(known.entry, SetAside):
+            raise ViccError(f"The store {self.path} has no video {video_id!r}.")
+        home = self._files.journal(self.path / JOURNAL) if video_id in self._journal else None
+        with (home or self._files.shard(self.path / self._home[video_id])).begin() as transaction:
+            values = {name: transaction.get(key_of(name, video_id)) for name in known.packs}
+        packs: dict[StoredStream, bytes] = {}
+        for name in _STREAMS:
+            if name in values:
+                data = values[name]
+                damage = known.damage(name, None if data is None else memoryview(data))
+                if data is None or damage:
+                    raise ViccError(f"Stream {name} of {video_id!r} in {self.path} is damaged: {damage}.")
+                packs[name] = data
+        record, value = new_record(video, packs)
+        self._write(
+            video.id, record, {key_of(name, video.id): data for name, data in packs.items()}, value, instead_of=video_id
+        )
 
     def close(self) -> None:
         """Fold the journal into shards and write the manifest."""
         try:
-            if has_journal(self.path):
+            if has_journal(self.path) or self._restated:
                 self._fold()
             self._write_manifest()
         finally:
             self._files.close()
 
-    def _write(self, video_id: str, record: Record, packs: dict[bytes, bytes], value: bytes) -> None:
+    def _write(
+        self, video_id: str, record: Record, packs: dict[bytes, bytes], value: bytes, *, instead_of: str | None = None
+    ) -> None:
         with self._transaction() as transaction:
             self._forget(transaction, video_id)
             transaction.put(key_of(record.kind, video_id), value)
             for key, data in packs.items():
                 transaction.put(key, data)
+            if instead_of is not None:
+                self._take_out(transaction, instead_of)
         self._note(video_id, record)
+        if instead_of is not None:
+            self._note(instead_of, None)
         self._fold_if_full()
+
+    def _take_out(self, transaction: lmdb.Transaction, video_id: str) -> None:
+        self._forget(transaction, video_id)
+        if video_id in self._home:
+            transaction.put(key_of("gone", video_id), protect({"id": video_id}))
 
     def _note(self, video_id: str, record: Record | None) -> None:
         """Keep in mind what the journal now says of a file."""
@@ -425,6 +526,7 @@ class StoreWriter:
         if video_id not in self._home:
             self._new_bytes += change
         self._journal[video_id] = record
+        self._restated.pop(video_id, None)
 
     def _forget(self, transaction: lmdb.Transaction, video_id: str) -> None:
         for kind in ("video", "aside", "gone", *_STREAMS):
@@ -470,7 +572,11 @@ class StoreWriter:
             records.pop(video_id, None)
             if record is not None:
                 records[video_id] = record
+        for video_id, (record, _) in self._restated.items():
+            name = self._home[video_id]
+            changed.setdefault(name, dict(self._shards[name]))[video_id] = record
         with self._disk_errors():
+            # Also a sign that the shards are being written, for whoever looks at the store before they all are.
             journal = self._files.journal(self.path / JOURNAL, write=True)
             for name, records in sorted(changed.items()):
                 if not records:
@@ -478,7 +584,11 @@ class StoreWriter:
                     continue
                 old = self._files.shard(self.path / name) if name in self._shards else journal
                 sources = {video_id: journal if video_id in self._journal else old for video_id in records}
-                values = {key: sources[video_id] for video_id, record in records.items() for key in record.lmdb_keys()}
+                values: dict[bytes, lmdb.Environment | bytes] = {
+                    key: sources[video_id] for video_id, record in records.items() for key in record.lmdb_keys()
+                }
+                for video_id in records.keys() & self._restated.keys():
+                    values[key_of("video", video_id)] = self._restated[video_id][1]
                 self._hashes[name] = write_shard(self.path / name, values)
         del journal
         self._files.close()
@@ -488,7 +598,7 @@ class StoreWriter:
             if not records:
                 del self._shards[name]
         self._home = {video_id: name for name, records in self._shards.items() for video_id in records}
-        self._journal, self._new_bytes, self._journal_bytes = {}, 0, 0
+        self._journal, self._restated, self._new_bytes, self._journal_bytes = {}, {}, 0, 0
 
     def _write_manifest(self) -> None:
         path = self.path / MANIFEST

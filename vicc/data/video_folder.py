@@ -17,7 +17,7 @@ from vicc.data.sources import VideoSource
 from vicc.data.store import SetAside, StoreSettings, Video
 from vicc.errors import ViccError
 from vicc.video.decode import VideoError
-from vicc.video.flow import FlowFunction, create_flow, quantize_flow
+from vicc.video.flow import FlowFunction, create_flow, no_flow, quantize_flow
 from vicc.video.frame_index import FrameIndex, IndexedReader
 
 _RECENT_FRAMES = 512  # kept of the video at hand, whatever the cache holds: flow is made of the frames that RGB read
@@ -130,23 +130,21 @@ class VideoFolder:
         source = entry.video.source
         if (stat.st_size, stat.st_mtime_ns) != (source.bytes, source.modified_ns):
             raise VideoError("the file has changed since it was scanned; give the same command again, in a new --run")
-        size = entry.index.width, entry.index.height
         file = entry.file
         reader = IndexedReader(file.path, short_side=self.settings.short_side, start=file.start, end=file.end)
         # One frame more: the flow of the last one is likely to be asked for next.
         ahead = min(numbers[-1] + 1, entry.index.num_frames - 1)
         for part in _parts(sorted({*numbers, ahead})):
-            for number, frame in reader.frames(part, entry.index).items():
-                if (frame.shape[1], frame.shape[0]) != size:  # some files change their size on the way
-                    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-                yield number, frame
+            yield from reader.frames(part, entry.index).items()
 
     def _compute_flow(self, entry: IndexedVideo, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         self._flow = self._flow or create_flow("dis")
         rgb = self._known(entry, "rgb", sorted({*numbers, *(number + 1 for number in numbers)}))
         grey = {number: cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for number, frame in rgb.items()}
+        changes = set(entry.index.size_changes)
         for number in numbers:
-            yield number, quantize_flow(self._flow(grey[number], grey[number + 1]), bound=self.settings.flow_bound)
+            flow = no_flow(*grey[number].shape) if number + 1 in changes else self._flow(grey[number], grey[number + 1])
+            yield number, quantize_flow(flow, bound=self.settings.flow_bound)
 
 
 def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -1,22 +1,23 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from vicc.configs import PrepareConfig
+from vicc.cores import usable_cores
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.official_splits import with_official_splits
-from vicc.data.remote import cache_folder, is_url
+from vicc.data.remote import cache_folder, is_url, other_files
 from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
@@ -24,10 +25,11 @@ from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.engines import Engine, run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
+from vicc.prepare.update import Updates, find_updates
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, shrink
-from vicc.video.flow import create_flow, quantize_flow
+from vicc.video.flow import create_flow, no_flow, quantize_flow
 
 Packs = dict[StoredStream, bytes]
 Result = tuple[Video, Packs] | SetAside
@@ -35,7 +37,14 @@ Result = tuple[Video, Packs] | SetAside
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What `prepare_videos` did. Counts of videos; `set_aside` and `notes` cover the whole store."""
+    """What `prepare_videos` did. Counts of videos; `set_aside` and `notes` cover the whole store.
+
+    Attributes:
+        updated: how many labels, groups and splits of earlier videos are other ones now.
+        moved: earlier ids, and those that the same content has now.
+        missing: ids in the store that the place does not have.
+        changes: the three of them in words.
+    """
 
     store: str
     found: int
@@ -46,6 +55,10 @@ class PrepareReport:
     frames: int
     store_bytes: int
     labels: list[str]
+    updated: dict[str, int] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
 
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
@@ -57,11 +70,11 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     sources = discover_videos(config.videos, groups=config.groups)
     sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
     if config.shard is None:
-        return _prepare(config, sources, official)
+        return _prepare(config, sources, official, whole=sources)
     number, parts = map(int, config.shard.split("/"))
     part = f"{str(config.store).rstrip('/')}.part-{number:0{len(str(parts))}d}-of-{parts}"
     # There may be no videos for it, if there are fewer than parts.
-    report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official)
+    report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official, whole=sources)
     if not config.dry_run:
         say(
             f"part {number} of {parts} is in {part}; once all are there: "
@@ -70,12 +83,14 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     return report
 
 
-def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None) -> PrepareReport:
+def _prepare(
+    config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None, *, whole: list[VideoSource]
+) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
-        return _plan(config, sources)
+        return _plan(config, sources, whole)
     if isinstance(config.store, str) and is_url(config.store):
-        return _prepare_remote(config, config.store, sources, official)
+        return _prepare_remote(config, config.store, sources, official, whole)
     folder = Path(config.store)
     if store_exists(folder):
         Store(folder).close()  # a newer format or another kind of folder is refused before anything is touched
@@ -97,7 +112,13 @@ def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitT
                 memory=folder / SEGMENTS_FILE,
                 engine=_engine(config, len(sources)),
             )
-            todo = [source for source in sources if not writer.has(source.id, _stat_or_none(source.path))]
+            updates = find_updates(writer.entries(), sources, whole=whole, place=config.videos)
+            _update(writer, updates)
+            todo = [
+                source
+                for source in sources
+                if not writer.has(source.id, _stat_or_none(source.path), min_frames=config.min_frames)
+            ]
             prepare = _prepare_on_node if config.engine == "ray" else prepare_video
             work = partial(prepare, settings=settings, min_frames=config.min_frames)
             running = _engine(config, len(todo))(work, todo, died=_set_aside, size_of=_size)
@@ -116,16 +137,29 @@ def _prepare(config: PrepareConfig, sources: list[VideoSource], official: SplitT
                     advance(1, source.id)
         finally:
             writer.close()
-    return _report(config, folder, found=len(sources), prepared=len(todo))
+    return _report(config, folder, updates, found=len(sources), prepared=len(todo))
+
+
+def _update(writer: StoreWriter, updates: Updates) -> None:
+    """Bring what the store says of its videos up to date; no frame is decoded."""
+    writer.restate(updates.restated)
+    for old, video in updates.moved.items():
+        writer.move(old, video)
+    if outdated := [*updates.twice, *updates.superseded]:
+        writer.drop(outdated)
 
 
 def _prepare_remote(
-    config: PrepareConfig, url: str, sources: list[VideoSource], official: SplitTable | None
+    config: PrepareConfig,
+    url: str,
+    sources: list[VideoSource],
+    official: SplitTable | None,
+    whole: list[VideoSource],
 ) -> PrepareReport:
     """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
     folder = stage_store(url)
     say(f"preparing in {folder}; copied to {url} at the end")
-    report = _prepare(replace(config, store=folder), sources, official)
+    report = _prepare(replace(config, store=folder), sources, official, whole=whole)
     publish_store(folder, url)
     return replace(report, store=url)
 
@@ -147,7 +181,7 @@ def store_settings(config: PrepareConfig) -> StoreSettings:
     )
 
 
-def _report(config: PrepareConfig, folder: Path, *, found: int, prepared: int) -> PrepareReport:
+def _report(config: PrepareConfig, folder: Path, updates: Updates, *, found: int, prepared: int) -> PrepareReport:
     store = Store(folder)
     if not store.videos and config.shard is None:
         reasons = "; ".join(f"{entry.id}: {entry.reason}" for entry in store.set_aside[:3])
@@ -162,22 +196,58 @@ def _report(config: PrepareConfig, folder: Path, *, found: int, prepared: int) -
         frames=sum(video.num_frames for video in store.videos),
         store_bytes=sum(file.stat().st_blocks * 512 for file in folder.glob("shard-*.lmdb")),
         labels=sorted({video.label for video in store.videos if video.label}),
+        **_changes(updates, folder),
     )
 
 
-def _plan(config: PrepareConfig, sources: list[VideoSource]) -> PrepareReport:
-    known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
-    done = known | {file_id(name) for name in known}
-    todo = [source for source in sources if source.id not in done]
+def _changes(updates: Updates, store: Path | str, *, planned: bool = False) -> dict[str, Any]:
+    """The fields of a report that tell what else than new videos there is."""
+    return {
+        "updated": updates.counts,
+        "moved": {old: video.id for old, video in updates.moved.items()} | updates.twice,
+        "missing": updates.missing,
+        "changes": [*updates.lines(store, planned=planned), *_outdated_splits(updates, store)],
+    }
+
+
+def _outdated_splits(updates: Updates, store: Path | str) -> Iterator[str]:
+    names = [Path(name).stem for name in other_files(Path(store))] if "groups" in updates.counts else []
+    if made := [name for name in names if name != OFFICIAL]:
+        yield (
+            f"the splits {', '.join(made)} of {store} were made with the earlier groups: clips of one group may stand "
+            "in several folds. Make others with: vicc splits STORE --name NAME"
+        )
+
+
+def _plan(config: PrepareConfig, sources: list[VideoSource], whole: list[VideoSource]) -> PrepareReport:
+    records = Store(config.store).records if store_exists(config.store) else {}
+    entries = [record.entry for record in records.values()]
+    # Into which parts files are to be cut is not known before they are measured: those of the store are taken.
+    cut = {file_id(entry.id) for entry in entries if file_id(entry.id) != entry.id}
+    parts = {entry.id for entry in entries if file_id(entry.id) in cut}
+    updates = find_updates(
+        [entry for entry in entries if entry.id not in parts],
+        [source for source in sources if source.id not in cut],
+        whole=whole,
+        place=config.videos,
+    )
+    kept = {video.id for video in updates.moved.values()} | {
+        source.id
+        for source in sources
+        if source.id in records
+        and records[source.id].is_final(_stat_or_none(source.path), min_frames=config.min_frames)
+    }
+    todo = [source for source in sources if source.id not in kept | cut]
     size = sum(_stat_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
-    cut = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
-    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){cut} into {config.store}")
+    as_parts = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
+    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){as_parts} into {config.store}")
     remote = isinstance(config.store, str) and is_url(config.store)
     folder = (cache_folder() if remote else Path(config.store)).absolute()
     parent = next(place for place in (folder, *folder.parents) if place.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
     labels = sorted({source.label for source in sources if source.label})
-    return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels)
+    changes = _changes(updates, config.store, planned=True)
+    return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels, **changes)
 
 
 def _engine(config: PrepareConfig, num_todo: int) -> Engine:
@@ -185,7 +255,7 @@ def _engine(config: PrepareConfig, num_todo: int) -> Engine:
         from vicc.prepare.ray_engine import run_on_ray  # Ray is an extra
 
         return partial(run_on_ray, address=config.ray_address, workers=config.workers)
-    return partial(run_locally, workers=min(config.workers or os.cpu_count() or 1, max(1, num_todo)))
+    return partial(run_locally, workers=min(config.workers or usable_cores(), max(1, num_todo)))
 
 
 def _set_aside(source: VideoSource, reason: str) -> Result:
@@ -225,15 +295,19 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
         return SetAside(source.id, str(error), stat)
     num_frames = len(rgb)
     if num_frames < min_frames:
-        reason = f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
+        reason = too_few_frames(num_frames, min_frames)
         return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
+    try:
+        content = _hash_once(source.path, stat)
+    except OSError as error:
+        return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
     video = Video(
         id=source.id,
         num_frames=num_frames,
         height=height,
         width=width,
         frames_per_second=reader.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
+        source=replace(stat, blake2b=content),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -243,6 +317,11 @@ def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int)
     if settings.flow != "none":
         packs["flow"] = flow.to_bytes()
     return video, packs
+
+
+def too_few_frames(num_frames: int, min_frames: int) -> str:
+    """Why so short a video is set aside."""
+    return f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
 
 
 def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FrameEncoder, FrameEncoder, tuple[int, int]]:
@@ -261,15 +340,13 @@ def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[Frame
     previous: np.ndarray | None = None
     size = (0, 0)
     for frame in reader:
-        if previous is not None and frame.shape[:2] != previous.shape:
-            # Some files change their size on the way; clips need one size.
-            frame = cv2.resize(frame, previous.shape[::-1], interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         stored = shrink(frame, settings.short_side) if native else frame
         size = stored.shape[0], stored.shape[1]
         rgb.add(stored)
         if previous is not None and settings.flow != "none":
-            flow.add(quantize_flow(_resize_flow(compute_flow(previous, grey), size), bound=settings.flow_bound))
+            moved = no_flow(*grey.shape) if reader.size_changed else compute_flow(previous, grey)
+            flow.add(quantize_flow(_resize_flow(moved, size), bound=settings.flow_bound))
         previous = grey
     return rgb, flow, size
 

@@ -5,7 +5,6 @@ The words and the looks of the contact sheet are in `check.html.jinja`; here is 
 
 import base64
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -18,20 +17,22 @@ import cv2
 import jinja2
 import numpy as np
 
-from vicc.configs import CheckConfig
+from vicc.configs import MIN_FRAMES, CheckConfig
+from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
 from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos, file_id
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
+from vicc.prepare.build import too_few_frames
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
 from vicc.version import __version__
-from vicc.video.decode import VideoError, VideoInfo, VideoReader
+from vicc.video.decode import VideoError, VideoInfo, VideoReader, declared_seconds
 
-Verdict = Literal["unreadable", "partly readable", "readable", "set aside"]
+Verdict = Literal["unreadable", "too short", "partly readable", "readable", "set aside"]
 MAX_ON_SHEET = 500
 """Videos on a contact sheet, at most: about 10 MB. Those with a problem come first."""
 
@@ -48,7 +49,8 @@ class CheckedVideo:
 
     Attributes:
         name: the path as given, or the video's id in a store.
-        verdict: "set aside" only in a store: the file could not be used when the store was prepared.
+        verdict: "too short": it decodes, and has fewer frames than `vicc prepare` takes by default. "set aside" only
+            in a store: the file could not be used when the store was prepared.
         reason: why it is not wholly readable; empty if it is.
         remarks: what else is worth knowing, for instance that its frames do not come at one rate.
         frames_declared: by the container; None where it says nothing.
@@ -84,7 +86,7 @@ class CheckedVideo:
 
     @property
     def is_problem(self) -> bool:
-        return self.verdict in ("unreadable", "partly readable")
+        return self.verdict in ("unreadable", "too short", "partly readable")
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class CheckReport:
         return not any(video.is_problem for video in self.videos)
 
     def by_weight(self) -> list[CheckedVideo]:
-        """Unreadable ones first, then partly readable ones, then those with remarks."""
-        weights = {"unreadable": 0, "partly readable": 1, "set aside": 2, "readable": 3}
+        """Unreadable ones first, then too short and partly readable ones, then those with remarks."""
+        weights = {"unreadable": 0, "too short": 1, "partly readable": 2, "set aside": 3, "readable": 4}
         return sorted(self.videos, key=lambda video: (weights[video.verdict], not (video.remarks or video.same_as)))
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class CheckReport:
         }
 
 
-_VERDICTS: tuple[Verdict, ...] = ("readable", "partly readable", "unreadable", "set aside")
+_VERDICTS: tuple[Verdict, ...] = ("readable", "partly readable", "too short", "unreadable", "set aside")
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def check_videos(config: CheckConfig) -> CheckReport:
     if config.fast:
         items = _hash_where_sizes_agree(items)
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(items)))
+    workers = min(config.workers or usable_cores(), max(1, len(items)))
     pictured = 0
     running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
     with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:
@@ -257,7 +259,11 @@ def _decode_whole(found: CheckedVideo, path: Path, with_pictures: bool) -> Check
         pictures.add(frame)
     digest.update(f"{reader.num_decoded} {frame.shape}".encode())
     found = _described(found, reader, frame, pictures if with_pictures else None)
-    return replace(found, frames_decoded=reader.num_decoded, frames_hash=digest.hexdigest())
+    found = replace(found, frames_decoded=reader.num_decoded, frames_hash=digest.hexdigest())
+    if reader.num_decoded >= MIN_FRAMES:
+        return found
+    reason = f"{too_few_frames(reader.num_decoded, MIN_FRAMES)}: vicc prepare sets it aside"
+    return replace(found, verdict="too short", reason="; ".join(filter(None, (reason, found.reason))))
 
 
 def _decode_parts(found: CheckedVideo, path: Path, with_pictures: bool) -> CheckedVideo:
@@ -271,6 +277,8 @@ def _decode_parts(found: CheckedVideo, path: Path, with_pictures: bool) -> Check
         pictures.add(frame)
     assert first.info is not None
     seconds = first.info.seconds
+    if seconds is None and first.info.container_seconds is not None:
+        seconds = declared_seconds(path)  # of the picture: the sound may be longer
     if not first.can_seek or seconds is None or seconds <= 5 * 3 * _SAMPLE_SECONDS:
         return _decode_whole(found, path, with_pictures)
     found = _described(found, first, frame, None)
@@ -315,6 +323,8 @@ def _described(
     info = reader.info
     assert info is not None
     turned = reader.rotation % 180 != 0
+    # Two recordings in one file: it declares the length of one of them.
+    longer = info.seconds is None or reader.seconds - info.seconds > 1.0
     return replace(
         found,
         verdict="partly readable" if reader.problem else "readable",
@@ -324,7 +334,7 @@ def _described(
         width=info.height if turned else info.width,
         height=info.width if turned else info.height,
         frames_per_second=reader.source_frames_per_second,
-        seconds=reader.seconds if info.seconds is None else info.seconds,
+        seconds=info.seconds if not longer else reader.seconds,
         rotation=reader.rotation,
         mirrored=reader.mirrored,
         container=info.container,
@@ -347,8 +357,8 @@ def _remarks(reader: VideoReader, info: VideoInfo) -> Iterator[str]:
         yield f"variable frame rate, {low:.0f} to {high:.0f} ms a frame"
     if info.streams > 1:
         yield f"{info.streams} video streams; the one of {info.width} x {info.height} is used"
-    if reader.num_decoded == 1:
-        yield "a single frame, no motion"
+    if sizes := reader.describe_sizes(by_number=True):
+        yield sizes
 
 
 # --- entries of a store ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 
 from vicc.errors import ViccError
-from vicc.prepare.workers import new_pool, submit
+from vicc.prepare.workers import CANNOT_START, new_pool, submit
 
 FRAME_SIZE = 112  # pixels, both sides: a square view then shows the whole frame and no figure is cut off by the crop
 FRAME_RATE = Fraction(10)  # frames per second
@@ -448,6 +449,8 @@ def write_demo_videos(
                 future.result()
                 if on_progress is not None:
                     on_progress(number, len(jobs))
+        except BrokenProcessPool:
+            raise ViccError(CANNOT_START) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)  # stopped: what is being drawn is finished, nothing more is begun
             raise

@@ -1,6 +1,5 @@
 """What preparing costs and what it gains, measured on a few of the videos at hand."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TypeVar
 import cv2
 
 from vicc.configs import PrepareConfig
+from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.sources import VideoSource, discover_videos, file_id
@@ -80,7 +80,7 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
         number, parts = map(int, config.shard.split("/"))
         found = found[number - 1 :: parts]
     sources = [source for source in found if source.id not in done and source.path.exists()]
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(sources)))
+    workers = min(config.workers or usable_cores(), max(1, len(sources)))
     with progress("measure", total=_VIDEOS + 1, unit="videos") as advance, _one_thread(), _new_folder() as folder:
         samples = []
         for source in _usual(sources, size=lambda source: source.path.stat().st_size):
@@ -158,7 +158,8 @@ def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Pat
         return None
     assert reader.info is not None
     shown = len(rgb) / reader.frames_per_second
-    share = min(1.0, shown / reader.info.seconds) if reader.info.seconds else 1.0
+    length = reader.info.seconds or reader.info.container_seconds
+    share = min(1.0, shown / length) if length else 1.0
     video = Video(source.id, len(rgb), height, width, reader.frames_per_second, stat, source.label, source.group)
     writer = StoreWriter(folder, settings)
     writer.add(video, packs)

@@ -3,7 +3,6 @@
 The result is remembered in a file, so that a resumed run reads only what has changed since.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -11,16 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vicc.configs import MIN_FRAMES
+from vicc.cores import usable_cores
 from vicc.data.frame_source import FrameSource
 from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import splits_folder
 from vicc.data.sources import VideoSource, discover_videos
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
-from vicc.data.store import SetAside, Source, Store, StoreSettings, Video
+from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
-from vicc.prepare.build import _hash_once, _stat
+from vicc.prepare.build import _hash_once, _stat, _stat_or_none
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
@@ -29,7 +30,6 @@ from vicc.video.frame_index import FrameIndex, IndexedReader
 SCAN_FILE = "scan.json"
 """Name of what is remembered, in the folder of a run."""
 _SCAN_VERSION = 1
-_MIN_FRAMES = 3  # as `vicc prepare --min-frames` is by default: two flow frames are the least that show a motion
 _SECONDS_BETWEEN_WRITES = 30.0
 
 Scanned = IndexedVideo | SetAside
@@ -113,13 +113,13 @@ def scan_videos(
 def _scan_all(
     sources: list[VideoSource], settings: StoreSettings, workers: int | None
 ) -> Iterator[tuple[VideoSource, Scanned]]:
-    workers = min(workers or os.cpu_count() or 1, len(sources))
+    workers = min(workers or usable_cores(), len(sources))
     scan = partial(scan_video, settings=settings)
     return run_locally(scan, sources, died=_set_aside, size_of=lambda _: 0, workers=workers)  # results are small
 
 
 def _set_aside(source: VideoSource, reason: str) -> Scanned:
-    return SetAside(source.id, reason, _stat(source.path))
+    return SetAside(source.id, reason, _stat_or_none(source.path))
 
 
 def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
@@ -135,16 +135,20 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
         index = reader.index()
     except (ViccError, OSError) as error:
         return SetAside(source.id, str(error), stat)
-    if index.num_frames < _MIN_FRAMES:
-        reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {_MIN_FRAMES}"
+    if index.num_frames < MIN_FRAMES:
+        reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {MIN_FRAMES}"
         return SetAside(source.id, f"{reason}; {index.note}" if index.note else reason, stat)
+    try:
+        content = _hash_once(source.path, stat)
+    except OSError as error:
+        return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
     video = Video(
         id=source.id,
         num_frames=index.num_frames,
         height=index.height,
         width=index.width,
         frames_per_second=index.frames_per_second,
-        source=Source(stat.bytes, stat.modified_ns, _hash_once(source.path, stat)),
+        source=replace(stat, blake2b=content),
         label=source.label,
         group=source.group,
         split=source.split,
@@ -163,6 +167,8 @@ def _with_labels(entry: Scanned, source: VideoSource) -> Scanned:
 
 def _is_unchanged(entry: Scanned, path: Path) -> bool:
     source = entry.source if isinstance(entry, SetAside) else entry.video.source
+    if is_passing(entry.reason if isinstance(entry, SetAside) else entry.video.note):
+        return False
     try:
         return _stat(path) == replace(source, blake2b="")
     except OSError:
@@ -209,5 +215,11 @@ def _entry(fields: dict[str, Any]) -> Scanned:
     return IndexedVideo(
         Video(**{**fields["video"], "source": Source(**fields["video"]["source"])}),
         VideoSource("", Path(), None, None, None),  # where the file is, the folder says
-        FrameIndex(**{**index, "keys": tuple((number, time) for number, time in index["keys"])}),
+        FrameIndex(
+            **{
+                **index,
+                "keys": tuple((number, time) for number, time in index["keys"]),
+                "size_changes": tuple(index.get("size_changes", ())),  # older scans have none
+            }
+        ),
     )

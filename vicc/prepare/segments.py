@@ -25,7 +25,7 @@ from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, declared_seconds
 
 SEGMENTS_FILE = "segments.json"
-_VERSION = 1  # of the way shots are found: what another version found is found again
+_VERSIONS = {True: 1, False: 2}  # of how shots and lengths are found: what another version found is found again
 _DETECTOR_SHORT_SIDE = 144
 _SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's default of 15 frames at 25 a second
 _SECONDS_BETWEEN_SAVES = 10.0
@@ -164,13 +164,9 @@ def find_cuts(path: Path, *, start: float | None = None, end: float | None = Non
     detector: Any = None
     times = array("d")
     found: list[int] = []
-    shape: tuple[int, ...] = ()
     for number, frame in enumerate(reader):
         if detector is None:
             detector = AdaptiveDetector(min_scene_len=max(2, round(_SHORTEST_SHOT * reader.frames_per_second)))
-            shape = frame.shape
-        if frame.shape != shape:
-            frame = cv2.resize(frame, shape[1::-1], interpolation=cv2.INTER_AREA)
         times.append(reader.time)
         found += detector.process_frame(number, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     found += detector.post_process(len(times) - 1)
@@ -192,7 +188,7 @@ def _remembered(memory: Path, shots: bool) -> dict[str, Measured]:
     if not memory.exists():
         return {}
     content = read_json(memory, what="list of shots and lengths")
-    if not isinstance(content, Mapping) or (content.get("version"), content.get("shots")) != (_VERSION, shots):
+    if not isinstance(content, Mapping) or (content.get("version"), content.get("shots")) != (_VERSIONS[shots], shots):
         return {}
     try:
         return {
@@ -205,4 +201,4 @@ def _remembered(memory: Path, shots: bool) -> dict[str, Measured]:
 
 def _remember(memory: Path, shots: bool, known: Mapping[str, Measured]) -> None:
     videos = {key: asdict(measured) for key, measured in sorted(known.items()) if measured.seconds is not None}
-    write_json(memory, {"version": _VERSION, "shots": shots, "videos": videos})
+    write_json(memory, {"version": _VERSIONS[shots], "shots": shots, "videos": videos})

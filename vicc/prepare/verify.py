@@ -3,13 +3,13 @@
 Each shard is read in another process, since LMDB can end its process on a damaged one.
 """
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream, decode_frames, read_header
 from vicc.data.maintenance import local_manifest
 from vicc.data.manifest import MANIFEST
@@ -78,7 +78,7 @@ def verify_store(place: Path | str, *, decode: bool = False, workers: int | None
             files[JOURNAL] = folder / JOURNAL
     total = sum(path.stat().st_size for path in files.values())
     items = [_File(name, path, sums.get(name), expected.get(name)) for name, path in files.items()]
-    workers = max(1, min(workers or os.cpu_count() or 1, len(items)))
+    workers = max(1, min(workers or usable_cores(), len(items)))
     found: list[_Part] = []
     running = run_locally(partial(_verify_file, decode=decode), items, died=_died, size_of=_size, workers=workers)
     with progress("verify", total=round(total / 1e6), unit="MB") as advance, closing(running) as results:

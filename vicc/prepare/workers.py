@@ -15,7 +15,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import cv2
 
+from vicc.cores import usable_cores
 from vicc.errors import ViccError
+from vicc.main_guard import MAIN_GUARD, refuse_without_guard
+from vicc.progress import say
 
 Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
@@ -23,6 +26,9 @@ Result = TypeVar("Result")
 
 HUNG_AFTER_SECONDS = 120.0
 """A decoder that gives no new frame for this long is taken to hang. Minutes a frame are beyond any real file."""
+
+CANNOT_START = f"Worker processes cannot start. {MAIN_GUARD}; otherwise look at what the workers printed above."
+_SLOW_START_SECONDS = 30.0
 
 _in_worker = False
 
@@ -64,12 +70,15 @@ def decoder_guard(seconds: float = HUNG_AFTER_SECONDS) -> Iterator[None]:
 
 
 def new_pool(workers: int | None) -> ProcessPoolExecutor:
-    """A pool of spawned processes, one for each core by default.
+    """A pool of spawned processes, one for each usable core by default.
 
     Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV gets one thread in
     each: one process a core scales 1.96x on two cores, threads 0.93x.
     """
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
+    refuse_without_guard()
+    return ProcessPoolExecutor(
+        workers or usable_cores(), multiprocessing.get_context("spawn"), initializer=start_worker
+    )
 
 
 def submit(
@@ -100,6 +109,7 @@ class Workers(Generic[Item, Result]):
     """
 
     def __init__(self, function: Callable[[Item], Result], died: Callable[[Item, str], Result], *, number: int) -> None:
+        refuse_without_guard()
         self._function, self._died = function, died
         self._waiting: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
         self._processes: set[_Process] = set()
@@ -186,12 +196,11 @@ class _Process:
 
     def wait_until_ready(self) -> None:
         try:
+            if not self._pipe.poll(_SLOW_START_SECONDS):
+                say("worker processes are slow to start; a script of your own is imported by each of them first")
             self._pipe.recv()
         except (EOFError, OSError):
-            raise ViccError(
-                "Worker processes cannot start. In a script of your own, put the calls under if __name__ == "
-                "'__main__':, since each worker imports the script; otherwise look at what the workers printed above."
-            ) from None
+            raise ViccError(CANNOT_START) from None
 
     def call(self, function: Callable[[Item], Result], item: Item) -> Result:
         try:

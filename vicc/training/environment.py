@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from vicc.configs import TrainingConfig
+from vicc.cores import total_cores, usable_cores
 from vicc.files import read_json, write_json
 
 ENVIRONMENT_FILE = "environment.json"
@@ -43,6 +44,7 @@ def environment(config: TrainingConfig) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "host": socket.gethostname(),
         "processor": _processor(),
+        "cores": {"usable": usable_cores(), "total": total_cores()},
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "accelerators": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,

@@ -15,6 +15,7 @@ import torch
 
 from vicc.batch import Batch, Stream
 from vicc.configs import TrainingConfig
+from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
 from vicc.distributed import all_reduce_max, alone, on_first, world_size
@@ -287,9 +288,7 @@ def is_worth_measuring(recipe: Recipe, *, num_videos: int) -> bool:
 def num_workers(asked: int | None) -> int:
     """Processes that load clips, unless the user says so."""
     # On two cores the model uses both; a loader process beside it only takes turns with it.
-    # A scheduler may give fewer cores than the machine has.
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = mine // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
 
 

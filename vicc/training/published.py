@@ -38,6 +38,7 @@ from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import WEIGHTS_FILE, CheckpointFolder, load_encoder, save_weights
 from vicc.training.classifier_folder import is_classifier, load_classifier
 from vicc.training.log import read_log
+from vicc.training.numpy_pickle import PickledArray, numpy_numbers
 
 IMPORT_FILE = "published.json"
 """In an imported folder: what was read, from where, and what a way back needs."""
@@ -246,7 +247,6 @@ def import_published(
         left_out=found.left_out,
         missing=found.missing,
     )
-    best = checkpoint.get(layout.score)
     with _new_folder(folder) as new:
         for at, config in found.configs.items():
             save_weights(new / at, config, found.encoders[at])
@@ -254,7 +254,8 @@ def import_published(
             _write_tensors(new / f"{file}.safetensors", kept)
         size, digest = path.stat().st_size, _digest(path)
         (new / "README.md").write_text(_card(result, found.configs[""], size, digest), encoding="utf-8")
-        score = float(best) if isinstance(best, int | float) and math.isfinite(best) else None
+        best = _number(checkpoint.get(layout.score))
+        score = None if best is None else float(best)
         note = {**asdict(result), "file": path.name, "bytes": size, "blake2b": digest, "best": score}
         note["folders"] = {prefix: at for prefix, at in layout.encoders.items() if at in found.configs}
         del note["folder"]  # it may be moved
@@ -267,15 +268,21 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         _check_container(path)
         # weights_only: a pickle of anything but tensors and plain values is refused before it is executed.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with numpy_numbers():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ViccError(f"No checkpoint at {path}: there is no such file.") from None
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class)\W+([\w.]+)", str(error))
+        if _NEW_PICKLE.search(str(error)):
+            raise ViccError(
+                f"{path} was refused: it was saved with a pickle_protocol above 2, which torch does not read without "
+                "running what it holds. Save it again with torch.save, without pickle_protocol. Nothing was executed."
+            ) from error
+        named = re.search(r"GLOBAL (\S{1,100})", str(error))
         if named is None:
             raise _damaged(path, error) from error
         raise ViccError(
-            f"{path} was refused: it holds {named[1] or named[2]}, which is neither a tensor nor a plain value and "
+            f"{path} was refused: it holds {named[1]}, which is neither a tensor nor a plain value and "
             "could run code when loaded. Nothing was executed."
         ) from error
     except _DAMAGED as error:
@@ -293,6 +300,8 @@ _DAMAGED = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
     *(RuntimeError, TypeError, ValueError, zipfile.BadZipFile),
 )
+# What torch says of the commands of pickle that came with protocol 4: FRAME, SHORT_BINUNICODE, MEMOIZE, STACK_GLOBAL.
+_NEW_PICKLE = re.compile(r"Unsupported operand (149|140|148|147)\b")
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch before 1.6 begin."""
 
@@ -430,10 +439,11 @@ def _config(
     if not first and trained is not None:
         backbone, channels = trained.backbone, trained.in_channels
     elif not first or next(iter(first.values())).dim() != 5:
-        example = next(name for name in tensors if name.startswith(f"{prefix}."))
+        named = [start + _FIRST_WEIGHT[name] for name in first]
+        example = next(name for name in [*named, *tensors] if name.startswith(f"{prefix}."))
         raise ViccError(
-            f"{path} holds another network than {' or '.join(_FIRST_WEIGHT)}: its {prefix} has {example}, expected "
-            f"{start}{_FIRST_WEIGHT['s3d']}."
+            f"{path} holds another network than {' or '.join(_FIRST_WEIGHT)}: its {prefix} has {example} of shape "
+            f"{tuple(tensors[example].shape)}, expected {start}{_FIRST_WEIGHT['s3d']} of 5 dimensions."
         )
     else:
         backbone, channels = next((name, weight.shape[1]) for name, weight in first.items())
@@ -659,8 +669,15 @@ def _some(word: str, names: Sequence[str]) -> str:
 
 
 def _whole_number(checkpoint: dict[str, Any], name: str) -> int | None:
-    value = checkpoint.get(name)
-    return value if isinstance(value, int) else None
+    number = _number(checkpoint.get(name))
+    return int(number) if number is not None and number == int(number) else None
+
+
+def _number(value: Any) -> int | float | None:
+    """A finite number, also as an array or a tensor of a single one."""
+    if isinstance(value, PickledArray) or (isinstance(value, torch.Tensor) and value.numel() == 1):
+        value = value.item()
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from vicc.configs import TrainingConfig
+from vicc.cores import cores_in_words
 from vicc.data.frame_source import FrameSource
 from vicc.data.splits import (
     SPLITS_FOLDER,
@@ -195,7 +195,7 @@ def note_start(config: TrainingConfig, precision: Precision) -> None:
         "vicc": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {cores_in_words()}",
         "device": str(precision.device),
         "precision": precision.name,
         "processes": world_size(),

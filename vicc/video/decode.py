@@ -1,8 +1,9 @@
 """Video files to frames, one at a time, so that memory does not grow with the length of a video."""
 
+import re
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +37,10 @@ _ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError)  # what Py
 _ROUNDING = Fraction(1, 1000)  # Matroska, FLV and ASF round times to milliseconds
 _LONGEST_STILL = 10  # seconds that one frame is repeated for, at most; a clock that jumps must not fill a disk
 _DEFAULT_RATE = Fraction(25)
+_CHANGES_NAMED = 3  # of the size of frames, in a note; an adaptive recording may have hundreds
+_RATIO_ROUNDING = 0.02
+_WITH_LENGTHS = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "avi"))  # formats that say how long each stream is
+_DURATION = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
 _FEWER_WITHOUT_NOTE = 2  # every HMDB51 clip declares one frame more than it holds
 
 
@@ -51,7 +56,9 @@ class VideoInfo:
         frames_per_second: declared average rate; 25 where none is declared.
         width, height: of the coded frames, before rotation, in pixels.
         num_frames: declared number of frames; 0 where none is declared, as in most mkv and webm files.
-        seconds: declared duration of the stream, else of the container; None where neither is declared.
+        seconds: declared duration of the stream, else of a container that holds nothing else; None where neither is
+            declared.
+        container_seconds: declared duration of the container, which is that of its longest stream, often the sound.
         codec, pixel_format, container: FFmpeg's names.
         streams: number of video streams in the file, cover pictures not counted.
     """
@@ -65,6 +72,23 @@ class VideoInfo:
     pixel_format: str = ""
     container: str = ""
     streams: int = 1
+    container_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class SizeChange:
+    """Where the frames of a file take another size: two recordings in one file, or a phone that was turned.
+
+    Attributes:
+        number: of the first frame of that size among those shown in [start, end), before any sampling by time.
+        seconds: after the file's first frame.
+        width, height: in the file from there on, rotation applied, in pixels.
+    """
+
+    number: int
+    seconds: float
+    width: int
+    height: int
 
 
 class VideoReader:
@@ -72,6 +96,9 @@ class VideoReader:
 
     A file that breaks in the middle yields what decodes; `broken_after` then holds the reason. Damage that the decoder
     covers up is counted, see `num_damaged` and `note`. The attributes below are those of the latest iteration.
+
+    All frames have the size of the first one. Where their size changes in the file they are scaled to fit into it,
+    ratio kept, with black bars.
 
     Args:
         path: the video file.
@@ -93,7 +120,11 @@ class VideoReader:
             lives on in the frames after it until the next key frame.
         rotation: degrees, counterclockwise, by which frames were turned: 0, 90, 180 or 270.
         mirrored: whether they were mirrored, left to right, before that.
-        interval: the shortest and the longest time between two frames, in seconds; None before the second frame.
+        interval: the shortest and the longest time between two frames of [start, end), in seconds; None before the
+            second frame.
+        size_changes: where frames take another size.
+        size_changed: whether the frame yielded last has another size in the file than the one before it: no motion
+            can be measured between the two.
 
     Raises:
         ViccError: times or a rate that make no sense.
@@ -133,7 +164,15 @@ class VideoReader:
         self.rotation = 0
         self.mirrored = False
         self.interval: tuple[float, float] | None = None
+        self.size_changes: list[SizeChange] = []
+        self.size_changed = False
+        self._decoded_size: tuple[int, int] | None = None  # in the file, (width, height) of the frame before
+        self._yielded_size: tuple[int, int] | None = None
+        self._canvas: tuple[int, int] | None = None  # (height, width) of all frames that are yielded
+        self._first_size = (0, 0)
+        self._num_inside = 0
         self._whole = self._was_sought = False
+        self._cut_short = ""
         self._long_stills = 0
         self._num_intervals = 0
         self._span = self._step = self._last = Fraction(0)
@@ -185,7 +224,26 @@ class VideoReader:
     def note(self) -> str:
         """What a user should know of the frames of the latest iteration: `problem`, and what else was changed."""
         stills = f"{self._long_stills} frames shown for more than {_LONGEST_STILL} s were cut to that"
-        return "; ".join(filter(None, (self.problem, stills if self._long_stills else "")))
+        sizes = self.describe_sizes(by_number=self._rate is None)
+        return "; ".join(filter(None, (self.problem, sizes, stills if self._long_stills else "")))
+
+    def describe_sizes(self, *, by_number: bool) -> str:
+        """Where frames take another size and what is done with them, in words; empty if all have one.
+
+        Args:
+            by_number: name the frame; else its time, where frames are sampled and have other numbers.
+        """
+        if not self.size_changes or self._canvas is None:
+            return ""
+        changes = [
+            f"from {f'frame {change.number}' if by_number else f'{change.seconds:.2f} s'} on "
+            f"{change.width} x {change.height}"
+            for change in self.size_changes[:_CHANGES_NAMED]
+        ]
+        more = len(self.size_changes) - len(changes)
+        named = ", ".join(changes) + (f" and {more} more changes of size" if more else "")
+        width, height = self._first_size
+        return f"{named}, scaled to {width} x {height} (ratio kept; no motion is measured over the change)"
 
     def _shortfall(self) -> str:
         """Frames or seconds that are declared and not there, though nothing raised an error."""
@@ -199,11 +257,31 @@ class VideoReader:
                 if missing > _FEWER_WITHOUT_NOTE
                 else ""
             )
-        seconds, there = self.info.seconds or 0.0, self.seconds
-        # Sound may go on a little after the last frame.
-        if seconds - there > max(1.0, 0.1 * seconds):
-            return f"{there:.1f} of {seconds:.1f} declared seconds decode"
-        return ""
+        if self.info.seconds is None:
+            return self._cut_short
+        return _missing_seconds(self.seconds, self.info.seconds)
+
+    def _missing_end(self) -> str:
+        """What is missing of a video whose own length is not declared, only that of a file with other streams in it.
+
+        The file is whole if one of its streams goes on to the declared end, the video if its packets were all decoded.
+        Packets are only listed, and only where the video ends too early.
+        """
+        assert self.info is not None
+        declared = self.info.container_seconds
+        if self.info.seconds is not None or declared is None or not _missing_seconds(self.seconds, declared):
+            return ""
+        try:
+            with self._opened() as (container, stream), self.guard():
+                spans = _packet_spans(container)
+        except _ERRORS:
+            return _missing_seconds(self.seconds, declared)
+        begin = min((first for first, _ in spans.values()), default=Fraction(0))
+        end = max((last for _, last in spans.values()), default=Fraction(0))
+        if _missing_seconds(float(end - begin), declared):
+            return _missing_seconds(self.seconds, declared)
+        first, last = spans.get(stream.index, (Fraction(0), Fraction(0)))
+        return _missing_seconds(self.seconds, float(last - first))
 
     @property
     def time(self) -> float:
@@ -290,6 +368,7 @@ class VideoReader:
                 yield first
                 yield from frames
                 self._whole = True
+                self._cut_short = self._missing_end()
                 return
             landed = self._sought(container, stream, first[1].pts)
             if landed is not None:
@@ -299,6 +378,7 @@ class VideoReader:
             self.num_decoded = self.num_damaged = 0
             yield from self._clocked(container, stream)
             self._whole = True
+            self._cut_short = self._missing_end()
 
     def _sought(
         self, container: av.container.InputContainer, stream: av.VideoStream, origin: int
@@ -355,11 +435,15 @@ class VideoReader:
                     # Two files in one, or a damaged time: go on from here.
                     shift += last + nominal - time
                     time = last + nominal
-            if last is not None:
+            # What is decoded on the way from a key frame to `start` has a rate and a size of its own.
+            after_start = last is not None and last >= self._start - _ROUNDING
+            if last is not None and after_start and (self._end is None or time <= self._end + _ROUNDING):
                 self._num_intervals += 1
                 self._span += time - last
                 low, high = self.interval or (inf, 0.0)
                 self.interval = min(low, float(time - last)), max(high, float(time - last))
+            if time >= self._start - _ROUNDING and (self._end is None or time < self._end - _ROUNDING):
+                self._note_size(frame, time)
             self._last = last = time
             # An mp4 lists durations in the order of decoding: with B-frames the last one shown may have another's.
             self._step = min(step, stream_end - time) if stream_end is not None and time < stream_end else step
@@ -387,7 +471,23 @@ class VideoReader:
             stream.codec_context.thread_count = 1  # processes run one a core; two threads in each would be slower
             yield container, stream
 
+    def _note_size(self, frame: av.VideoFrame, time: Fraction) -> None:
+        size = _shown_size(frame)
+        if self._decoded_size is None:
+            self._first_size = size
+        elif size != self._decoded_size:
+            self.size_changes.append(SizeChange(self._num_inside, float(time), *size))
+        self._decoded_size = size
+        self._num_inside += 1
+
+    def _compare_size(self, frame: av.VideoFrame) -> None:
+        """Set `size_changed` for the frame that is yielded next."""
+        size = _shown_size(frame)
+        self.size_changed = self._yielded_size not in (None, size)
+        self._yielded_size = size
+
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
+        self._compare_size(frame)
         self.rotation, self.mirrored = _orientation(frame)
         # Halving in the decoder's own format first: 4K to 128 takes 14 ms a frame, from full-size RGB 44. Whole
         # averages of 2 x 2, so nothing aliases; swscale's area filter at other ratios differs by up to 190 of 255.
@@ -407,7 +507,10 @@ class VideoReader:
             image = image[:, ::-1]
         if self.rotation:
             image = np.rot90(image, self.rotation // 90)
-        return np.ascontiguousarray(shrink(image, self.short_side))
+        image = shrink(image, self.short_side)
+        if self._canvas is None:
+            self._canvas = image.shape[0], image.shape[1]
+        return np.ascontiguousarray(_fit(image, self._canvas))
 
 
 def declared_seconds(path: Path) -> float:
@@ -423,18 +526,39 @@ def declared_seconds(path: Path) -> float:
             if reader.info.seconds is not None and reader.info.seconds > 0:
                 return reader.info.seconds
             # Many mkv and webm files declare no length, and one whose writer was killed never does.
-            first = last = None
-            for packet in container.demux(stream):
-                if packet.pts is not None and packet.time_base is not None:
-                    shown = packet.pts * packet.time_base
-                    first = shown if first is None else min(first, shown)
-                    until = shown + (packet.duration or 0) * packet.time_base
-                    last = until if last is None else max(last, until)
+            first, last = _packet_spans(container, stream).get(stream.index, (Fraction(0), Fraction(0)))
     except (av.FFmpegError, ValueError, OSError) as error:
         raise VideoError(f"cannot be read ({_reason(error)})") from error
-    if first is None or last is None or last <= first:
+    if last <= first:
         raise VideoError("nothing in the file tells how long it is")
     return float(last - first)
+
+
+def _packet_spans(
+    container: av.container.InputContainer, *streams: av.stream.Stream
+) -> dict[int, tuple[Fraction, Fraction]]:
+    """When the packets of each stream begin and end, in seconds, by the stream's index; of all streams by default."""
+    spans: dict[int, tuple[Fraction, Fraction]] = {}
+    for packet in container.demux(*streams):
+        span = spans.get(packet.stream.index)
+        if packet.time_base is None:
+            continue
+        if packet.pts is not None:
+            shown = packet.pts * packet.time_base
+        elif span is not None:
+            shown = span[1]  # an MPEG program stream gives times to some packets only: those between follow on
+        else:
+            continue
+        until = shown + (packet.duration or 0) * packet.time_base
+        first, last = span or (shown, until)
+        spans[packet.stream.index] = min(first, shown), max(last, until)
+    return spans
+
+
+def _missing_seconds(there: float, declared: float) -> str:
+    """In words; sound may go on a little after the last frame."""
+    missing = declared - there > max(1.0, 0.1 * declared)
+    return f"{there:.1f} of {declared:.1f} declared seconds decode" if missing else ""
 
 
 def _runs_on(container: av.container.InputContainer, stream: av.VideoStream, target: int) -> bool:
@@ -466,6 +590,12 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     return round(angle / (pi / 2)) % 4 * 90, mirrored
 
 
+def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height of a frame with its rotation applied."""
+    rotation, _ = _orientation(frame)
+    return (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
+
+
 def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStream, int]:
     """The stream that FFmpeg deems best, and how many there are. A sound file's cover picture is none."""
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
@@ -480,11 +610,12 @@ def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStrea
 
 def _declared(container: av.container.InputContainer, stream: av.VideoStream, streams: int) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
-    seconds: float | None = None
-    if stream.duration and stream.time_base:
-        seconds = float(stream.duration * stream.time_base)
-    elif container.duration:
-        seconds = container.duration / av.time_base
+    of_container = container.duration / av.time_base if container.duration else None
+    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else of_container
+    shared = len(container.streams) > 1 and container.format.name not in _WITH_LENGTHS
+    if shared and seconds is not None and of_container is not None and abs(seconds - of_container) < 2 * _ROUNDING:
+        # Where streams have no length of their own, FFmpeg gives each of them the container's.
+        seconds = _seconds_of_tag(stream.metadata)
     return VideoInfo(
         frames_per_second=float(rate),
         width=stream.width,
@@ -495,7 +626,18 @@ def _declared(container: av.container.InputContainer, stream: av.VideoStream, st
         pixel_format=stream.codec_context.pix_fmt or "",
         container=container.format.name,
         streams=streams,
+        container_seconds=of_container,
     )
+
+
+def _seconds_of_tag(tags: Mapping[str, str]) -> float | None:
+    """The length of a stream as a tag of Matroska gives it: `DURATION` or `DURATION-eng`, 00:00:03.000000000."""
+    for name, text in tags.items():
+        found = _DURATION.fullmatch(text.strip()) if name.upper().partition("-")[0] == "DURATION" else None
+        if found:
+            hours, minutes, seconds = map(float, found.groups())
+            return 3600 * hours + 60 * minutes + seconds or None
+    return None
 
 
 def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
@@ -506,6 +648,24 @@ def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
     scale = short_side / min(height, width)
     size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (H, W, 3) scaled to fit into a size (height, width), its ratio kept, in the middle of black."""
+    if image.shape[:2] == size:
+        return image
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+    # Rounding leaves a line or two of one ratio; bars are for another one.
+    height, width = (
+        whole if whole - side <= max(1, _RATIO_ROUNDING * whole) else side
+        for side, whole in zip((height, width), size, strict=True)
+    )
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    canvas = np.zeros((*size, *image.shape[2:]), image.dtype)
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=interpolation)
+    return canvas
 
 
 def _reason(error: Exception) -> str:

@@ -35,6 +35,11 @@ def create_flow(name: FlowName) -> FlowFunction:
     return lambda first, second: tvl1.calc(first, second, None)  # type: ignore[call-overload]
 
 
+def no_flow(height: int, width: int) -> np.ndarray:
+    """Flow that is zero everywhere, float32 (H, W, 2): between two frames over which no motion can be measured."""
+    return np.zeros((height, width, 2), np.float32)
+
+
 def quantize_flow(flow: np.ndarray, *, bound: float) -> np.ndarray:
     """Flow in pixels, float (..., 2), to its stored form, uint8 (..., 2). One step is bound / 127 pixels."""
     return (np.rint(np.clip(flow, -bound, bound) * (127.0 / bound)) + 128.0).astype(np.uint8)

@@ -26,6 +26,7 @@ class FrameIndex:
         num_frames: frames that decode.
         height, width: of the first one, shrunk; pixels.
         keys: (number, presentation time in the stream's unit) of frames at which decoding may begin.
+        size_changes: numbers of frames whose size in the file is not that of the frame before.
         note: what a user should know, for instance that the end of the file could not be decoded.
     """
 
@@ -35,6 +36,7 @@ class FrameIndex:
     frames_per_second: float
     keys: tuple[tuple[int, int], ...] = ()
     note: str = ""
+    size_changes: tuple[int, ...] = ()
 
 
 class IndexedReader(VideoReader):
@@ -52,7 +54,7 @@ class IndexedReader(VideoReader):
         # Of a damaged file what is decoded may depend on what came before: it is always decoded from its beginning.
         if not scan.problem and scan.keys:
             keys = tuple(self._sound(scan))
-        return FrameIndex(num_frames, *scan.size, scan.frames_per_second, keys, scan.note)
+        return FrameIndex(num_frames, *scan.size, scan.frames_per_second, keys, scan.note, tuple(scan.changes))
 
     def frames(self, numbers: Sequence[int], index: FrameIndex) -> dict[int, np.ndarray]:
         """Decode the frames `numbers`, uint8 (H, W, 3) each.
@@ -61,6 +63,7 @@ class IndexedReader(VideoReader):
             VideoError: the file cannot be decoded as far as it could when its index was made.
         """
         wanted = set(numbers)
+        self._canvas = index.height, index.width
         place = bisect_right(index.keys, min(wanted), key=lambda key: key[0]) - 1
         for key in (index.keys[place], None) if place >= 0 else (None,):
             found: dict[int, np.ndarray] = {}
@@ -120,12 +123,16 @@ class _Scan(VideoReader):
         self.size = (0, 0)
         self.keys: list[tuple[int, int]] = []
         self.checksums: list[int] = []
+        self.changes: list[int] = []
 
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
         number = len(self.checksums)
         if number == 0:
             height, width = super()._to_array(frame).shape[:2]
             self.size = height, width
+        else:
+            self._compare_size(frame)
+            self.changes += [number] * self.size_changed
         last = self.keys[-1][0] if self.keys else 0
         if frame.key_frame and frame.pts is not None and number - last >= _KEY_SPACING:
             self.keys.append((number, frame.pts))
