@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vicc.configs import RetrieveConfig
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.evaluation.encoders import (
     Described,
@@ -41,7 +41,7 @@ def retrieve(config: RetrieveConfig) -> Result:
             split that does not fit (see `open_sets`).
     """
     device = choose_device(config.device)
-    with processes(device):
+    with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         sets = open_sets(config, run=config.run)
         require_flow(encoders, sets.store)
