@@ -20,7 +20,7 @@ from vicc.errors import ViccError
 _SHARED_MEMORY = Path("/dev/shm")
 _MORE_ROOM = "Make it larger (docker run --shm-size=8g), or give --workers 0, or fewer --workers."
 _MOST_PREFETCHED = 4  # batches a worker
-_FILES_A_WORKER = 8  # open in the main process: two queues of two pipes, an event, the process, tensors under way
+_FILES_A_WORKER, _FILES_UNDER_WAY = 4, 32  # pipes in the main process; tensors that a worker has not handed over yet
 
 
 def prefetched_batches(workers: int, batch_bytes: int) -> int | None:
@@ -32,7 +32,7 @@ def prefetched_batches(workers: int, batch_bytes: int) -> int | None:
     """
     if workers == 0:
         return None
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < _open_files() + _FILES_A_WORKER * workers:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < _open_files() + _FILES_A_WORKER * workers + _FILES_UNDER_WAY:
         raise too_few_files()
     free = shared_memory_free()
     if free is None or batch_bytes == 0:
