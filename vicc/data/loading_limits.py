@@ -105,7 +105,10 @@ def _too_little_shared_memory(free: int | None) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB" if count < 10 << 30 else f"{count / 2**30:,.0f} GiB"
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1024:,.0f} KiB"
 
 
 def _open_files() -> int:

@@ -6,6 +6,7 @@ A resume by the same command must end bit-equal, so where a flag is left to itse
 taken, and one that is given otherwise is refused unless --allow-elastic.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ def _threads(config: TrainingConfig, device: torch.device, before: Computation |
             f"computes in {before.threads} threads, as the run has begun, on {process_cores()} cores, which is slow; "
             f"to change that: --threads {process_cores()} --allow-elastic"
         )
+    elif "OMP_NUM_THREADS" in os.environ and torch.get_num_threads() != before.threads:
+        _say_kept(f"in {before.threads} threads", "in those of OMP_NUM_THREADS", f"--threads {torch.get_num_threads()}")
     return before.threads
 
 

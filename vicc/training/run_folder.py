@@ -228,7 +228,8 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Path, seen: d
         if theirs.get(first) != ours.get(first):
             return first_difference(theirs, ours)
     if theirs.get("encoder_weights") != ours.get("encoder_weights"):
-        return f"the encoder {theirs.get('encoder', '')} had other weights"
+        was, now = (str(one.get("encoder_weights"))[:12] for one in (theirs, ours))
+        return f"encoder_weights was {was}, those of the encoder {theirs.get('encoder', '')} at the time, now {now}"
     by_video = any(theirs.get(name) != ours.get(name) for name in ("videos", "content", "validation"))
     if by_video and (run / VIDEOS_FILE).exists():  # runs from before it was written have a fingerprint alone
         changed = _changed_videos(read_json(run / VIDEOS_FILE, what="list of the run's videos"), seen)
