@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from vicc import device
 from vicc.backbones import create_backbone
 from vicc.device import choose_device, choose_precision, cpu_bf16_loses_gradients, has_native_bf16
 from vicc.errors import ViccError
@@ -59,3 +60,47 @@ def test_a_device_that_is_not_there_is_refused_in_words() -> None:
     with pytest.raises(ViccError, match="--device nonsense"):
         choose_device("nonsense")
     assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("busy", "one", "many", "chosen"),
+    [
+        (0.1, 1.0, 0.6, 4),  # nobody else
+        (1.2, 1.0, 0.6, 3),
+        (3.9, 1.0, 0.6, 1),  # no free core: threads would wait for each other
+        (0.1, 1.0, 0.95, 1),  # a container that may use one core's worth of four: threads gain nothing
+    ],
+)
+def test_auto_takes_as_many_threads_as_cores_are_free_and_threads_gain(
+    busy: float, one: float, many: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(device, "process_cores", lambda: 4)
+    monkeypatch.setattr(device, "busy_cores", lambda: busy)
+    monkeypatch.setattr(device, "_convolve", lambda: one if torch.get_num_threads() == 1 else many)
+    with device.computing_threads(4):
+        assert device.choose_threads("auto", torch.device("cpu")) == chosen
+        assert torch.get_num_threads() == 4, "it only says so"
+
+
+def test_threads_that_are_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the flag, or by OMP_NUM_THREADS, which torch has read; an accelerator needs no choice."""
+    monkeypatch.setattr(device, "busy_cores", lambda: pytest.fail("nothing is to be measured"))
+    assert device.choose_threads(7, torch.device("cpu")) == 7
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with device.computing_threads(2):
+        assert device.choose_threads("auto", torch.device("cpu")) == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert device.choose_threads("auto", torch.device("cuda")) == torch.get_num_threads()
+
+
+def test_measuring_threads_draws_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(device, "process_cores", lambda: 2)
+    monkeypatch.setattr(device, "busy_cores", lambda: 0.0)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with device.computing_threads(2):
+        assert device.choose_threads("auto", torch.device("cpu")) in (1, 2)
+    assert torch.equal(torch.rand(1), expected)

@@ -480,6 +480,9 @@ class TrainingConfig:
     """Compute activations a second time in place of keeping them: about half the memory, a good third more time."""
     compile: bool = False
     """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain anything."""
+    threads: int | Literal["auto"] = "auto"
+    """Threads that compute on CPUs, of each process. auto: measured at the first start, fewer where other programs keep
+    the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps its number, which its numbers depend on."""
     workers: int | None = None
     """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
     cache_mb: int = 1024
@@ -489,8 +492,9 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
     allow_elastic: bool = False
-    """Resume with another number of processes than the run has had: they share the same batches, and what each of them
-    knows is dealt out anew; the result is no longer bit-equal to that of an undisturbed run."""
+    """Resume although the result is then no longer bit-equal to that of an undisturbed run: with another number of
+    processes (they share the same batches, and queues are redistributed), or another --precision, --threads, kind of
+    --device, --accumulate or --compile than the run has had."""
     hang_minutes: float = 20.0
     """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
     log_to: tuple[SinkName, ...] = ("tensorboard",)
@@ -518,6 +522,8 @@ class TrainingConfig:
             "rate follows --batch-size.",
         )
         _require(self.accumulate >= 1, f"--accumulate {self.accumulate}: expected at least 1.")
+        _require_threads(self.threads)
+        _require(self.workers is None or self.workers >= 0, f"--workers {self.workers}: expected 0 or more.")
         _require(
             not (self.compile and self.checkpoint_activations),
             "--compile and --checkpoint-activations: expected one of the two; a compiled encoder decides itself what "
@@ -722,6 +728,9 @@ class MeasuredVideos:
     Default: refuse, with their names."""
     workers: int | None = None
     """Processes that load clips beside this one. Default: as for `vicc pretrain`. Changes no number."""
+    threads: int | Literal["auto"] = "auto"
+    """Threads that compute on CPUs. auto: measured at the start, fewer where other programs keep the cores busy;
+    OMP_NUM_THREADS is taken where it is set."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -738,6 +747,7 @@ class MeasuredVideos:
             f"--test-share and --split-seed are for --split grouped, not for --split {self.split}.",
         )
         _require(self.workers is None or self.workers >= 0, f"--workers {self.workers}: expected 0 or more.")
+        _require_threads(self.threads)
 
 
 @dataclass(frozen=True)
@@ -1198,6 +1208,13 @@ def _require_store_or_videos(store: Path | str | None, videos: Path | None) -> N
         (store is None) != (videos is None),
         f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
         "one of the two.",
+    )
+
+
+def _require_threads(threads: int | Literal["auto"]) -> None:
+    _require(
+        threads == "auto" or (isinstance(threads, int) and 1 <= threads <= 1024),
+        f"--threads {threads}: expected auto, or a number from 1 to 1024.",
     )
 
 

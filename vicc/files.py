@@ -1,5 +1,6 @@
 """Atomic writes and exclusive folders: what keeps a half-written file from being taken for a whole one."""
 
+import errno
 import hashlib
 import json
 import os
@@ -78,6 +79,8 @@ def read_json(path: Path, *, what: str) -> Any:
     except FileNotFoundError:
         raise ViccError(f"No {what} at {path}: there is no such file.") from None
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # nothing is wrong with this file
         raise ViccError(f"The {what} {path} cannot be read ({error}). Restore it, or start in a new folder.") from error
 
 

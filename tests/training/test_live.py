@@ -5,7 +5,7 @@ import pytest
 from vicc.progress import duration
 from vicc.recipes import create_recipe
 from vicc.training import live
-from vicc.training.live import Pace, PaceMeter, live_note, resident_bytes, step_cost
+from vicc.training.live import Pace, PaceMeter, SlownessMeter, live_note, resident_bytes, step_cost
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,43 @@ def test_a_step_across_streams_costs_more_than_one_of_a_single_stream() -> None:
     rgb_1, _, rgb_2, _ = create_recipe("default").stages
     assert step_cost(rgb_2, 16) > step_cost(rgb_1, 16)
     assert step_cost(rgb_1, 32) == 2 * step_cost(rgb_1, 16)
+
+
+def rows(seconds: float, count: int) -> list[list[dict[str, float]]]:
+    return [[{"seconds": 0.9 * seconds, "waited": 0.1 * seconds}]] * count
+
+
+@pytest.mark.parametrize("planned", [0.5, None])
+def test_steps_several_times_slower_than_planned_or_before_are_told_of_with_the_reason(
+    planned: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live.os, "getloadavg", lambda: (6.1, 5.0, 4.0))
+    monkeypatch.setattr(live, "_cores", lambda: 2)
+    meter = SlownessMeter(planned)
+    found = [meter.steps(step) for step in [*rows(0.5, 20), *rows(900.0, 1), *rows(0.5, 20)]]
+    assert found == [None] * 41, "one long step is a program that was stopped, say"
+    slowness = [meter.steps(step) for step in rows(4.0, 20)][-1]
+    assert slowness is not None
+    assert slowness.note == f"8 x slower than {'planned' if planned else 'before'} (load 6.1 on 2 cores)"
+    message = slowness.message(threads=2)
+    assert "a step takes 4 s, 8 times what" in message
+    assert "load average is 6.1 on 2 cores: other programs compute here" in message
+    assert "--threads 1 --allow-elastic" in message
+    assert "--threads" not in slowness.message(threads=1), "one thread is the least there is"
+    assert meter.steps(rows(0.5, 1)[0]) is not None
+    assert [meter.steps(step) for step in rows(0.5, 9)][-1] is None, "it is over"
+
+
+def test_slow_steps_without_other_programs_are_not_blamed_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live.os, "getloadavg", lambda: (1.0, 1.0, 1.0))
+    monkeypatch.setattr(live, "_cores", lambda: 2)
+    meter = SlownessMeter(0.5)
+    slowness = [meter.steps(step) for step in rows(4.0, 20)][-1]
+    assert slowness is not None
+    assert "other programs are not the reason" in slowness.message(threads=2)
+
+
+def test_fast_steps_are_never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few milliseconds are noise, and nobody waits for them."""
+    meter = SlownessMeter(0.001)
+    assert [meter.steps(step) for step in rows(0.02, 50)] == [None] * 50

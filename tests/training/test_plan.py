@@ -180,6 +180,21 @@ def test_auto_takes_what_fits_and_a_resume_keeps_it(
     assert (summary.finished, summary.batch_size) == (True, 4)
 
 
+def test_auto_and_the_plan_measure_a_stage_once(
+    tiny_recipe: Recipe, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def measure(recipe: Recipe, stage: Any, *rest: Any) -> StepCost:
+        measured.append(stage.name)
+        return StepCost(1.0, 0.0, 1000.0, 1, 1)
+
+    monkeypatch.setattr(plan, "measure_step", measure)
+    stages = pretrain(tiny_recipe, auto(store_path, tmp_path / "run", dry_run=True))
+    assert measured == ["rgb-1", "flow-1", "rgb-2", "flow-2"]
+    assert all(stage.cost is not None for stage in stages)
+
+
 def test_auto_says_that_nothing_fits(
     tiny_recipe: Recipe, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

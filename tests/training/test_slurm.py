@@ -411,6 +411,7 @@ def test_a_stopped_job_goes_back_to_the_queue_unless_it_is_ending_anyway(
     status: int,
     requeued: bool,
     fake_slurm: FakeSlurm,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from vicc.training.engine import Stopped
@@ -424,13 +425,57 @@ def test_a_stopped_job_goes_back_to_the_queue_unless_it_is_ending_anyway(
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_PROCID", rank)
     with pytest.raises(SystemExit) as end:
-        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",))()
+        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",), tmp_path)()
     assert end.value.code == status
     assert ("scontrol requeue 17" in (calls.read_text() if calls.exists() else "")) == requeued
 
 
+@pytest.mark.parametrize("answer", ["echo RUNNING", "exit 1"])
+def test_a_job_that_hangs_goes_back_to_the_queue_three_times_and_ends_each_time(
+    answer: str,
+    fake_slurm: FakeSlurm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A mistake of the program would hang for ever; and a Slurm that does not answer must not keep the process."""
+    from vicc.training.watchdog import EXIT_HUNG, Watchdog
+
+    ended: list[int] = []
+
+    def hang(*_: object) -> None:
+        with Watchdog(tmp_path / "rgb-1", minutes=0.1 / 60, end=ended.append):
+            before, end = len(ended), time.monotonic() + 20
+            while len(ended) == before and time.monotonic() < end:
+                time.sleep(0.02)
+
+    calls = fake_slurm(squeue=answer)
+    monkeypatch.setattr("vicc.training.pretrain.pretrain", hang)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    for restart in range(5):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",), tmp_path)()
+    assert ended == [EXIT_HUNG] * 5
+    assert calls.read_text().count("scontrol requeue 17") == (3 if answer == "echo RUNNING" else 0)
+    said = capsys.readouterr().err
+    assert ("has hung 3 times before" if answer == "echo RUNNING" else "could not go back to the queue") in said
+
+
+def test_the_batch_file_requeues_a_run_that_hangs_three_times(
+    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake_slurm(srun="exit 75")
+    for name, value in {"SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "1", "RUN": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(5):
+        assert subprocess.run(["bash", str(ROOT / "slurm" / "pretrain.sbatch")]).returncode == 75
+    assert calls.read_text().count("scontrol requeue 17") == 3
+
+
 def test_a_job_that_cannot_go_back_to_the_queue_fails_with_slurms_words(
-    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vicc.training import slurm
     from vicc.training.engine import Stopped
@@ -445,7 +490,7 @@ def test_a_job_that_cannot_go_back_to_the_queue_fails_with_slurms_words(
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_PROCID", "0")
     with pytest.raises(ViccError, match="scontrol requeue 17 failed: Requested operation is presently disabled"):
-        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",))()
+        StageJob("rgb-1", "vicc.training.pretrain:pretrain", (), ("vicc",), tmp_path)()
     assert calls.read_text().count("scontrol requeue") == 3
 
 

@@ -1,6 +1,9 @@
 """A process in which nothing moves says so, says who and what it is, and ends."""
 
 import json
+import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -49,6 +52,30 @@ def test_a_closed_watchdog_no_longer_watches(tmp_path: Path) -> None:
         watch.at("loads", 1)
     time.sleep(0.5)
     assert statuses == []
+
+
+def _step_of_0_8_seconds(folder: Path) -> None:
+    with Watchdog(folder, minutes=1.2 / 60) as watch:
+        watch.at("loads", 1)
+        for _ in range(8):
+            time.sleep(0.1)
+        watch.at("computes", 1)
+
+
+def test_time_in_which_the_program_was_stopped_is_no_hang(tmp_path: Path) -> None:
+    """Ctrl-Z and fg, or a machine that sleeps: longer than the watchdog's patience, in the middle of a step."""
+    process = multiprocessing.get_context("fork").Process(target=_step_of_0_8_seconds, args=(tmp_path,))
+    process.start()
+    end = time.monotonic() + 20
+    while not (tmp_path / "processes" / "0.json").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(1.8)
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(20)
+    assert process.exitcode == 0
 
 
 def write_beat(folder: Path, number: int, **values: object) -> None:

@@ -218,6 +218,11 @@ def _disk_error(error: OSError) -> str:
             f"The disk is full or a size limit is reached{where}: {error.strerror}. "
             "Free some space and give the same command again."
         )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"No more files may be open{where}: {error.strerror}. Raise that limit (ulimit -n 4096), or give fewer "
+            "--workers."
+        )
     return f"A file could not be read or written{where}: {error.strerror or error}."
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from vicc.batch import Batch, Stream
 from vicc.data.frame_source import FrameSource
+from vicc.data.loading_limits import is_too_few_files, prefetched_batches, share_from_worker, too_few_files
 from vicc.data.sampling import ViewDistance, random_clips
 from vicc.data.store import Video
 from vicc.errors import ViccError
@@ -35,6 +36,8 @@ from vicc.transforms.augmentation import (
 from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.flow_form import FlowForm
 
+_SECONDS_BETWEEN_LOOKS = 5.0  # at workers that give nothing
+_LOOKS_BEFORE_HANG = 240  # 20 minutes
 Key = tuple[int, int]  # (epoch, position of the video)
 Clips = dict[Stream, np.ndarray]
 Item = TypeVar("Item")
@@ -116,6 +119,7 @@ class ClipDataset(Dataset[Sample]):
         self.videos = list(videos)
         self.streams = tuple(streams)
         self.num_views = num_views
+        self.clip_frames = clip_frames
         self.size = size
         self.augmentation = augmentation
         self.seed = seed
@@ -132,6 +136,18 @@ class ClipDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the clips of one video."""
+        full = self.num_views * self.size**2
+        small = sum(count * pixels**2 for count, pixels in self.small_views)
+        channels = 2 if self.flow_form is None else self.flow_form.num_channels
+        total = 0
+        for stream in self.streams:
+            pixels = full + small * (stream in self.small_streams)
+            total += pixels * (3 if stream != "flow" else channels)
+        return total * self.clip_frames
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, position = key
@@ -343,7 +359,9 @@ class ClipLoader:
         start_method: how the workers start; None for the platform's own.
 
     Raises:
-        ViccError: on iteration, a video that cannot be read (the message names it), or a worker that has died.
+        ViccError: too little shared memory for the batches of the workers, or too few files that may be open; on
+            iteration, a video that cannot be read (the message names it), or a worker that has died or could not hand
+            over what it loaded.
     """
 
     def __init__(
@@ -356,7 +374,8 @@ class ClipLoader:
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
         self._batches = batches
-        self._guarded = _Guarded(dataset, processes=max(1, workers))
+        prefetched = prefetched_batches(workers, batches.batch_size * dataset.sample_bytes)
+        self._guarded = _Guarded(dataset, workers=workers)
         self._loader = DataLoader(
             self._guarded,
             batch_sampler=batches,
@@ -364,7 +383,7 @@ class ClipLoader:
             collate_fn=_collate_or_fail,
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=prefetched,
             multiprocessing_context=start_method if workers else None,
             # Its own: the start of an iterator would draw from torch's random stream, which a resume must find unused.
             generator=torch.Generator(),
@@ -401,11 +420,13 @@ def worker_deaths_named() -> Iterator[None]:
     """Say in a sentence that a loader's worker has died: torch raises that wherever this process is, by a signal.
 
     Raises:
-        ViccError: a worker died within the block.
+        ViccError: a worker died within the block, or no more files may be open.
     """
     try:
         yield
-    except RuntimeError as error:  # torch has no type of its own for it
+    except (OSError, RuntimeError) as error:  # torch has no type of its own for it
+        if is_too_few_files(error):
+            raise too_few_files() from error
         if not str(error).startswith("DataLoader worker"):
             raise
         raise ViccError(
@@ -414,26 +435,61 @@ def worker_deaths_named() -> Iterator[None]:
         ) from error
 
 
-def load_in_order(dataset: Dataset[Item], keys: Sequence[Any], *, workers: int, pin_memory: bool) -> Iterator[Item]:
+def load_in_order(
+    dataset: Dataset[Item],
+    keys: Sequence[Any],
+    *,
+    workers: int,
+    pin_memory: bool,
+    item_bytes: int = 0,
+    name_of: Callable[[Any], str] = str,
+) -> Iterator[Item]:
     """Items of any dataset in the order of `keys`, made by so many processes; 0 makes them in this one.
 
+    Args:
+        item_bytes: the most that an item's tensors take, if that is known, to see whether they can be handed over.
+        name_of: what the items of a key are called, for an error.
+
     Raises:
-        ViccError: on iteration, what the dataset raised, or a worker that has died.
+        ViccError: on iteration, what the dataset raised, a worker that has died, could not hand over what it made or
+            has made nothing for 20 minutes, too little shared memory or too few open files for the workers.
     """
     loader = DataLoader(
         _Caught(dataset),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
+        collate_fn=share_from_worker,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
+        prefetch_factor=None if workers == 0 else min(2, prefetched_batches(workers, item_bytes) or 2),
+        timeout=_SECONDS_BETWEEN_LOOKS if workers else 0,
         generator=torch.Generator(),
     )
     with worker_deaths_named():
-        for item in loader:
+        items = iter(loader)
+        for key in keys:
+            item = _next_item(items, partial(name_of, key))
             if isinstance(item, ViccError):
                 raise item
             yield item
+
+
+def _next_item(items: Iterator[Any], name: Callable[[], str]) -> Any:
+    """The next item of a loader that returns to us every few seconds.
+
+    It is the looks that are counted, not the time: while this process is stopped it does not look.
+    """
+    for _ in range(_LOOKS_BEFORE_HANG):
+        try:
+            return next(items)
+        except RuntimeError as error:  # torch has no type of its own for it
+            if "DataLoader timed out" not in str(error):
+                raise
+    raise ViccError(
+        f"Processes that load clips have given nothing for {_LOOKS_BEFORE_HANG * _SECONDS_BETWEEN_LOOKS / 60:.0f} "
+        f"minutes; next would be {name()}. Look whether its file or disk can be read, or give --workers 0."
+    )
 
 
 class _Caught(Dataset[Any]):
@@ -452,11 +508,14 @@ class _Caught(Dataset[Any]):
 class _Guarded(Dataset[Sample | ViccError]):
     """Clips whose mistakes are results, as of `_Caught`, and what is being loaded now."""
 
-    def __init__(self, dataset: ClipDataset, *, processes: int) -> None:
+    def __init__(self, dataset: ClipDataset, *, workers: int) -> None:
         self.dataset = dataset
         self._caught = _Caught(dataset)
-        # In shared memory: which video each process is loading, -1 for none. A process that hangs cannot tell.
-        self.at = torch.full((processes,), -1).share_memory_()
+        # Which video each process is loading, -1 for none; in shared memory, since a process that hangs cannot tell.
+        # Without workers there need be no such memory.
+        self.at = torch.full((max(1, workers),), -1)
+        if workers:
+            self.at.share_memory_()
 
     def __getitem__(self, key: Key) -> Sample | ViccError:
         worker = get_worker_info()
@@ -469,9 +528,8 @@ class _Guarded(Dataset[Sample | ViccError]):
 
 
 def _collate_or_fail(samples: Sequence[Sample | ViccError]) -> Batch | ViccError:
-    return next((sample for sample in samples if isinstance(sample, ViccError)), None) or collate(
-        [sample for sample in samples if isinstance(sample, Sample)]
-    )
+    failed = next((sample for sample in samples if isinstance(sample, ViccError)), None)
+    return failed or share_from_worker(collate([sample for sample in samples if isinstance(sample, Sample)]))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

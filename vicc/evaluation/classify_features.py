@@ -12,7 +12,7 @@ import torch
 from vicc.configs import KnnConfig, ProbeConfig
 from vicc.data.splits import group_name, grouped_folds
 from vicc.data.store import Video
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.evaluation.classification import chance_row, classification_row, write_probabilities
 from vicc.evaluation.encoders import (
@@ -86,7 +86,7 @@ def result_path(config: KnnConfig | ProbeConfig) -> Path:
 
 def _classify(config: KnnConfig | ProbeConfig, method: _Method) -> Result:
     device = choose_device(config.device)
-    with processes(device):
+    with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         require_room_for_results(config, result_path(config))
         sets = open_sets(config, run=config.run, need_labels=True)

@@ -12,13 +12,14 @@ import torch
 from vicc.batch import Stream
 from vicc.configs import MeasuredEncoders
 from vicc.data.frame_source import FrameSource
+from vicc.data.loading_limits import prefetched_batches
 from vicc.data.store import Video
 from vicc.device import Precision
 from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
+from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.evaluation.results import Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import read_json, require_writable
@@ -83,6 +84,8 @@ def describe_all(
     Args:
         windows: of the tested videos, and of the training videos where `train_windows` says nothing else.
     """
+    for _, encoder in encoders:  # before the baselines, which may take minutes
+        prefetched_batches(num_workers(config.workers), pass_bytes(encoder.config, windows))
     cache = FeatureCache(features_folder(config) if config.cache else None, sets.store)
     result = []
     for subject in _subjects(config, encoders, sets, precision):

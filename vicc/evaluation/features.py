@@ -23,6 +23,7 @@ from vicc.transforms.augmentation import Crops, evaluation_views
 # Single-threaded, torch has fast kernels for 1x1 convolutions from 16 clips on only; more take more memory.
 _CLIPS_A_PASS = 16
 _CALIBRATION_PASSES = 16
+_CROPS: dict[Crops, int] = {"view": 1, "center": 1, "five": 5, "ten": 10}
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,13 @@ def calibrate_batchnorm(encoder: Encoder, store: FrameSource, videos: Sequence[V
     encoder.eval()
 
 
+def pass_bytes(config: EncoderConfig, windows: Windows) -> int:
+    """Bytes of the clips that a network is given at a time, which is what a process that loads hands over."""
+    crops = _CROPS[windows.crops]
+    clips = max(1, _CLIPS_A_PASS // crops) * crops
+    return clips * config.clip_frames * config.size**2 * config.in_channels
+
+
 class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """The clips of all videos in a row, cut into passes of about `_CLIPS_A_PASS`; an item is a pass.
 
@@ -185,7 +193,7 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(self, config: EncoderConfig, store: FrameSource, videos: Sequence[Video], windows: Windows) -> None:
         self.config, self.store, self.videos, self.windows = config, store, videos, windows
         num_windows = torch.tensor([len(windows.numbers(config, video)) for video in videos])
-        num_crops = {"view": 1, "center": 1, "five": 5, "ten": 10}[windows.crops]
+        num_crops = _CROPS[windows.crops]
         self.counts = num_windows * num_crops
         self._ends = num_windows.cumsum(0).numpy()
         self._windows_a_pass = max(1, _CLIPS_A_PASS // num_crops)
@@ -196,10 +204,21 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def load(self, precision: Precision, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
         """The passes of this process, with the number of videos that are then done (those of the others assumed)."""
         mine = range(rank(), len(self), world_size())
-        passes = load_in_order(self, mine, workers=workers, pin_memory=precision.device.type == "cuda")
+        passes = load_in_order(
+            self,
+            mine,
+            workers=workers,
+            pin_memory=precision.device.type == "cuda",
+            item_bytes=pass_bytes(self.config, self.windows),
+            name_of=self._first_video,
+        )
         for number, (rows, clips) in zip(mine, passes, strict=True):
             end = (number + 1) * self._windows_a_pass
             yield rows, clips, int(np.searchsorted(self._ends, end, side="right"))
+
+    def _first_video(self, number: int) -> str:
+        """The video that a pass begins with."""
+        return self.videos[int(np.searchsorted(self._ends, number * self._windows_a_pass, side="right"))].id
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         begin = number * self._windows_a_pass

@@ -10,7 +10,7 @@ import torch
 
 from vicc.configs import MeasuredClassifiers
 from vicc.data.store import Video
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
 from vicc.evaluation.classification import chance_row, classification_row, write_probabilities
@@ -49,7 +49,7 @@ def measure_classifiers(config: MeasuredClassifiers) -> Result:
             not know or that one of them was trained on, a store without their stream, or a split that does not fit.
     """
     device = choose_device(config.device)
-    with processes(device):
+    with processes(device), computing_threads(choose_threads(config.threads, device)):
         tested = _load(config)
         on_first(partial(require_writable, result_path(config)))
         protocol = _protocol(config, tested)

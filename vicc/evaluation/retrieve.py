@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from vicc.configs import RetrieveConfig
 from vicc.data.store import Video
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
 from vicc.evaluation.encoders import (
@@ -48,7 +48,7 @@ def retrieve(config: RetrieveConfig) -> Result:
             or a split that does not fit (see `open_sets`).
     """
     device = choose_device(config.device)
-    with processes(device):
+    with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         require_room_for_results(config, result_path(config))
         sets = open_sets(config, run=config.run)

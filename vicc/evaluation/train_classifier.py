@@ -19,7 +19,7 @@ from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.splits import Division, divide_by_groups
 from vicc.data.store import Video
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes, world_size
 from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
@@ -27,6 +27,7 @@ from vicc.evaluation.encoders import require_flow, weights_fingerprint
 from vicc.evaluation.features import Windows, describe_videos
 from vicc.evaluation.results import fingerprint
 from vicc.evaluation.sets import few_labels
+from vicc.files import require_writable
 from vicc.methods.classification import Classification
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
@@ -35,8 +36,17 @@ from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER, encoder_config, new_classification
 from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
 from vicc.training.classifier_folder import save_classifier
-from vicc.training.plan import describe_costs, fitted_recipe, is_worth_measuring, num_workers
-from vicc.training.run_folder import RECIPE_FILE, claim_run, divide, held_run_folder, note_start
+from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
+from vicc.training.plan import (
+    StageCost,
+    StepCost,
+    describe_costs,
+    fitted_recipe,
+    is_worth_measuring,
+    num_workers,
+    require_loading,
+)
+from vicc.training.run_folder import RECIPE_FILE, RunStart, claim_run, divide, held_run_folder
 from vicc.training.sinks import require_sinks
 from vicc.training.stage import Recipe, Stage
 from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
@@ -78,8 +88,10 @@ def train_classifier(
             validation share that leaves no group, or a run of another encoder, recipe, seed, or of other videos.
     """
     require_sinks(config.log_to)
+    if not config.dry_run:
+        require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
     source = load_encoder(config.encoder)
-    device = choose_device(config.device)
+    device = choose_run_device(config)
     with processes(device), ExitStack() as stack:
         if config.store is None and not config.dry_run:  # what a scan finds is written there
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
@@ -88,28 +100,41 @@ def train_classifier(
         require_flow([(str(config.encoder), source)], store)
         division = divide(store, config)
         lesson = choose_lesson(division, config)
-        precision = choose_precision(config.precision, device)
-        recipe = _recipe(config, source, lesson, precision)
+        precision, computation = choose_computation(config, device)
+        stack.enter_context(computing(computation))
+        known: dict[str, StepCost] = {}
+        recipe = _recipe(config, source, lesson, precision, known)
         (stage,) = recipe.stages
         num_videos = len(lesson.train)
         if config.dry_run:
             costs = {}
             if config.launcher == "here":
-                costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=num_videos)
+                costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=num_videos, known=known)
             summary = replace(stage_summary(config, stage, num_videos), cost=costs.get(stage.name))
             return ClassifierRun(recipe, summary, lesson)
         if config.store is not None:
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
         weights = weights_fingerprint(source)
-        on_first(partial(_claim, recipe, config, store, division, lesson, weights))
-        on_first(partial(note_start, config, precision))
+        starts: list[RunStart] = []
+        on_first(lambda: starts.append(_claim(recipe, config, computation, store, division, lesson, weights)))
         if on_first(lambda: is_finished(config.run, stage)):
             say(f"{stage.name}: finished already")
         else:
-            if is_first():
-                _say_lesson(recipe, config, store, lesson, precision)
+            require_loading(stage, config, num_videos=num_videos)
+            planned = _say_lesson(recipe, config, store, lesson, precision, known) if is_first() else None
             purpose = _purpose(stage, config, source, store, lesson, weights)
-            train_stage(stage, 0, purpose, config, store, lesson.train, precision, should_stop=should_stop)
+            train_stage(
+                stage,
+                0,
+                purpose,
+                config,
+                store,
+                lesson.train,
+                precision,
+                planned=planned,
+                on_start=lambda step: starts[0].note(stage.name, step),
+                should_stop=should_stop,
+            )
         return ClassifierRun(recipe, stage_summary(config, stage, num_videos), lesson)
 
 
@@ -146,7 +171,9 @@ def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Lesson
     return Lesson(train, validation, classes)
 
 
-def _recipe(config: ClassifierConfig, source: Encoder, lesson: Lesson, precision: Precision) -> Recipe:
+def _recipe(
+    config: ClassifierConfig, source: Encoder, lesson: Lesson, precision: Precision, known: dict[str, StepCost]
+) -> Recipe:
     num_videos = len(lesson.train)
     recipe = classifier_recipe(config, source.config, num_videos=num_videos, num_classes=len(lesson.classes))
     (stage,) = recipe.stages
@@ -166,24 +193,27 @@ def _recipe(config: ClassifierConfig, source: Encoder, lesson: Lesson, precision
         )
     if config.batch_size != "auto":
         return recipe
-    return fitted_recipe(recipe, config, precision, num_videos=num_videos)
+    return fitted_recipe(recipe, config, precision, num_videos=num_videos, known=known)
 
 
 def _claim(
     recipe: Recipe,
     config: ClassifierConfig,
+    computation: Computation,
     store: FrameSource,
     division: Division[Video],
     lesson: Lesson,
     weights: str,
-) -> None:
+) -> RunStart:
     validation = [(video.id, video.num_frames, video.source.blake2b) for video in lesson.validation]
-    claim_run(
+    return claim_run(
         recipe,
         config,
+        computation,
         store,
         division,
         videos=lesson.train,
+        validation=lesson.validation,
         facts={
             "encoder_weights": weights,
             "classes": lesson.classes,
@@ -195,16 +225,23 @@ def _claim(
 
 
 def _say_lesson(
-    recipe: Recipe, config: ClassifierConfig, store: FrameSource, lesson: Lesson, precision: Precision
-) -> None:
+    recipe: Recipe,
+    config: ClassifierConfig,
+    store: FrameSource,
+    lesson: Lesson,
+    precision: Precision,
+    known: dict[str, StepCost],
+) -> StageCost | None:
+    """Say what is learned from what; also what it will take, where that is worth measuring."""
     chosen = "the last epoch is kept"
     if lesson.validation:
         chosen = f"{len(lesson.validation)} others choose the epoch that is kept"
     say(f"learns {len(lesson.classes)} classes from {len(lesson.train)} videos; {chosen}")
     if (config.run / recipe.stages[0].name).exists() or not is_worth_measuring(recipe, num_videos=len(lesson.train)):
-        return
-    costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=len(lesson.train))
+        return None
+    costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=len(lesson.train), known=known)
     say(describe_costs(costs)[0])
+    return costs[recipe.stages[0].name]
 
 
 def _purpose(

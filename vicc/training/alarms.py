@@ -15,6 +15,8 @@ from vicc.training.schedule import StageLength
 from vicc.training.stage import CLASSIFYING, CONTRASTIVE, VICC, Stage
 
 ALARMS_FILE = "alarms.jsonl"
+SLOW_STEPS = "slow_steps"
+"""An alarm that no rule here raises, since it is of the machine: see `vicc.training.live.Slowness`."""
 Row = Mapping[str, Any]
 
 _WINDOW = 50  # steps; fewer in a short stage

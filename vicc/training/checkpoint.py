@@ -123,17 +123,22 @@ class CheckpointFolder:
         Raises:
             ViccError: all of them are damaged, or one was refused (see `load_checkpoint`).
         """
+        damaged: list[DamagedCheckpoint] = []
         paths = self.paths()
         for path in paths:
             try:
-                return load_checkpoint(path)
+                state = load_checkpoint(path)
             except DamagedCheckpoint as error:
-                if path == paths[-1]:
-                    raise ViccError(
-                        f"{error} There is no earlier one. Restore it, or delete {self.folder} to start afresh."
-                    ) from error
-                os.replace(path, path.with_suffix(".damaged"))
-                say(f"{error} It was renamed to {path.stem}.damaged; training goes on from the one before.")
+                damaged.append(error)
+                continue
+            for bad, reason in zip(paths, damaged, strict=False):
+                os.replace(bad, bad.with_suffix(".damaged"))
+                say(f"{reason} It was renamed to {bad.stem}.damaged; training goes on from the one before.")
+            return state
+        if damaged:
+            raise ViccError(
+                f"{damaged[-1]} There is no earlier one. Restore it, or delete {self.folder} to start afresh."
+            ) from damaged[-1]
         return None
 
 

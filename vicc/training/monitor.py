@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vicc.configs import SinkName
 from vicc.distributed import is_first, world_size
 from vicc.progress import Advance
-from vicc.training.alarms import Facts
+from vicc.training.alarms import SLOW_STEPS, Alarm, Facts
 from vicc.training.engine import Row
-from vicc.training.live import MemoryMeter, PaceMeter, live_note
+from vicc.training.live import MemoryMeter, PaceMeter, SlownessMeter, live_note
 from vicc.training.record import StageRecord
 from vicc.training.schedule import StageLength
 from vicc.training.stage import Stage
@@ -28,6 +30,7 @@ class Monitor:
         log_to: sinks beside the log.
         workers: processes that load clips, for the alarms.
         later_steps: of the stages that follow, counted in steps of this one, for the live line.
+        planned_seconds: of a step, where that was measured, to see when steps are slower.
         best_metric: what makes a checkpoint the best: "loss", of which less is better, or a recall or accuracy.
     """
 
@@ -41,12 +44,14 @@ class Monitor:
         log_to: Sequence[SinkName] = (),
         workers: int = 0,
         later_steps: float = 0.0,
+        planned_seconds: float | None = None,
         best_metric: str = "loss",
     ) -> None:
         self._facts = Facts(stage, length, world_size(), workers)
         self._evaluate, self._evaluate_epochs = evaluate, evaluate_epochs
         self._log_to = log_to
         self._later_steps = later_steps
+        self._slowness = SlownessMeter(planned_seconds)
         self.best_metric = best_metric
         self.best: float | None = None
         self.improved = False
@@ -78,12 +83,17 @@ class Monitor:
         if self._record is None:
             return
         self._record.steps(rows)
+        slowness = self._slowness.steps(rows)
+        if slowness is not None:
+            message = slowness.message(torch.get_num_threads())
+            self._record.alarm(Alarm(SLOW_STEPS, rows[-1]["step"], f"{self._facts.stage.name}: {message}"))
         note = live_note(
             rows[-1],
             self._pace.steps(rows),
             self._memory.text(),
             steps_left=self._facts.length.steps - rows[-1]["step"] - 1,
             later_steps=self._later_steps,
+            slowness=slowness,
         )
         self._advance(len(rows), note)
 

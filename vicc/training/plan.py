@@ -5,7 +5,7 @@ Measured with a few steps of the real thing, random weights on random clips.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,16 @@ import torch
 
 from vicc.batch import Batch, Stream
 from vicc.configs import TrainingConfig
-from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
-from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
+from vicc.data.loading_limits import prefetched_batches
+from vicc.device import (
+    Precision,
+    available_memory,
+    current_memory,
+    peak_memory,
+    process_cores,
+    reset_peak_memory,
+)
 from vicc.distributed import all_reduce_max, alone, on_first, world_size
 from vicc.errors import ViccError
 from vicc.files import read_json
@@ -127,12 +134,21 @@ def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: Tra
 
 
 def fitted_recipe(
-    recipe: Recipe, config: TrainingConfig, precision: Precision, *, num_videos: int, to_data: bool = False
+    recipe: Recipe,
+    config: TrainingConfig,
+    precision: Precision,
+    *,
+    num_videos: int,
+    to_data: bool = False,
+    known: dict[str, StepCost] | None = None,
 ) -> Recipe:
     """The recipe as --batch-size and --fit-to-data (`to_data`) want it, and said what that changes; without them as it
     is.
 
     What a run has begun with stays. Fields that --set names keep what it says.
+
+    Args:
+        known: gets what had to be measured of a stage's steps, so that a plan need not measure it again.
 
     Raises:
         ViccError: --batch-size auto, and not even one video fits into memory.
@@ -142,7 +158,7 @@ def fitted_recipe(
     recorded = on_first(lambda: _recorded(config.run))
     sizes: dict[str, int] = {}
     if config.batch_size == "auto" and not recorded:
-        sizes = find_batch_sizes(recipe, precision, config, num_videos=num_videos)
+        sizes = find_batch_sizes(recipe, precision, config, num_videos=num_videos, known=known)
     stages = []
     for stage in recipe.stages:
         begun = recorded.get(stage.name)
@@ -168,23 +184,33 @@ def _recorded(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def find_batch_sizes(
-    recipe: Recipe, precision: Precision, config: TrainingConfig, *, num_videos: int
+    recipe: Recipe,
+    precision: Precision,
+    config: TrainingConfig,
+    *,
+    num_videos: int,
+    known: dict[str, StepCost] | None = None,
 ) -> dict[str, int]:
     """For each stage the largest batch whose share fits into the memory of every process.
 
     On a CPU the memory of two sizes is measured and drawn out to four fifths of what is free; on an accelerator sizes
     are tried.
 
+    Args:
+        known: gets the costs that were measured, by the stage's name.
+
     Raises:
         ViccError: not even one video fits.
     """
     sizes = []
+    known = {} if known is None else known
     for stage in recipe.stages:
         most = largest_batch(stage, num_videos) // world_size()
         if precision.device.type == "cuda":
             most = most_that_fit(partial(_fits, recipe, stage, precision, config), most)
         else:
-            most = min(most, _drawn_out(measure_step(recipe, stage, precision, config)))
+            known[stage.name] = measure_step(recipe, stage, precision, config)
+            most = min(most, _drawn_out(known[stage.name]))
         if most < 1 <= num_videos // world_size():
             raise ViccError(
                 f"--batch-size auto: not even one video of stage {stage.name} fits into the memory that is free. Give "
@@ -214,18 +240,21 @@ def plan_stages(
     steps_left: dict[str, int],
     lengths: dict[str, StageLength],
     load: Callable[[Stage, Task], ClipDataset] | None,
+    *,
+    known: Mapping[str, StepCost] | None = None,
 ) -> dict[str, StageCost]:
     """What each stage takes; the stages without steps left take nothing but their disk.
 
     Args:
         load: gives the clips of a stage, to measure how long they take; None where there is nothing to load from yet.
+        known: what was measured before, by the stage's name.
     """
     began = time.monotonic()
     measured: list[_Measured] = []
     costs = {}
     for stage in recipe.stages:
         if not measured or time.monotonic() - began < _SECONDS_TO_MEASURE:
-            cost = measure_step(recipe, stage, precision, config)
+            cost = (known or {}).get(stage.name) or measure_step(recipe, stage, precision, config)
             loading = None if load is None else measure_loading(load(stage, untrained_task(recipe, stage)), config)
             measured.append((stage, cost, loading))
         else:
@@ -288,8 +317,22 @@ def is_worth_measuring(recipe: Recipe, *, num_videos: int) -> bool:
 def num_workers(asked: int | None) -> int:
     """Processes that load clips, unless the user says so."""
     # On two cores the model uses both; a loader process beside it only takes turns with it.
-    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = process_cores()
     return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
+
+
+def require_loading(stage: Stage, config: TrainingConfig, *, num_videos: int) -> None:
+    """See to it that the processes that load clips of a stage can hand them over, before anything else is done.
+
+    Raises:
+        ViccError: too little shared memory for their batches, or too few files that may be open.
+    """
+    batch = stage_length(stage, num_videos, world_size()).batch_size // world_size()
+    streams = {stage.stream, *(["flow" if stage.stream != "flow" else "rgb"] if stage.teacher else [])}
+    channels = sum(2 if stream == "flow" else 3 for stream in streams)
+    full = channels * stage.num_clips * stage.size**2
+    small = (3 if stage.stream != "flow" else 2) * sum(n * pixels**2 for n, pixels in stage.small_resolutions())
+    prefetched_batches(num_workers(config.workers), batch * stage.clip_frames * (full + small))
 
 
 def _new_step(stage: Stage, task: Task, precision: Precision, config: TrainingConfig) -> TrainingStep:

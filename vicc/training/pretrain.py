@@ -1,9 +1,11 @@
 """A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
 
 RUN/recipe.json          the recipe with all values, seed, the split, what the videos were, and how many processes
+RUN/computation.json     in which precision, in how many threads, on which kind of device it computes
 RUN/split.csv            which videos it trains on, and which of the store's videos are for testing it
+RUN/videos.json          how they were prepared, and the frames and the checksum of each
 RUN/scan.json, splits/   with --videos: what the files were found to hold, and their official splits
-RUN/runs.jsonl           one line for each time somebody started it: when, with what, where
+RUN/runs.jsonl           one line for each start that trained something: when, with what, where, from which step
 RUN/environment.json     the same starts with all settings, versions, the git state and the machine
 RUN/STAGE/log.jsonl      one line a step, and all else that `StageRecord` writes
 RUN/STAGE/views.png      some training views as they enter the network
@@ -25,18 +27,34 @@ from vicc.data.sources import VideoSource
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
 from vicc.data.store import Store, Video
 from vicc.data.video_folder import VideoFolder
-from vicc.device import Precision, choose_device, choose_precision
+from vicc.device import Precision, choose_precision
 from vicc.distributed import first_then_others, is_first, on_first, processes
 from vicc.errors import ViccError
+from vicc.files import require_writable
 from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_source
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER, build_task
 from vicc.training.checkpoint import save_encoder
+from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
 from vicc.training.online import OnlineEvaluation, evaluation_period
-from vicc.training.plan import describe_costs, fitted_recipe, is_worth_measuring
-from vicc.training.run_folder import RECIPE_FILE, claim_run, divide, held_run_folder, note_start, require_enough
+from vicc.training.plan import (
+    StageCost,
+    StepCost,
+    describe_costs,
+    fitted_recipe,
+    is_worth_measuring,
+    require_loading,
+)
+from vicc.training.run_folder import (
+    RECIPE_FILE,
+    RunStart,
+    claim_run,
+    divide,
+    held_run_folder,
+    require_enough,
+)
 from vicc.training.sinks import require_sinks
 from vicc.training.stage import Recipe, Stage
 from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
@@ -61,7 +79,9 @@ def pretrain(
         require_backbone(stage.backbone)
     _require_stages(recipe, config)
     require_sinks(config.log_to)
-    device = choose_device(config.device)
+    if not config.dry_run:
+        require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
+    device = choose_run_device(config)
     with processes(device):
         store: FrameSource | None = None
         videos: list[Video] = []
@@ -73,23 +93,42 @@ def pretrain(
             _require_flow(recipe, store)
             videos = divide(store, config).train
             num_videos = len(videos)
-        precision = choose_precision(config.precision, device)
         _require_earlier_stages(recipe, config)
-        if config.dry_run:
+        if config.dry_run and config.launcher != "here":
             # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not for computing.
-            here = config.launcher == "here"
-            if here or config.batch_size != "auto":
+            if config.batch_size != "auto":
+                precision = choose_precision(config.precision, device)
                 recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data)
-            costs = stage_costs(recipe, config, precision, store, videos, num_videos=num_videos) if here else {}
-            summaries = [stage_summary(config, stage, num_videos) for stage in recipe.stages]
-            return [replace(summary, cost=costs.get(summary.name)) for summary in summaries]
+            return [stage_summary(config, stage, num_videos) for stage in recipe.stages]
         with ExitStack() as stack:
-            on_first(lambda: stack.enter_context(held_run_folder(config.run)))
+            if not config.dry_run:
+                on_first(lambda: stack.enter_context(held_run_folder(config.run)))
+            precision, computation = choose_computation(config, device)
+            stack.enter_context(computing(computation))
+            if config.dry_run:
+                return _plan(recipe, config, store, videos, precision, num_videos=num_videos)
             if store is None:
                 store = first_then_others(
                     lambda: open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
                 )
-            return _pretrain(recipe, config, store, precision, should_stop)
+            return _pretrain(recipe, config, store, precision, computation, should_stop)
+
+
+def _plan(
+    recipe: Recipe,
+    config: PretrainConfig,
+    store: FrameSource | None,
+    videos: list[Video],
+    precision: Precision,
+    *,
+    num_videos: int,
+) -> list[StageSummary]:
+    """How far the stages are, and what is left of them would take."""
+    known: dict[str, StepCost] = {}
+    recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data, known=known)
+    costs = stage_costs(recipe, config, precision, store, videos, num_videos=num_videos, known=known)
+    summaries = [stage_summary(config, stage, num_videos) for stage in recipe.stages]
+    return [replace(summary, cost=costs.get(summary.name)) for summary in summaries]
 
 
 def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
@@ -109,25 +148,37 @@ def _pretrain(
     config: PretrainConfig,
     store: FrameSource,
     precision: Precision,
+    computation: Computation,
     should_stop: Callable[[str, int], bool],
 ) -> list[StageSummary]:
     division = divide(store, config)
     videos = division.train
-    recipe = fitted_recipe(recipe, config, precision, num_videos=len(videos), to_data=config.fit_to_data)
+    known: dict[str, StepCost] = {}
+    recipe = fitted_recipe(recipe, config, precision, num_videos=len(videos), to_data=config.fit_to_data, known=known)
     begun = (config.run / RECIPE_FILE).exists()
-    on_first(partial(claim_run, recipe, config, store, division))
-    on_first(partial(note_start, config, precision))
+    starts: list[RunStart] = []  # of the first process alone, until it is noted
+    on_first(lambda: starts.append(claim_run(recipe, config, computation, store, division)))
     asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
     unfinished = on_first(lambda: [stage.name for stage in asked if not is_finished(config.run, stage)])
+    for stage in asked:
+        if stage.name in unfinished:
+            require_loading(stage, config, num_videos=len(videos))
+    costs: dict[str, StageCost] = {}
     if is_first() and unfinished:
         if isinstance(store, VideoFolder):
             _say_speed(recipe, store, videos)
         if not begun and is_worth_measuring(recipe, num_videos=len(videos)):
-            for line in describe_costs(stage_costs(recipe, config, precision, store, videos, num_videos=len(videos))):
+            costs = stage_costs(recipe, config, precision, store, videos, num_videos=len(videos), known=known)
+            for line in describe_costs(costs):
                 say(line)
     for number, stage in enumerate(recipe.stages):
         if stage.name in unfinished:
             later = [after for after in recipe.stages[number + 1 :] if after.name in unfinished]
+
+            def note_once(step: int, name: str = stage.name) -> None:
+                if starts:
+                    starts.pop().note(name, step)
+
             train_stage(
                 stage,
                 number,
@@ -137,6 +188,8 @@ def _pretrain(
                 videos,
                 precision,
                 later=later,
+                planned=costs.get(stage.name),
+                on_start=note_once,
                 should_stop=partial(should_stop, stage.name),
             )
         elif stage in asked:

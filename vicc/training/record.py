@@ -16,7 +16,7 @@ from typing import Any
 from vicc.configs import SinkName
 from vicc.files import atomic_write
 from vicc.progress import say
-from vicc.training.alarms import ALARMS_FILE, Alarm, Alarms, Facts, why_not_finite
+from vicc.training.alarms import ALARMS_FILE, SLOW_STEPS, Alarm, Alarms, Facts, why_not_finite
 from vicc.training.curves import CURVES_FILE, EVALUATED, write_curves
 from vicc.training.engine import Row
 from vicc.training.log import EPOCHS_FILE, StepLog, read_log
@@ -60,6 +60,9 @@ class StageRecord:
         """Go through the steps of earlier starts again, whose alarms are known."""
         rows = read_log(self._folder)
         new = self._alarms.start()
+        self._alarms.said += [
+            Alarm(**row) for row in read_log(self._folder, ALARMS_FILE) if row["name"] == SLOW_STEPS and first_step
+        ]
         for start in range(0, len(rows), _ROWS_TOGETHER):
             self._note(rows[start : start + _ROWS_TOGETHER])
         self._tell(new if first_step == 0 else [])
@@ -89,6 +92,12 @@ class StageRecord:
             self._history.add({**row, "clips_per_second": speed})
         self._last = [*self._last, *rows][-50:]
         return self._alarms.steps(rows), speed
+
+    def alarm(self, alarm: Alarm) -> None:
+        """An alarm of what is no fact of the log, such as a busy machine; said once in a stage and start."""
+        if not any(alarm.name == said.name for said in self._alarms.said):
+            self._alarms.said.append(alarm)
+            self._tell([alarm])
 
     def epoch(self, found: Mapping[str, float]) -> None:
         """An epoch is done, or the stage is in the middle of one; `found` is what was evaluated."""

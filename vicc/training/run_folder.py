@@ -5,9 +5,9 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,20 @@ from vicc.data.splits import (
 )
 from vicc.data.store import Video
 from vicc.data.video_folder import VideoFolder
-from vicc.device import Precision
 from vicc.distributed import world_size
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder, read_json, write_json
+from vicc.files import atomic_write, exclusive_folder, read_json, write_json
 from vicc.prepare.scan import SCAN_FILE, splits_of
 from vicc.progress import say
+from vicc.training.computation import COMPUTATION_FILE, Computation
 from vicc.training.environment import note_environment
+from vicc.training.schedule import stage_length
 from vicc.training.slurm import SLURM_FOLDER
 from vicc.training.stage import Recipe
 from vicc.version import __version__
 
-RECIPE_FILE, RUNS_FILE, SPLIT_FILE = "recipe.json", "runs.jsonl", "split.csv"
+RECIPE_FILE, RUNS_FILE, SPLIT_FILE, VIDEOS_FILE = "recipe.json", "runs.jsonl", "split.csv", "videos.json"
+_VIDEOS_NAMED = 3
 
 
 def require_run_folder(run: Path) -> None:
@@ -104,22 +106,55 @@ def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
     return divide_by_table(videos, table, 1, name=name)
 
 
+@dataclass(frozen=True)
+class RunStart:
+    """A start of a run that was compared with what the run is. Nothing is written before it goes on, so that one that
+    is refused, wherever that is found out, leaves the run's files as they are.
+    """
+
+    config: TrainingConfig
+    computation: Computation
+    description: dict[str, Any]
+    division: Division[Video]
+    seen: dict[str, Any]
+
+    def note(self, stage: str, step: int) -> None:
+        """It goes on, after step `step` of a stage: write what the run is, and add the start to the run's list."""
+        run = self.config.run
+        for name, content in ((RECIPE_FILE, self.description), (COMPUTATION_FILE, asdict(self.computation))):
+            path = run / name
+            if not path.exists() or read_json(path, what="run description") != content:
+                write_json(path, content)
+        if not (run / SPLIT_FILE).exists():
+            write_split_table(run / SPLIT_FILE, division_table(self.division))
+        if not (run / VIDEOS_FILE).exists():
+            with atomic_write(run / VIDEOS_FILE) as file:
+                json.dump(self.seen, file)
+        _note_start(self.config, self.computation, stage, step)
+
+
 def claim_run(
     recipe: Recipe,
     config: TrainingConfig,
+    computation: Computation,
     store: FrameSource,
     division: Division[Video],
     *,
     videos: list[Video] | None = None,
+    validation: Sequence[Video] = (),
     facts: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
-) -> None:
-    """Write what this run is, or compare with what it is; a run never changes its recipe, seed or videos.
+) -> RunStart:
+    """Compare what is to be trained with what the run is, which never changes its recipe, seed or videos.
 
     Args:
         videos: those that it trains on; None for all training videos of the division.
+        validation: videos that it looks at beside them.
         facts: what else makes it, plain values by name.
         notes: what is written too, and may be another when the run goes on.
+
+    Raises:
+        ViccError: the run is another, or has another number of processes; says what differs.
     """
     videos = division.train if videos is None else videos
     ours = {
@@ -131,33 +166,88 @@ def claim_run(
         "processes": world_size(),
         **(facts or {}),
     }
+    seen = _seen(store, [*videos, *validation])
+    start = RunStart(config, computation, {**ours, **(notes or {})}, division, seen)
     path = config.run / RECIPE_FILE
     if not path.exists():
-        write_json(path, {**ours, **(notes or {})})
-    theirs = read_json(path, what="run description")
+        return start
+    found = read_json(path, what="run description")
     # Fields that came later than the run have the values that it was trained with.
-    theirs["recipe"] = Recipe.from_json(theirs["recipe"]).to_json()
+    theirs = found | {"recipe": Recipe.from_json(found["recipe"]).to_json()}
     ours |= {name: theirs[name] for name in notes or () if name in theirs}
-    if theirs | {"processes": world_size()} == ours and theirs != ours:
-        _change_processes(path, theirs, ours, allowed=config.allow_elastic)
-    elif theirs != ours:
+    if theirs == ours:
+        return replace(start, description=found)
+    if theirs | {"processes": world_size()} != ours:
         raise ViccError(
-            f"The run {config.run} was started with other settings: {first_difference(theirs, ours)}. "
+            f"The run {config.run} was started with other settings: {_difference(theirs, ours, config.run, seen)}. "
             "Give the same recipe or encoder, --seed, --store or --videos, and --split, or another --run folder."
         )
-    if not (config.run / SPLIT_FILE).exists():
-        write_split_table(config.run / SPLIT_FILE, division_table(division))
+    _allow_processes(theirs["processes"], recipe, config, num_videos=len(videos))
+    return replace(start, description=ours)
 
 
-def _change_processes(path: Path, theirs: dict[str, Any], ours: dict[str, Any], *, allowed: bool) -> None:
-    before, now = theirs["processes"], ours["processes"]
-    if not allowed:
+def _allow_processes(before: int, recipe: Recipe, config: TrainingConfig, *, num_videos: int) -> None:
+    """Another number of processes than the run has had, if that is allowed and possible."""
+    now = world_size()
+    if not config.allow_elastic:
         raise ViccError(
-            f"The run {path.parent} was started with {before} processes and now has {now}, which would give "
+            f"The run {config.run} was started with {before} processes and now has {now}, which would give "
             f"other numbers. Start {before}, or give --allow-elastic to go on with {now}."
         )
+    for stage in recipe.stages:
+        then, epoch = (stage_length(stage, num_videos, count).steps_per_epoch for count in (before, now))
+        if then != epoch:
+            raise ViccError(
+                f"{stage.name} has {epoch} steps an epoch with {now} processes, and had {then} with {before}: there "
+                f"are too few videos for equal batches. Start {before} processes."
+            )
     say(f"goes on with {now} processes in place of {before}: not bit-equal to an undisturbed run from here on")
-    write_json(path, ours)
+
+
+def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Path, seen: dict[str, Any]) -> str:
+    """Where two descriptions of a run begin to differ; videos by their names."""
+    for first in ("recipe", "seed", "split"):
+        if theirs.get(first) != ours.get(first):
+            return first_difference(theirs, ours)
+    if theirs.get("encoder_weights") != ours.get("encoder_weights"):
+        was, now = (str(one.get("encoder_weights"))[:12] for one in (theirs, ours))
+        return f"encoder_weights was {was}, those of the encoder {theirs.get('encoder', '')} at the time, now {now}"
+    by_video = any(theirs.get(name) != ours.get(name) for name in ("videos", "content", "validation"))
+    if by_video and (run / VIDEOS_FILE).exists():  # runs from before it was written have a fingerprint alone
+        changed = _changed_videos(read_json(run / VIDEOS_FILE, what="list of the run's videos"), seen)
+        if changed:
+            return f"content was other than now: {changed}"
+    return first_difference(theirs, ours)
+
+
+def _changed_videos(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Which videos came, went or are others; or in which settings the store was prepared otherwise. Empty for none."""
+    if before["prepared"] != now["prepared"]:
+        return f"the videos were prepared otherwise: {first_difference(before['prepared'], now['prepared'])}"
+    old, new = before["videos"], now["videos"]
+    parts = []
+    for name in old:
+        if name in new and old[name] != new[name]:
+            (frames, checksum), (frames_now, checksum_now) = old[name], new[name]
+            parts.append(
+                f"{name} had {frames} frames, checksum {checksum[:12]}, now {frames_now} frames, "
+                f"checksum {checksum_now[:12]}"
+            )
+    for what, names in (
+        ("is there no more", [name for name in old if name not in new]),
+        ("is new", [name for name in new if name not in old]),
+    ):
+        parts += [f"{name} {what}" for name in names]
+    return "; ".join(parts[:_VIDEOS_NAMED]) + f"; and {len(parts) - _VIDEOS_NAMED} more" * (len(parts) > _VIDEOS_NAMED)
+
+
+def _seen(store: FrameSource, videos: Sequence[Video]) -> dict[str, Any]:
+    """What videos a run sees: how they were prepared, and of each its frames and the checksum of its file."""
+    prepared = {**asdict(store.settings), "decoded on the fly": isinstance(store, VideoFolder)}
+    return {
+        "prepared": json.loads(json.dumps(prepared)),
+        "videos": {video.id: [video.num_frames, video.source.blake2b] for video in videos},
+    }
 
 
 def _content(store: FrameSource, videos: list[Video]) -> str:
@@ -187,7 +277,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def note_start(config: TrainingConfig, precision: Precision) -> None:
+def _note_start(config: TrainingConfig, computation: Computation, stage: str, step: int) -> None:
     """Add a line to the run's list of starts, and all that can be said of this one to its environment.json."""
     row = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -196,10 +286,12 @@ def note_start(config: TrainingConfig, precision: Precision) -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {cores_in_words()}",
-        "device": str(precision.device),
-        "precision": precision.name,
+        "device": computation.device,
+        "precision": computation.precision,
         "processes": world_size(),
         "threads": torch.get_num_threads(),
+        "stage": stage,
+        "step": step,
         "store" if config.videos is None else "videos": str(config.videos or config.store),
     }
     with (config.run / RUNS_FILE).open("a", encoding="utf-8") as file:

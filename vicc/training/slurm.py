@@ -3,10 +3,12 @@
 RUN/slurm/jobs.json           the jobs that were submitted last
 RUN/slurm/JOB_submission.sh   the script of a job
 RUN/slurm/JOB_TASK_log.out    what a process of a job says; process 0 speaks for all
+RUN/slurm/JOB_hang_START      says that the job hung after so many returns to the queue, and in which step
 
 A job ends at its time limit, a stage may take longer. So some minutes before, Slurm sends SIGUSR1 to all processes of
 the job (sbatch --signal); the loop makes a checkpoint of it and stops, and process 0 puts the job back into the queue,
-where it keeps its number and whatever waits for it.
+where it keeps its number and whatever waits for it. So does a job that a watchdog ends because it hangs, which may be
+its machine's fault, but not for ever.
 """
 
 import io
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -30,11 +33,12 @@ from typing import Any
 from vicc.configs import TrainingConfig
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
-from vicc.progress import say
+from vicc.progress import complain, say
 
 SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _EXIT_STOPPED = 130
+_MOST_HANGS = 3  # of a job, after each of which it goes back to the queue: a mistake would come again
 # Slurm's signals end a process that has no handlers yet, and with it the job. Until then they are ignored: what Slurm
 # pre-empts it ends and requeues by itself when its patience is over.
 _PYTHON = f'bash -c \'trap "" TERM USR1; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
@@ -94,7 +98,7 @@ def submit_stages(
         for after, stage in _chained(stages):
             before = submitted[-1].job if submitted else None
             executor.parameters = _parameters(config, stage, before)
-            job = _submit(executor, StageJob(stage, function, arguments(stage), tuple(sys.argv)), submitted)
+            job = _submit(executor, StageJob(stage, function, arguments(stage), tuple(sys.argv), folder), submitted)
             submitted.append(_described(config, folder, stage, after, before, job))
             write_json(folder / JOBS_FILE, [{"job": entry.job, "name": entry.name} for entry in submitted])
     return submitted
@@ -125,22 +129,26 @@ class StageJob:
     Args:
         stage: trained by `function`, MODULE:NAME, which is imported here alone: a signal that comes before counts.
         command: what the user gave, for the run's list of starts.
+        folder: the run's folder of Slurm jobs.
     """
 
     stage: str
     function: str
     arguments: tuple[Any, ...]
     command: tuple[str, ...]
+    folder: Path
 
     def __call__(self) -> None:
         sys.argv = [*self.command]
         with stop_signals_wait_for_the_loop():
             from vicc.training.engine import Stopped
+            from vicc.training.watchdog import at_hang
 
             adopt_slurm_ranks()
             try:
                 module, _, name = self.function.partition(":")
-                getattr(import_module(module), name)(*self.arguments)
+                with at_hang(partial(_requeue_hung, self.folder)):
+                    getattr(import_module(module), name)(*self.arguments)
             except Stopped:
                 # Past submitit, which would call this a success and note a result. No process but the first ends with
                 # an error, or srun would kill the first while it still talks to Slurm.
@@ -161,6 +169,30 @@ def _requeue() -> int:
     say(f"job {job} goes back to the queue; it goes on from its checkpoint")
     _slurm("scontrol", "requeue", job, patient=True)
     return 0
+
+
+def _requeue_hung(folder: Path, step: int) -> None:
+    """Put a job that hangs back into the queue, a few times; called by the watchdog of every process, before it ends
+    the process and with it the job.
+    """
+    job, start = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
+    before = len(list(folder.glob(f"{job}_hang_*")))
+    try:
+        state = _slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}").strip()
+        if state != "RUNNING":
+            return
+        # One process does it for all: the first, which may be another than process 0.
+        with (folder / f"{job}_hang_{start}").open("x") as file:
+            file.write(f"hung in step {step}\n")
+        if before >= _MOST_HANGS:
+            complain(f"job {job} has hung {before} times before, so it does not go back to the queue by itself")
+            return
+        complain(f"job {job} goes back to the queue, after hang {before + 1} of at most {_MOST_HANGS}")
+        _slurm("scontrol", "requeue", job)
+    except FileExistsError:
+        return
+    except (ViccError, OSError) as error:  # the process must end whatever Slurm answers
+        complain(f"job {job} could not go back to the queue ({error})")
 
 
 def adopt_slurm_ranks() -> None:

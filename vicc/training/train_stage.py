@@ -1,7 +1,7 @@
 """One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have in common."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from vicc.training.checkpoint import CheckpointFolder, load_checkpoint
 from vicc.training.engine import Position, Stopped, train
 from vicc.training.live import step_cost
 from vicc.training.monitor import Monitor
-from vicc.training.plan import StageCost, num_workers, plan_stages
+from vicc.training.plan import StageCost, StepCost, num_workers, plan_stages
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
 from vicc.training.stage import Recipe, Stage
 from vicc.training.state import rank_state, restore, training_state
@@ -83,6 +83,8 @@ def train_stage(
     precision: Precision,
     *,
     later: Sequence[Stage] = (),
+    planned: StageCost | None = None,
+    on_start: Callable[[int], None],
     should_stop: Callable[[int], bool],
 ) -> None:
     """Train a stage to its end, from its newest checkpoint if there is one. All processes call it.
@@ -90,6 +92,9 @@ def train_stage(
     Args:
         number: place of the stage in its recipe.
         later: stages that follow, for the time that is left.
+        planned: what the stage was measured to take, where it was.
+        on_start: told in the first process after which step the stage goes on, when all that could refuse it has been
+            looked at and nothing is written yet.
         should_stop: asked after every step with the steps done.
 
     Raises:
@@ -113,7 +118,7 @@ def train_stage(
     dataset = build_dataset(stage, task, store, videos, seed=seed)
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
     evaluate = purpose.evaluation(task, dataset, precision)
-    monitor = _monitor(stage, length, purpose, config, evaluate, later)
+    monitor = _monitor(stage, length, purpose, config, evaluate, later, planned)
     state = _load_newest(checkpoints)
     if state is not None:
         restore(state, folder, stage, step, position, monitor)
@@ -125,22 +130,8 @@ def train_stage(
         state = training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
         on_first(lambda: checkpoints.save(state, best=monitor.improved))
 
-    batches = EpochBatches(
-        len(videos),
-        length.batch_size // world_size(),
-        first_step=position.step,
-        last_step=position.total_steps,
-        seed=seed,
-        rank=rank(),
-        world_size=world_size(),
-    )
-    on_accelerator = precision.device.type != "cpu"
-    loader = ClipLoader(
-        dataset,
-        batches,
-        workers=num_workers(config.workers),
-        pin_memory=precision.device.type == "cuda",
-    )
+    loader = _new_loader(dataset, position, config, precision, batch_size=length.batch_size, seed=seed)
+    on_first(lambda: on_start(position.step))
     on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
     try:
         with (
@@ -159,7 +150,7 @@ def train_stage(
                 watchdog=watchdog,
                 should_stop=should_stop,
                 seconds_between_checkpoints=60 * config.checkpoint_minutes,
-                settle_every=_SETTLE_EVERY if on_accelerator else 1,
+                settle_every=1 if precision.device.type == "cpu" else _SETTLE_EVERY,
             )
             monitor.finish()
     except Diverged as error:
@@ -171,6 +162,33 @@ def train_stage(
     on_first(partial(purpose.save_result, folder, task))
 
 
+def _new_loader(
+    dataset: ClipDataset,
+    position: Position,
+    config: TrainingConfig,
+    precision: Precision,
+    *,
+    batch_size: int,
+    seed: int,
+) -> ClipLoader:
+    """This process's part of every batch from `position` to the end of the stage."""
+    batches = EpochBatches(
+        len(dataset),
+        batch_size // world_size(),
+        first_step=position.step,
+        last_step=position.total_steps,
+        seed=seed,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    return ClipLoader(
+        dataset,
+        batches,
+        workers=num_workers(config.workers),
+        pin_memory=precision.device.type == "cuda",
+    )
+
+
 def _monitor(
     stage: Stage,
     length: StageLength,
@@ -178,6 +196,7 @@ def _monitor(
     config: TrainingConfig,
     evaluate: Callable[[], dict[str, float]],
     later: Sequence[Stage],
+    planned: StageCost | None,
 ) -> Monitor:
     num_videos = length.steps_per_epoch * length.batch_size
     costs = (
@@ -192,6 +211,7 @@ def _monitor(
         workers=num_workers(config.workers),
         best_metric=purpose.best_metric,
         later_steps=sum(costs) / step_cost(stage, length.batch_size),
+        planned_seconds=None if planned is None or not planned.steps else planned.seconds / planned.steps,
     )
 
 
@@ -223,8 +243,9 @@ def stage_costs(
     videos: list[Video],
     *,
     num_videos: int,
+    known: Mapping[str, StepCost] | None = None,
 ) -> dict[str, StageCost]:
-    """What the stages that are not finished will take; nothing is written."""
+    """What the stages that are not finished will take; nothing is written. See `plan_stages`."""
     left = {}
     for stage in recipe.stages:
         summary = stage_summary(config, stage, num_videos)
@@ -235,7 +256,7 @@ def stage_costs(
         assert store is not None
         return build_dataset(stage, task, store, videos, seed=0)
 
-    return plan_stages(recipe, config, precision, left, lengths, None if store is None else load)
+    return plan_stages(recipe, config, precision, left, lengths, None if store is None else load, known=known)
 
 
 def is_finished(run: Path, stage: Stage) -> bool:

@@ -6,7 +6,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ EXIT_HUNG = 75
 """Exit status of a process that the watchdog ended: a failure that may pass, for whoever starts processes anew."""
 
 _BEAT_SECONDS = 10.0
+_at_hang: list[Callable[[int], None]] = []
+
+
+@contextmanager
+def at_hang(call: Callable[[int], None]) -> Iterator[None]:
+    """Within the block, let a watchdog call this with its step before it ends a process that hangs."""
+    _at_hang.append(call)
+    try:
+        yield
+    finally:
+        _at_hang.remove(call)
 
 
 class Watchdog:
@@ -45,7 +57,8 @@ class Watchdog:
         self.seconds = 60 * minutes
         self.videos = videos
         self.end = end
-        self.doing, self.step, self.since = "starts", 0, time.monotonic()
+        self.doing, self.step = "starts", 0
+        self._idle = 0
         self._beat_seconds = min(_BEAT_SECONDS, self.seconds / 4)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -63,7 +76,7 @@ class Watchdog:
 
     def at(self, doing: str, step: int) -> None:
         """Said by the loop whenever it goes on: what it does now, in which step."""
-        self.doing, self.step, self.since = doing, step, time.monotonic()
+        self.doing, self.step, self._idle = doing, step, 0
 
     def _watch(self) -> None:
         beats = 0
@@ -71,7 +84,9 @@ class Watchdog:
         while not self._closed.wait(self._beat_seconds):
             beats += 1
             self._beat(beats)
-            if time.monotonic() - self.since > self.seconds:
+            # Beats are counted, not time: a program that is stopped (Ctrl-Z, a machine that sleeps) has none.
+            self._idle += 1
+            if self._idle * self._beat_seconds > self.seconds:
                 self._end()
                 return
 
@@ -101,6 +116,8 @@ class Watchdog:
             f"{self.folder}/{rank()}.stacks.txt. This process ends; the same command continues from the last "
             "checkpoint. Work that takes longer: --hang-minutes."
         )
+        for call in _at_hang:
+            call(self.step)
         self.end(EXIT_HUNG)
 
     def _accuse(self) -> str:
