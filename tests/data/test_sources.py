@@ -172,7 +172,7 @@ def test_a_list_says_everything_of_each_video(tmp_path: Path) -> None:
     assert list(sources) == sorted(sources)
     assert {name: (source.label, source.group, source.split) for name, source in sources.items()} == {
         "a.mp4": ("run", "tape 1", "train"),
-        "deep/b, c.mp4": ("jump", None, "test"),
+        "deep/b, c.mp4": ("jump", None, "val"),
         "far/d.mp4": ("run", "tape 1", None),
         f"{tmp_path / 'else' / 'e.mp4'}"[1:]: ("jump", None, "test"),
     }
@@ -233,7 +233,7 @@ def test_the_bytes_of_a_name_that_is_not_utf8_survive_a_list(tmp_path: Path) -> 
         (("path,label", "a, b.mp4,run"), r"Line 2 of .* has 3 cells; expected 2.*double quotes"),
         (("path", "a.mp4", "./a.mp4"), r"Lines 2 and 3 of .* both give 'a\.mp4'"),
         (("path,label", "a.mp4,run", " ,run"), r"Line 3 of .* has no usable path"),
-        (("path,split", "a.mp4,dev"), r"Line 2 of .* has split 'dev'; expected train, test or nothing"),
+        (("path,split", "a.mp4,maybe"), r"Line 2 of .* has split 'maybe'; expected train, test, val or nothing"),
         (("path,start", "a.mp4,soon"), r"Line 2 of .* has start 'soon'; expected seconds"),
         (("path,end", "a.mp4,-1"), r"Line 2 of .* has end '-1'; expected seconds"),
         (("path,end", "a.mp4,nan"), r"Line 2 of .* has end 'nan'; expected seconds"),

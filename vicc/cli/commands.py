@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from vicc.data.survey import Survey
     from vicc.evaluation.results import Result
+    from vicc.prepare.build import PrepareReport
     from vicc.training.stage import Recipe
     from vicc.training.train_stage import StageSummary
 
@@ -93,9 +95,11 @@ def prepare(config: PrepareConfig) -> Outcome:
 
     report = prepare_videos(config)
     if config.dry_run:
-        return _prepare_estimate(config, asdict(report))
+        return _prepare_estimate(config, report)
 
     def show() -> None:
+        if report.survey is not None:
+            _print_survey(report.survey)
         table = Table("store", "videos", "frames", "size", "classes", "set aside")
         table.add_row(
             escape(report.store),
@@ -112,12 +116,23 @@ def prepare(config: PrepareConfig) -> Outcome:
     return Outcome(asdict(report), show)
 
 
-def _prepare_estimate(config: PrepareConfig, document: dict[str, Any]) -> Outcome:
+def _print_survey(survey: "Survey") -> None:
+    """What a place holds: found, passed over, labelled, grouped, split."""
+    table = Table("found in", Column(escape(survey.place), overflow="fold"))
+    for what, text in survey.rows():
+        table.add_row(what, escape(text))
+    Console().print(table)
+
+
+def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome:
     from vicc.prepare.estimate import estimate_prepare
 
     estimate = estimate_prepare(config)
+    document = asdict(report)
 
     def show() -> None:
+        if report.survey is not None:
+            _print_survey(report.survey)
         if estimate is None:
             _print("no estimate: there is nothing to prepare, or the videos that were tried cannot be read")
             return
@@ -137,6 +152,8 @@ def check(config: CheckConfig) -> Outcome:
     report = check_videos(config)
 
     def show() -> None:
+        for survey in report.surveys:
+            _print_survey(survey)
         videos = report.by_weight()
         shown = (
             videos if config.all or len(videos) <= 40 else [v for v in videos if v.verdict != "readable" or v.remarks]
@@ -181,6 +198,8 @@ def splits(config: SplitsConfig) -> Outcome:
                 "-" if not fold.classes else str(least) if least == most else f"{least} to {most}",
             )
         Console().print(table)
+        for note in result.notes:
+            _print(note)
         _print(f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}")
 
     return Outcome(asdict(result), show)

@@ -15,11 +15,11 @@ import numpy as np
 from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
-from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import cache_folder, is_url
-from vicc.data.sources import VideoSource, discover_videos, file_id
+from vicc.data.sources import VideoSource, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
+from vicc.data.survey import Survey, survey_videos
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.engines import Engine, run_locally
@@ -35,7 +35,8 @@ Result = tuple[Video, Packs] | SetAside
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What `prepare_videos` did. Counts of videos; `set_aside` and `notes` cover the whole store."""
+    """What `prepare_videos` did. Counts of videos; `set_aside` and `notes` cover the whole store, `survey` the place
+    that the videos were found in."""
 
     store: str
     found: int
@@ -46,6 +47,7 @@ class PrepareReport:
     frames: int
     store_bytes: int
     labels: list[str]
+    survey: Survey | None = None
 
 
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
@@ -54,8 +56,13 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     Raises:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
-    sources = discover_videos(config.videos, groups=config.groups)
-    sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
+    found = survey_videos(config.videos, groups=config.groups, official_splits=config.official_splits)
+    for note in found.survey.notes:
+        say(note)
+    return replace(_prepare_shard(config, found.sources, found.official), survey=found.survey)
+
+
+def _prepare_shard(config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None) -> PrepareReport:
     if config.shard is None:
         return _prepare(config, sources, official)
     number, parts = map(int, config.shard.split("/"))

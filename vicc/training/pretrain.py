@@ -71,7 +71,7 @@ def pretrain(
             place = config.store
             store = first_then_others(lambda: Store(place, cache_bytes=config.cache_mb << 20))
             _require_flow(recipe, store)
-            videos = divide(store, config).train
+            videos = divide(store, config, silent=not config.dry_run).train
             num_videos = len(videos)
         precision = choose_precision(config.precision, device)
         _require_earlier_stages(recipe, config)
