@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from vicc.data.names import is_video_name
 
 _EXAMPLES = 3
-HIDDEN = "hidden (a dot begins the name)"
-OTHER_SUFFIX = "other suffix"
+_HIDDEN = "hidden (a dot begins the name)"
+_LOOP = "link to a folder above"
+_OTHER_SUFFIX = "other suffix"
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class PassedOver:
 
     @property
     def is_loss(self) -> bool:
-        """Whether videos are likely to be among them, in place of notes and pictures that lie beside videos."""
-        return self.reason != HIDDEN and not self.reason.startswith(OTHER_SUFFIX)
+        """Whether videos are likely to be among them, and not only notes and pictures that lie beside videos."""
+        return self.reason not in (_HIDDEN, _LOOP) and not self.reason.startswith(_OTHER_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
             links.sort()
             name, real = links.pop(0)
             if f"{root}/".startswith(f"{real.rstrip('/')}/"):
-                passed["link to a folder above"].append(str(name))
+                passed[_LOOP].append(str(name))
                 continue
             if real in seen:
                 passed["link to a folder that is there already"].append(f"{name} ({seen[real]})")
@@ -75,7 +76,7 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
         for entry in found:
             name = here / entry.name
             if entry.name.startswith("."):
-                passed[HIDDEN].append(str(name))
+                passed[_HIDDEN].append(str(name))
             elif entry.is_dir(follow_symlinks=False):
                 inner = os.path.join(real, entry.name)
                 if inner in seen:
@@ -90,12 +91,12 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
             elif is_video_name(entry.name):
                 files.append(name)
             elif str(name) not in used:
-                passed[f"{OTHER_SUFFIX} {name.suffix.lower() or '(none)'}"].append(str(name))
+                passed[f"{_OTHER_SUFFIX} {name.suffix.lower() or '(none)'}"].append(str(name))
     return WalkedFolder(
         sorted(files, key=str),
         tuple(
             PassedOver(reason, len(names), tuple(names[:_EXAMPLES]))
-            for reason, names in sorted(passed.items(), key=lambda item: (item[0].startswith(OTHER_SUFFIX), item[0]))
+            for reason, names in sorted(passed.items(), key=lambda item: (item[0].startswith(_OTHER_SUFFIX), item[0]))
         ),
     )
 

@@ -9,7 +9,7 @@ import os
 import posixpath
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,31 +58,48 @@ class VideoNames:
             path = clean_path(video)
             by_path[path].add(video)
             by_stem[_stem(path)].add(video)
+        roots = [*self._roots, *_common_root(names, by_stem)]
         for index, loose in ((by_path, False), (by_stem, True)):
             # A second spelling of the same path is seen as such; a guess takes no video that another name means.
             taken = {name for name in found if name is not None} if loose else set()
             for number, name in enumerate(names):
                 if found[number] is not None or name in ambiguous:
                     continue
-                keys = (_stem(path) if loose else path for path in self._paths(name))
-                fitting = next((ids for key in keys if (ids := index.get(key, set()) - taken)), set())
-                if len(fitting) > 1:
-                    ambiguous[name] = sorted(fitting)
-                elif fitting:
+                keys = (_stem(path) if loose else path for path in self._paths(name, roots))
+                found_ids = next((ids for key in keys if (ids := index.get(key))), set[str]())
+                fitting = found_ids - taken
+                has_suffix = is_video_name(clean_path(name))
+                if not fitting and not has_suffix:
+                    fitting = found_ids  # it means the video that another name means too
+                if len(fitting) == 1:
                     [found[number]] = fitting
+                elif fitting and not (loose and has_suffix):  # with a suffix of its own it names a file that is gone
+                    ambiguous[name] = sorted(fitting)
         return MatchedNames(found, ambiguous)
 
-    def _paths(self, name: str) -> Iterator[str]:
+    def _paths(self, name: str, roots: Sequence[str]) -> Iterator[str]:
         """The paths relative to the folder that a name may mean, the likeliest first."""
         path = clean_path(name)
         yield path
-        for root in self._roots:
+        for root in roots:
             if path.startswith(root):
                 yield path.removeprefix(root)
         parts = path.split("/")
         for place, part in enumerate(parts[:-1]):
             if part in self._folders:
                 yield "/".join(parts[place + 1 :])
+
+
+def _common_root(names: Sequence[str], by_stem: Mapping[str, set[str]]) -> list[str]:
+    """The folder that all absolute names of videos lie in, wherever they were written; none if there are several."""
+    roots = set()
+    for path in map(clean_path, names):
+        if path.startswith("/") or path[1:3] == ":/":
+            parts = path.split("/")
+            places = (place for place in range(1, len(parts)) if _stem("/".join(parts[place:])) in by_stem)
+            if (place := next(places, None)) is not None:
+                roots.add("/".join(parts[:place]) + "/")
+    return list(roots) if len(roots) == 1 else []
 
 
 def clean_path(text: str) -> str:
@@ -121,7 +138,8 @@ class ExistingFiles:
             names = self._names(here)
             fitting = [name for name in names if clean_path(name) == clean_path(part)]
             if not fitting and number == len(parts) - 1:
-                fitting = [name for name in names if is_video_name(name) and _stem(name) == _stem(clean_path(part))]
+                stem = _stem(clean_path(part))
+                fitting = [name for name in names if is_video_name(name) and _stem(clean_path(name)) == stem]
             if len(fitting) != 1:
                 return path
             here = here / fitting[0]

@@ -28,7 +28,7 @@ _RANKS: tuple[_Kind, ...] = ("test", "eval", "val")  # of those that are there t
 _NEUTRAL = frozenset(
     (
         *("set", "sets", "split", "splits", "part", "subset", "data", "dataset", "list", "lists"),
-        *("folder", "dir", "video", "videos", "clip", "clips", "px", "p"),
+        *("folder", "dir", "video", "videos", "clip", "clips", "px"),
     )
 )
 _HELD_OUT_WORDS = "test, val, valid, dev, eval, holdout"
@@ -54,7 +54,7 @@ class SideFolders:
 def kind_of(text: str) -> _Kind | None:
     """What a word says, such as `Train`, `dev` or `val_256`; None if it names no side."""
     kind, rest = _parse(text)
-    return kind if _is_neutral(rest) else None
+    return None if _telling(rest) else kind
 
 
 def resolve_sides(kinds: Sequence[_Kind | None]) -> list[Side | None]:
@@ -71,12 +71,19 @@ def find_side_folders(folders_of_files: Iterable[Folders]) -> SideFolders:
     for folders in direct:
         for depth in range(len(folders)):
             children[folders[:depth]].add(folders[depth])
+    found = _search(children, direct, depths=frozenset())
+    # Once more, as CLASS/train beside CLASS/test shows what CLASS/train of a class without test videos is.
+    return _search(children, direct, depths=frozenset(map(len, found.sides))) if found.sides else found
+
+
+def _search(children: Mapping[Folders, set[str]], direct: set[Folders], *, depths: frozenset[int]) -> SideFolders:
+    """The sides; `depths` are those at which sides are known to be."""
     sides: dict[Folders, _Kind] = {}
     notes: list[str] = []
     for parent in sorted(children, key=lambda folders: (len(folders), folders)):
         if any(parent[:depth] in sides for depth in range(1, len(parent) + 1)):
             continue  # what is inside a side is a class
-        found, told = _sides_among(parent, children[parent], direct, bool(sides))
+        found, told = _sides_among(parent, children[parent], direct, len(parent) + 1 in depths)
         sides |= found
         notes += told
     return SideFolders(sides, tuple(notes))
@@ -85,17 +92,16 @@ def find_side_folders(folders_of_files: Iterable[Folders]) -> SideFolders:
 def _sides_among(
     parent: Folders, names: set[str], direct: set[Folders], others: bool
 ) -> tuple[dict[Folders, _Kind], list[str]]:
-    """The sides among folders that stand side by side; `others`: whether there are sides elsewhere."""
+    """The sides among folders that stand side by side; `others`: whether there are sides elsewhere at this depth."""
     parsed = {name: _parse(name) for name in sorted(names)}
     looks = {name: (kind, rest) for name, (kind, rest) in parsed.items() if kind is not None}
     found = {name: kind for name, (kind, rest) in looks.items() if _has_counterpart(kind, rest, looks.values())}
     if found:
         beside = sorted(names - set(found))
-        told = [f"no side is known for {_named(beside, parent)}, beside {_named(found, parent)}: its videos train"]
+        told = [f"no side is known for {_named(beside, parent)}, beside {_named(found, parent)}: videos there train"]
         return {(*parent, name): kind for name, kind in found.items()}, told if beside else []
-    plain = {name: kind for name, (kind, rest) in looks.items() if _is_neutral(rest)}
-    if others and plain and len(plain) == len(names):
-        # As elsewhere in CLASS/train and CLASS/test, where this class has one of the two.
+    plain = {name: kind for name, (kind, rest) in looks.items() if not _telling(rest)}
+    if others and parent and plain and len(plain) == len(names):
         return {(*parent, name): kind for name, kind in plain.items()}, []
     flat = {name for name in names if (*parent, name) in direct}
     beside = sorted(names - set(plain))
@@ -114,8 +120,11 @@ def _sides_among(
 
 
 def _has_counterpart(kind: _Kind, rest: Folders, looks: Iterable[tuple[_Kind, Folders]]) -> bool:
-    across = [other_rest for other, other_rest in looks if (other == "train") != (kind == "train")]
-    return any(rest == other or (_is_neutral(rest) and _is_neutral(other)) for other in across)
+    """Whether the other side is there: with the same words (train-clean-100 and test-clean), or one of the
+    two is the plain word (train and test_unseen).
+    """
+    across = [_telling(other_rest) for other, other_rest in looks if (other == "train") != (kind == "train")]
+    return any(other in ((), _telling(rest)) or not _telling(rest) for other in across)
 
 
 def _parse(name: str) -> tuple[_Kind | None, Folders]:
@@ -144,8 +153,9 @@ def _without_neutral_end(token: str) -> tuple[str, str]:
     return token.removesuffix(end), end
 
 
-def _is_neutral(rest: Folders) -> bool:
-    return all(word.isdigit() or word in _NEUTRAL for word in rest)
+def _telling(rest: Folders) -> Folders:
+    """The words that say more than that this is a set of videos: no numbers, no `set`, no single letters."""
+    return tuple(word for word in rest if not word.isdigit() and len(word) > 1 and word not in _NEUTRAL)
 
 
 def _named(names: Iterable[str], parent: Folders) -> str:

@@ -3,7 +3,8 @@
 import math
 import os
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,9 @@ GROUPS_FILE = "groups.csv"
 LIST_SUFFIXES = frozenset((".csv", ".parquet"))
 _LIST_COLUMNS = ("path", "label", "group", "split", "start", "end")
 _GROUPS_COLUMNS = ("path", "group", "label")
+
+_COMMON_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+_SUFFIXES = f"{', '.join(_COMMON_SUFFIXES)} or one of {len(VIDEO_SUFFIXES) - len(_COMMON_SUFFIXES)} others"
 
 _PART = re.compile(r"#\d+\.\d{3}-(?:\d+\.\d{3}|end)$")
 _UCF101 = re.compile(r"v_(?P<label>.+)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
@@ -108,7 +112,7 @@ def list_sources(place: Path, *, groups: Path | None = None) -> Listing:
     Raises:
         ViccError: no such place, no video in it, or a list or groups file that cannot be used.
     """
-    if not place.exists():
+    if not os.path.exists(place):
         raise ViccError(f"No such folder: {place}. Give a folder of videos, a video file, or a list (.csv, .parquet).")
     if place.is_dir():
         listing = _from_folder(place, groups)
@@ -120,12 +124,33 @@ def list_sources(place: Path, *, groups: Path | None = None) -> Listing:
         listing = Listing([VideoSource(place.name, place, None, None, None)])
     else:
         raise ViccError(
-            f"{place} is neither a video (its name ends in none of {', '.join(sorted(VIDEO_SUFFIXES))}) nor a list "
+            f"{place} is neither a video (its name does not end in {_SUFFIXES}) nor a list "
             "(.csv, .parquet). Give one of these, or a folder of videos."
         )
-    sources, single = without_single_class(listing.sources)
+    sources, single = without_single_class([_composed(source) for source in listing.sources])
     sources, origins = _with_groups(sorted(sources, key=lambda source: source.id))
-    return replace(listing, sources=sources, single_class=single, groups_from=Counter(listing.groups_from) + origins)
+    return replace(
+        listing,
+        sources=sources,
+        single_class=single,
+        groups_from=Counter(listing.groups_from) + origins,
+        notes=(*listing.notes, *_note_on_spelling(sources)),
+    )
+
+
+def _composed(source: VideoSource) -> VideoSource:
+    """With its label and group in one Unicode form (NFC): file systems and spreadsheets differ in it."""
+    label, group = (name and unicodedata.normalize("NFC", name) for name in (source.label, source.group))
+    return replace(source, label=label, group=group)
+
+
+def _note_on_spelling(sources: Sequence[VideoSource]) -> list[str]:
+    """Classes that are likely to be one, since their names differ in case or blanks only."""
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for label in {source.label for source in sources} - {None}:
+        spellings[re.sub(r"[\W_]+", "", str(label)).casefold()].add(str(label))
+    alike = [" and ".join(sorted(names)) for key, names in sorted(spellings.items()) if key and len(names) > 1]
+    return [f"classes that are told apart though their names hardly differ: {some(alike)}"] if alike else []
 
 
 def without_single_class(sources: Sequence[VideoSource]) -> tuple[list[VideoSource], str | None]:
@@ -165,7 +190,7 @@ def _from_folder(folder: Path, groups: Path | None) -> Listing:
     if not walked.files:
         passed = "; ".join(map(describe_passed, walked.passed_over))
         raise ViccError(
-            f"No videos in {folder}: none of its files ends in one of {', '.join(sorted(VIDEO_SUFFIXES))}"
+            f"No videos in {folder}: none of its files ends in {_SUFFIXES}"
             + (f" (passed over: {passed})" if passed else "")
             + ". Check the folder, or convert the files (for instance to .mp4)."
         )
@@ -204,7 +229,7 @@ def _note_on_depth(files: Sequence[PurePosixPath], inner: Sequence[Folders]) -> 
         return []
     first = deep[0]
     return [
-        f"{len(deep)} of {len(files)} videos lie in folders within folders: the label is the folder that holds the "
+        f"videos in folders within folders, {len(deep)} of {len(files)}: the label is the folder that holds the "
         f"file ({inner[first][-1]} for {files[first]}), not one above it ({inner[first][-2]}). If that is wrong, give "
         "the column label in groups.csv or in a list"
     ]
@@ -250,16 +275,18 @@ def _read_groups(path: Path, ids: Sequence[str], folder: Path) -> tuple[dict[str
         )
     notes = _note_on_columns(path, rows[0][1], _GROUPS_COLUMNS)
     if unknown:
-        notes.append(f"{len(unknown)} of {len(rows)} rows of {path} name no video here ({some(unknown)})")
+        plural = "s" * (len(unknown) == 1)
+        notes.append(f"{len(unknown)} of {len(rows)} rows of {path} name{plural} no video here ({some(unknown)})")
     lacking = sorted(set(ids) - set(found))
     if lacking:
-        notes.append(f"{len(lacking)} of {len(ids)} videos stand in no row of {path} ({some(lacking)})")
+        plural = "is" if len(lacking) == 1 else "are"
+        notes.append(f"{len(lacking)} of {len(ids)} videos {plural} in no row of {path} ({some(lacking)})")
     return found, notes
 
 
 def _note_on_columns(path: Path, row: Mapping[str, str], known: Sequence[str]) -> list[str]:
     others = [name for name in row if name not in known]
-    return [f"the columns {', '.join(others)} of {path} are not used, only {', '.join(known)}"] if others else []
+    return [f"not used of {path}: {', '.join(others)} (known columns: {', '.join(known)})"] if others else []
 
 
 def _from_list(path: Path) -> Listing:
@@ -283,7 +310,7 @@ def _from_list(path: Path) -> Listing:
             )
         lines[source.id] = line
         sources.append(source)
-    missing = [str(source.path) for source in sources if not source.path.exists()]
+    missing = [str(source.path) for source in sources if not os.path.exists(source.path)]
     if len(missing) == len(sources):
         raise ViccError(
             f"None of the {len(sources)} paths in {path} exists (first: {sources[0].path}). Relative paths are "
@@ -291,7 +318,10 @@ def _from_list(path: Path) -> Listing:
         )
     notes = _note_on_columns(path, rows[0][1], _LIST_COLUMNS)
     if missing:
-        notes.append(f"{len(missing)} of {len(rows)} rows of {path} name no file that is there ({some(missing)})")
+        plural = "s" * (len(missing) == 1)
+        notes.append(
+            f"{len(missing)} of {len(rows)} rows of {path} name{plural} no file that is there ({some(missing)})"
+        )
     given = sum(source.group is not None for source in sources)
     return Listing(
         sources,
@@ -319,7 +349,7 @@ def _listed(place: Path, line: int, row: Mapping[str, str], side: Side | None, f
         raise ViccError(f"{where} ends at {end} s, not after its start at {start or 0.0} s. Give end > start.")
     folder = Path(os.path.normpath(place.absolute().parent))
     path = Path(os.path.normpath(folder / cells["path"]))
-    if not path.exists():
+    if not os.path.exists(path):
         path = files.find(Path(os.path.normpath(folder / clean_path(cells["path"]))))
     inside = path.is_relative_to(folder) or not Path(cells["path"]).is_absolute()
     relative = Path(os.path.relpath(path, folder)) if inside else path

@@ -105,29 +105,24 @@ def divide_videos(
         train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
         name = "grouped" if test else "undivided"
         return Division(name, train, test, _notes_on_groups(videos, train, test))
-    if split in (None, "folders"):
-        train, test = train_and_test(videos)
-        return Division("folders", train, test, _notes_on_sides(videos, train, test))
-    if split == "folders:val":
+    if split in (None, "folders", "folders:val"):
+        tested: Side = "val" if split == "folders:val" else "test"
         train = [video for video in videos if video.split in ("train", None)]
-        test = [video for video in videos if video.split == "val"]
-        return Division(split, train, test, _notes_on_sides(videos, train, test))
+        test = [video for video in videos if video.split == tested]
+        return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
     return _divide_by_file(videos, split, splits_folder)
 
 
-def _notes_on_sides(videos: Sequence[Member], train: Sequence[Member], test: Sequence[Member]) -> tuple[str, ...]:
-    notes = [f"training and test videos as their folders or list say, {len(train)} and {len(test)}"]
-    left = Counter(video.split for video in videos if video.split != "train")
-    if left["val"] and left["val"] != len(test):
-        notes.append(
-            f"{left['val']} videos of val are neither trained on nor tested, since test videos are there; "
-            "--split folders:val tests them in place of those"
-        )
-    elif left["val"] and left["test"]:
-        notes.append(f"{left['test']} videos of test are neither trained on nor tested")
-    if left[None]:
+def _notes_on_sides(videos: Sequence[SplitMember], num_train: int, tested: Side) -> tuple[str, ...]:
+    counts = Counter(video.split for video in videos)
+    notes = [f"training and test videos as their folders or list say, {num_train} and {counts[tested]}"]
+    left: Side = "test" if tested == "val" else "val"
+    if counts[left]:
+        way = "--split folders:val tests them in place of test" if left == "val" else "--split folders tests them"
+        notes.append(f"{counts[left]} videos of {left} are neither trained on nor tested; {way}")
+    if counts[None]:
         names = [video.id for video in videos if video.split is None]
-        notes.append(f"{_of(left[None], len(videos))} neither train nor test as its side ({some(names)}): trained on")
+        notes.append(f"{_of(counts[None], len(videos))} no side ({some(names)}): trained on")
     return (*notes, *_note_on_labels(videos))
 
 

@@ -84,7 +84,7 @@ class Survey:
             return "no groups: each video counts as a source of its own"
         origins = ", ".join(f"{count} from {origin}" for origin, count in self.groups_from.items())
         text = f"{_count(self.groups, 'group')} of {_count(self.videos - self.ungrouped, 'video')}"
-        rest = f"; {self.ungrouped} have none: each counts as a source of its own" if self.ungrouped else ""
+        rest = f"; {_count(self.ungrouped, 'video')} without: each a source of its own" if self.ungrouped else ""
         return text + (f" ({origins})" if origins else "") + rest
 
     def _split(self) -> str:
@@ -131,10 +131,11 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
     return SurveyedVideos(official.sources, official.table, survey)
 
 
-def survey_members(place: str, videos: Sequence[SplitMember]) -> Survey:
-    """Count videos that are known already, such as those of a store."""
-    from_folders = "folders" if any(video.split for video in videos) else ""
-    return _survey(place, videos, listing=Listing([], split_from=from_folders), table=None, notes=())
+def survey_members(place: str, videos: Sequence[SplitMember], *, set_aside: Sequence[str] = ()) -> Survey:
+    """Count videos that are known already, such as those of a store, and files that could not be used."""
+    aside = (PassedOver("set aside", len(set_aside), tuple(set_aside[:_EXAMPLES])),) if set_aside else ()
+    split_from = "folders or list" if any(video.split for video in videos) else ""
+    return _survey(place, videos, listing=Listing([], aside, split_from=split_from), table=None, notes=())
 
 
 def _survey(

@@ -197,7 +197,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
                 items[prefix + video.id] = _Entry(prefix + video.id, place, video)
             for entry in store.set_aside:
                 aside.append(CheckedVideo(prefix + entry.id, "set aside", entry.reason, file_bytes=entry.source.bytes))
-            surveys.append(survey_members(str(place), store.videos))
+            surveys.append(survey_members(str(place), store.videos, set_aside=[entry.id for entry in store.set_aside]))
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
             found = survey_videos(path)
@@ -385,7 +385,9 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
         blake2b=video.source.blake2b,
     )
     pictures, decoded = _Pictures(), 0
-    streams: tuple[tuple[StoredStream, int], ...] = (("rgb", video.num_frames), ("flow", video.num_frames - 1))
+    streams: list[tuple[StoredStream, int]] = [("rgb", video.num_frames)]
+    if store.settings.flow != "none":
+        streams.append(("flow", video.num_frames - 1))
     try:
         for stream, num_frames in streams:
             store.check_pack(video.id, stream)

@@ -206,7 +206,7 @@ def _planned(config: PretrainConfig) -> Division[VideoSource]:
     """How the files of a folder would be divided, were all of them readable."""
     place = config.videos
     assert place is not None  # the config refuses neither a store nor videos
-    files, official = list_videos(place)
+    files, official = list_videos(place, silent=not config.dry_run)
     if official is not None and config.split is None:
         return require_enough(divide_by_table(files, official, 1, name=f"{OFFICIAL}:1"), config)
     return require_enough(divide_videos(files, config.split, splits_folder=config.run / SPLITS_FOLDER), config)
