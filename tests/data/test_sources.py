@@ -414,7 +414,7 @@ def test_a_parquet_list_reads_like_the_csv_of_the_same_rows(tmp_path: Path) -> N
     columns = {
         "path": ["b.mp4", "a.mp4", "b.mp4"],
         "label": ["run", "jump", "run"],
-        "group": [7, None, 7],
+        "Group": [7, None, 7],
         "start": [0.5, float("nan"), 3.0],
         "end": [3.0, None, None],
         "ignored": [b"\xff", b"", None],

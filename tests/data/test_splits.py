@@ -148,11 +148,15 @@ def test_videos_of_val_beside_test_are_on_neither_side_unless_asked_for(tmp_path
     assert sides(videos, None, tmp_path) == sides(videos, "folders", tmp_path) == ("015", "3")
     assert sides(videos, "folders:val", tmp_path) == ("015", "24")
     assert train_and_test(videos) == ([videos[0], videos[1], videos[5]], [videos[3]])
+    unlabelled = [*videos, Member("x", split="test")]
+    assert divide_videos(unlabelled, splits_folder=tmp_path).notes[-1] == "1 of 7 videos has no label (x)"
     assert divide_videos(videos, splits_folder=tmp_path).notes == (
         "training and test videos as their folders or list say, 3 and 1",
         "2 videos of val are neither trained on nor tested; --split folders:val tests them in place of test",
         "1 of 6 videos has no side (5): trained on",
     )
+    without_test = [video for video in videos if video.split != "test"]
+    assert sides(without_test, None, tmp_path) == ("015", "24"), "held-out videos are not trained on"
     with pytest.raises(ViccError, match="no videos came from val beside train and test folders"):
         divide_videos([video for video in videos if video.split != "val"], "folders:val", splits_folder=tmp_path)
 

@@ -1,7 +1,7 @@
 """The video files of a folder, and whatever in it is passed over, with the reason."""
 
 import os
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -51,7 +51,7 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
     """
     root = os.path.realpath(folder)
     files: list[PurePosixPath] = []
-    passed: dict[str, list[str]] = defaultdict(list)
+    passed = _Passed()
     seen = {root: "."}
     folders, links = deque([(PurePosixPath(), root)]), list[tuple[PurePosixPath, str]]()
     while folders or links:
@@ -59,10 +59,10 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
             links.sort()
             name, real = links.pop(0)
             if f"{root}/".startswith(f"{real.rstrip('/')}/"):
-                passed[_LOOP].append(str(name))
+                passed.add(_LOOP, name)
                 continue
             if real in seen:
-                passed["link to a folder that is there already"].append(f"{name} ({seen[real]})")
+                passed.add("link to a folder that is there already", f"{name} ({seen[real]})")
                 continue
             seen[real] = str(name)
             folders.append((name, real))
@@ -71,34 +71,45 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
             with os.scandir(folder / here) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            passed[f"folder that cannot be read ({error.strerror})"].append(str(here))
+            passed.add(f"folder that cannot be read ({error.strerror})", here)
             continue
         for entry in found:
             name = here / entry.name
             if entry.name.startswith("."):
-                passed[_HIDDEN].append(str(name))
+                passed.add(_HIDDEN, name)
             elif entry.is_dir(follow_symlinks=False):
                 inner = os.path.join(real, entry.name)
                 if inner in seen:
-                    passed["folder that is there already by a link"].append(f"{name} ({seen[inner]})")
+                    passed.add("folder that is there already by a link", f"{name} ({seen[inner]})")
                 else:
                     seen[inner] = str(name)
                     folders.append((name, inner))
             elif (reason := _reason(entry)) is not None:
-                passed[reason].append(str(name))
+                passed.add(reason, name)
             elif entry.is_dir():
                 links.append((name, os.path.realpath(entry.path)))
             elif is_video_name(entry.name):
                 files.append(name)
             elif str(name) not in used:
-                passed[f"{_OTHER_SUFFIX} {name.suffix.lower() or '(none)'}"].append(str(name))
-    return WalkedFolder(
-        sorted(files, key=str),
-        tuple(
-            PassedOver(reason, len(names), tuple(names[:_EXAMPLES]))
-            for reason, names in sorted(passed.items(), key=lambda item: (item[0].startswith(_OTHER_SUFFIX), item[0]))
-        ),
-    )
+                passed.add(f"{_OTHER_SUFFIX} {name.suffix.lower() or '(none)'}", name)
+    return WalkedFolder(sorted(files, key=str), passed.entries())
+
+
+class _Passed:
+    """Counts names by reason; of millions of pictures beside the videos only the first few names are kept."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, reason: str, name: str | PurePosixPath) -> None:
+        self._counts[reason] += 1
+        if self._counts[reason] <= _EXAMPLES:
+            self._examples[reason].append(str(name))
+
+    def entries(self) -> tuple[PassedOver, ...]:
+        reasons = sorted(self._counts, key=lambda reason: (reason.startswith(_OTHER_SUFFIX), reason))
+        return tuple(PassedOver(reason, self._counts[reason], tuple(self._examples[reason])) for reason in reasons)
 
 
 def _reason(entry: os.DirEntry[str]) -> str | None:

@@ -381,15 +381,15 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         ) from None
     try:
         with parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if "path" not in columns:
-                raise ViccError(f"{path} has the columns {columns}; expected at least path.")
-            wanted = [name for name in _LIST_COLUMNS if name in columns]
+            columns = {name: name.strip().lower() for name in file.schema_arrow.names}
+            if list(columns.values()).count("path") != 1:
+                raise ViccError(f"{path} has the columns {list(columns)}; expected at least path, once.")
+            wanted = [name for name, known in columns.items() if known in _LIST_COLUMNS]
             line = 0
             for batch in file.iter_batches(columns=wanted):
                 for row in batch.to_pylist():
                     line += 1
-                    yield line, {name: _cell(value) for name, value in row.items()}
+                    yield line, {columns[name]: _cell(value) for name, value in row.items()}
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise ViccError(f"The list of videos {path} cannot be read: {' '.join(str(error).split())[:200]}.") from error
 

@@ -26,6 +26,7 @@ SPLITS_FOLDER = "splits"
 OFFICIAL = "official"
 _BUILT_IN = ("folders", "grouped", "undivided")
 TEST_SHARE = 0.3
+_HELD_OUT: tuple[Side, ...] = ("test", "val")
 
 
 class SplitMember(Protocol):
@@ -93,27 +94,40 @@ def divide_videos(
             f"training and test videos as in {split}, {len(divided.train)} and {len(divided.test)}; --split changes it"
         )
         return replace(divided, notes=(told, *divided.notes))
-    own = any(video.split == "test" for video in videos)
-    if split == "folders" and not own:
+    own = _tested_side(videos)
+    if split == "folders" and own is None:
         raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
     if split == "folders:val" and not any(video.split == "val" for video in videos):
         raise ViccError(
             "--split folders:val: no videos came from val beside train and test folders. Val alone is tested by "
             "--split folders; else give another split."
         )
-    if split == "grouped" or (split is None and not own):
+    if split == "grouped" or (split is None and own is None):
         train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
         name = "grouped" if test else "undivided"
         return Division(name, train, test, _notes_on_groups(videos, train, test))
     if split in (None, "folders", "folders:val"):
-        tested: Side = "val" if split == "folders:val" else "test"
-        train = [video for video in videos if video.split in ("train", None)]
-        test = [video for video in videos if video.split == tested]
+        tested = "val" if split == "folders:val" else own
+        train, test = _divide_by_sides(videos, tested)
         return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
     return _divide_by_file(videos, split, splits_folder)
 
 
-def _notes_on_sides(videos: Sequence[SplitMember], num_train: int, tested: Side) -> tuple[str, ...]:
+def _tested_side(videos: Sequence[SplitMember]) -> Side | None:
+    """The side that is tested: test, or val where there is no test; None if no video is on either."""
+    sides = {video.split for video in videos}
+    return next((side for side in _HELD_OUT if side in sides), None)
+
+
+def _divide_by_sides(videos: Sequence[Member], tested: Side | None) -> tuple[list[Member], list[Member]]:
+    """Videos that are held out are never trained on, also where they are not tested."""
+    return (
+        [video for video in videos if video.split not in _HELD_OUT],
+        [video for video in videos if video.split == tested],
+    )
+
+
+def _notes_on_sides(videos: Sequence[SplitMember], num_train: int, tested: Side | None) -> tuple[str, ...]:
     counts = Counter(video.split for video in videos)
     notes = [f"training and test videos as their folders or list say, {num_train} and {counts[tested]}"]
     left: Side = "test" if tested == "val" else "val"
@@ -123,14 +137,18 @@ def _notes_on_sides(videos: Sequence[SplitMember], num_train: int, tested: Side)
     if counts[None]:
         names = [video.id for video in videos if video.split is None]
         notes.append(f"{_of(counts[None], len(videos))} no side ({some(names)}): trained on")
-    return (*notes, *_note_on_labels(videos))
+    without = [video.id for video in videos if video.label is None]
+    if without and len(without) < len(videos):
+        notes.append(f"{_of(len(without), len(videos))} no label ({some(without)})")
+    return tuple(notes)
 
 
 def _notes_on_groups(videos: Sequence[Member], train: Sequence[Member], test: Sequence[Member]) -> tuple[str, ...]:
     labels = _note_on_labels(videos)
     if not test:
-        why = "" if any(video.label is not None for video in videos) else ": none has a label"
-        return (f"all {len(train)} videos train, none is tested{why}", *labels)
+        labelled = any(video.label is not None for video in videos)
+        why = "no group is small enough to be held out of its class" if labelled else "none has a label"
+        return (f"all {len(train)} videos train, none is tested: {why}", *labels)
     told = f"training and test videos divided by group, {len(train)} and {len(test)}: {describe_groups(videos)}"
     left = len(videos) - len(train) - len(test)
     share = f"{left} videos without a label are of the same groups as test videos: left out"
@@ -173,9 +191,9 @@ def train_and_test(
     Otherwise labelled videos are divided so that about `test_share` of each class is tested and no group lies on both
     sides; the division depends only on the seed and the names of the groups. Videos without labels train.
     """
-    if any(video.split == "test" for video in videos):
-        test = [video for video in videos if video.split == "test"]
-        return [video for video in videos if video.split in ("train", None)], test
+    own = _tested_side(videos)
+    if own is not None:
+        return _divide_by_sides(videos, own)
     return divide_by_groups(videos, test_share=test_share, seed=seed)
 
 

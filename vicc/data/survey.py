@@ -84,7 +84,8 @@ class Survey:
             return "no groups: each video counts as a source of its own"
         origins = ", ".join(f"{count} from {origin}" for origin, count in self.groups_from.items())
         text = f"{_count(self.groups, 'group')} of {_count(self.videos - self.ungrouped, 'video')}"
-        rest = f"; {_count(self.ungrouped, 'video')} without: each a source of its own" if self.ungrouped else ""
+        each = "each a source" if self.ungrouped > 1 else "a source"
+        rest = f"; {_count(self.ungrouped, 'video')} without: {each} of its own" if self.ungrouped else ""
         return text + (f" ({origins})" if origins else "") + rest
 
     def _split(self) -> str:
