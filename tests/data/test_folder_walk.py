@@ -82,10 +82,11 @@ def test_a_folder_that_may_not_be_read_is_named_with_the_reason(
 
 def test_other_suffixes_and_hidden_names_are_counted_and_the_first_few_named(tmp_path: Path) -> None:
     folder = make(
-        tmp_path, "a.mp4", "b.txt", "c.TXT", "d.txt", "e.txt", "readme", ".cache/x.mp4", "run/._a.mp4", "g.csv"
+        tmp_path, "a.mp4", "b.txt", "c.TXT", "d.txt", "e.txt", "readme", ".cache/x.mp4", "run/._a.mp4", "run/G.csv"
     )
-    walked = walk_folder(folder, used=frozenset(("g.csv",)))
+    walked = walk_folder(folder, look_for="g.csv")
     assert files(walked) == ["a.mp4"]
+    assert list(map(str, walked.named)) == ["run/G.csv"]
     assert passed(walked) == {
         "hidden (a dot begins the name)": (2, (".cache", "run/._a.mp4")),
         "other suffix (none)": (1, ("readme",)),

@@ -279,6 +279,30 @@ def test_the_folders_own_groups_file_is_refused_where_it_contradicts_itself_or_f
         discover_videos(folder)
 
 
+def test_groups_files_further_down_are_for_their_own_folders(tmp_path: Path) -> None:
+    folder = make_files(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4", "test/b/4.mp4")
+    (folder / "train" / "groups.csv").write_text("path,group\na/1.mp4,x\nb/2.mp4,y\n")
+    (folder / "test" / "groups.csv").write_text("path,group\na/3.mp4,z\ntest/b/4.mp4,z\n")
+    assert {name: group for name, (_, group, _) in described(folder).items()} == {
+        "train/a/1.mp4": "x",
+        "train/b/2.mp4": "y",
+        "test/a/3.mp4": "z",
+        "test/b/4.mp4": "z",
+    }
+    assert list_sources(folder).groups_from == {"test/groups.csv, train/groups.csv": 4}
+    (folder / "tables").mkdir()
+    (folder / "tables" / "groups.csv").write_text("path,group\ntrain/a/1.mp4,q\n")
+    with pytest.raises(ViccError, match=r"train/groups\.csv and another .* give train/a/1\.mp4 different groups"):
+        discover_videos(folder)
+    (folder / "tables" / "groups.csv").write_text("who,what\n1,2\n")
+    assert f"{folder / 'tables' / 'groups.csv'} has no columns path and group: not used" in notes(folder)
+    given = tmp_path / "given.csv"
+    given.write_text("path,group\ntrain/a/1.mp4,q\n")
+    listing = list_sources(folder, groups=given)
+    assert listing.groups_from == {str(given): 1}
+    assert any("since --groups is given: tables/groups.csv, test/groups.csv" in note for note in listing.notes)
+
+
 def test_a_list_is_read_with_the_same_tolerance(tmp_path: Path) -> None:
     ue = unicodedata.normalize("NFD", "\u00fc")
     make_files(tmp_path, "v/a.mp4", "v/b.mkv", f"v/{ue}.mp4", "v/c.mp4")

@@ -34,23 +34,25 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class WalkedFolder:
-    """What a folder holds: video files as paths relative to it, and what was passed over."""
+    """What a folder holds: video files as paths relative to it, files of the name looked for, what was passed over."""
 
     files: list[PurePosixPath]
+    named: list[PurePosixPath]
     passed_over: tuple[PassedOver, ...]
 
 
-def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFolder:
+def walk_folder(folder: Path, *, look_for: str = "") -> WalkedFolder:
     """Find the videos in a folder and in all folders in it, sorted by name.
 
     Links to files and folders are followed. A folder that several names lead to is taken once, by its own name before
     any link, so that a link to a folder above ends nowhere.
 
     Args:
-        used: files at the top that are read for what they say, and so are not passed over.
+        look_for: name in small letters of files that are read for what they say, and so are not passed over.
     """
     root = os.path.realpath(folder)
     files: list[PurePosixPath] = []
+    named: list[PurePosixPath] = []
     passed = _Passed()
     seen = {root: "."}
     folders, links = deque([(PurePosixPath(), root)]), list[tuple[PurePosixPath, str]]()
@@ -90,9 +92,11 @@ def walk_folder(folder: Path, *, used: frozenset[str] = frozenset()) -> WalkedFo
                 links.append((name, os.path.realpath(entry.path)))
             elif is_video_name(entry.name):
                 files.append(name)
-            elif str(name) not in used:
+            elif entry.name.lower() == look_for:
+                named.append(name)
+            else:
                 passed.add(f"{_OTHER_SUFFIX} {name.suffix.lower() or '(none)'}", name)
-    return WalkedFolder(sorted(files, key=str), passed.entries())
+    return WalkedFolder(sorted(files, key=str), sorted(named, key=str), passed.entries())
 
 
 class _Passed:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vicc.data.csv_rows import read_csv
+from vicc.data.csv_rows import has_columns, read_csv
 from vicc.data.folder_walk import PassedOver, walk_folder
 from vicc.data.names import ExistingFiles, VideoNames, clean_path, some
 from vicc.data.sides import Folders, Side, find_side_folders, kind_of, resolve_sides
@@ -185,8 +185,7 @@ def part_of(source: VideoSource, start: float | None, end: float | None) -> Vide
 
 
 def _from_folder(folder: Path, groups: Path | None) -> Listing:
-    groups_file = groups or _groups_file(folder)
-    walked = walk_folder(folder, used=frozenset((groups_file.name,)) if groups_file else frozenset())
+    walked = walk_folder(folder, look_for=GROUPS_FILE)
     if not walked.files:
         passed = "; ".join(map(describe_passed, walked.passed_over))
         raise ViccError(
@@ -201,7 +200,13 @@ def _from_folder(folder: Path, groups: Path | None) -> Listing:
         None if place is None else found.sides[path.parts[: place + 1]]
         for path, place in zip(walked.files, places, strict=True)
     ]
-    rows, notes = _read_groups(groups_file, [str(path) for path in walked.files], folder) if groups_file else ({}, [])
+    ids = [str(path) for path in walked.files]
+    if groups is None:
+        rows, notes = _read_all_groups(folder, walked.named, ids)
+    else:
+        rows, notes = _read_groups(groups, ids, folder)
+        others = [str(name) for name in walked.named if os.path.realpath(folder / name) != os.path.realpath(groups)]
+        notes += [f"not used, since --groups is given: {some(others)}"] if others else []
     sources = []
     for path, folders, side in zip(walked.files, inner, resolve_sides(kinds), strict=True):
         row = rows.get(str(path), {})
@@ -211,7 +216,9 @@ def _from_folder(folder: Path, groups: Path | None) -> Listing:
     return Listing(
         sources,
         walked.passed_over,
-        groups_from={groups_file.name: given} if groups_file and given else {},
+        groups_from={some([str(name) for name in walked.named]) if groups is None else str(groups): given}
+        if given
+        else {},
         split_from="folders" if any(kinds) else "",
         notes=(*found.notes, *notes, *_note_on_depth(walked.files, inner)),
     )
@@ -235,13 +242,31 @@ def _note_on_depth(files: Sequence[PurePosixPath], inner: Sequence[Folders]) -> 
     ]
 
 
-def _groups_file(folder: Path) -> Path | None:
-    """The folder's own groups file, in any case of its name."""
-    try:
-        named = [folder / name for name in os.listdir(folder) if name.lower() == GROUPS_FILE]
-    except OSError:
-        return None  # of a folder that cannot be read, the walk through it says so
-    return min(named, key=lambda path: path.name != GROUPS_FILE, default=None)
+def _read_all_groups(
+    folder: Path, files: Sequence[PurePosixPath], ids: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The rows of the groups files in a folder by the ids of the videos that they name, and notes.
+
+    A file is for the videos of the folder that it lies in and of those below it, if there are any, else for all.
+    """
+    found: dict[str, dict[str, str]] = {}
+    told: list[str] = []
+    for file in files:
+        above = "" if file.parent == PurePosixPath() else f"{file.parent}/"
+        if above and not has_columns(folder / file, _GROUPS_COLUMNS[:2]):
+            told.append(f"{folder / file} has no columns path and group: not used")
+            continue
+        above = above if any(name.startswith(above) for name in ids) else ""
+        below = [name.removeprefix(above) for name in ids if name.startswith(above)]
+        rows, notes = _read_groups(folder / file, below, folder / above)
+        for name, row in rows.items():
+            if found.setdefault(above + name, row) != row:
+                raise ViccError(
+                    f"{folder / file} and another {GROUPS_FILE} in {folder} give {above + name} different groups or "
+                    "labels. Take the row out of one of them."
+                )
+        told += notes
+    return found, told
 
 
 def _read_groups(path: Path, ids: Sequence[str], folder: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
