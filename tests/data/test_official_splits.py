@@ -215,7 +215,7 @@ def test_rows_of_kinetics_that_contradict_one_another_are_not_used_and_said(
     _, table = find(videos, write(tmp_path / "k.csv", KINETICS, *rows))
     assert table is not None
     assert list(table.cells) == ["WUzgd7C1pWA.mp4"]
-    assert "contradict one another for 1 of 2 videos (R6llTwEh07w_000001_000011.mp4)" in capsys.readouterr().err
+    assert "differ from one another for 1 of 2 videos (R6llTwEh07w_000001_000011.mp4)" in capsys.readouterr().err
 
 
 def test_a_bad_line_of_kinetics_is_named(tmp_path: Path) -> None:

@@ -334,6 +334,7 @@ def test_grouped_passes_over_the_folders_own_division(tmp_path: Path) -> None:
     grouped = divide_videos(videos, "grouped", splits_folder=tmp_path)
     assert grouped.name == "grouped"
     assert [video.id for video in grouped.test] == [video.id for video in train_and_test(plain)[1]]
+    assert grouped.notes[-1].endswith("(test 2) are not kept: all videos are divided anew")
     assert divide_videos(videos, splits_folder=tmp_path).name == "folders"
     assert divide_videos([Member("a")], splits_folder=tmp_path).name == "undivided"
 
@@ -392,6 +393,7 @@ def test_splits_writes_folds_into_the_store_once(store_path: Path, tmp_path: Pat
         (3, 6, 6, 3),
     ]
     assert all(fold.videos_of_a_class == (2, 2) for fold in report.folds)
+    assert "(train 12, test 6) are not kept" in report.notes[-1]
     before = (store / "splits" / "grouped-3.csv").read_bytes()
     assert make_folds(SplitsConfig(store, folds=3)) == report
     assert (store / "splits" / "grouped-3.csv").read_bytes() == before

@@ -40,7 +40,7 @@ class _Row:
 @dataclass(frozen=True)
 class _Lists:
     """The lists of one data set, read from `place`; `key` turns a clip's name without its suffix into a key of `rows`,
-    and `unclear` are keys that contradicting rows have."""
+    and `unclear` are keys of several rows that differ."""
 
     title: str
     place: Path
@@ -111,7 +111,7 @@ def find_official_splits(place: Path, sources: Sequence[VideoSource], *, given: 
         unclear = [name for name, key in keys.items() if key in lists.unclear]
         if unclear:
             notes.append(
-                f"the lists of {lists.title} have rows that contradict one another for {len(unclear)} of {len(files)} "
+                f"the lists of {lists.title} have rows that differ from one another for {len(unclear)} of {len(files)} "
                 f"videos ({some(unclear)}): none of these rows is used"
             )
     if not cells:

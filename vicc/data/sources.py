@@ -426,7 +426,7 @@ def _cell(value: Any) -> str:
 
 def _with_groups(sources: list[VideoSource]) -> tuple[list[VideoSource], Counter[str]]:
     """The groups that the data sets' naming gives, where the place gave none, and how many come from where."""
-    stems = [Path(file_id(source.id)).stem for source in sources]
+    stems = [unicodedata.normalize("NFC", Path(file_id(source.id)).stem) for source in sources]
     # Any name of eleven letters could be a YouTube id; a set of them is one if all are, and some mix their cases. A
     # name with padded times is one for sure, whatever stands beside it.
     mixed = any(

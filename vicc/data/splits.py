@@ -105,12 +105,21 @@ def divide_videos(
     if split == "grouped" or (split is None and own is None):
         train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
         name = "grouped" if test else "undivided"
-        return Division(name, train, test, _notes_on_groups(videos, train, test))
+        return Division(name, train, test, (*_notes_on_groups(videos, train, test), *note_on_sides_passed_over(videos)))
     if split in (None, "folders", "folders:val"):
         tested = "val" if split == "folders:val" else own
         train, test = _divide_by_sides(videos, tested)
         return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
     return _divide_by_file(videos, split, splits_folder)
+
+
+def note_on_sides_passed_over(videos: Sequence[SplitMember]) -> tuple[str, ...]:
+    """A sentence for a division that does not keep the sides that folders or a list give."""
+    counts = Counter(video.split for video in videos if video.split is not None)
+    if _tested_side(videos) is None:
+        return ()
+    sides = ", ".join(f"{side} {counts[side]}" for side in ("train", "val", "test") if counts[side])
+    return (f"the sides that the folders or the list give ({sides}) are not kept: all videos are divided anew",)
 
 
 def _tested_side(videos: Sequence[SplitMember]) -> Side | None:

@@ -15,6 +15,7 @@ from vicc.data.splits import (
     describe_groups,
     group_name,
     grouped_folds,
+    note_on_sides_passed_over,
     read_split_table,
     require_split_name,
     write_split_table,
@@ -82,6 +83,7 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
             f"{len(unlabelled)} of {len(videos)} videos {'has' if len(unlabelled) == 1 else 'have'} no label "
             f"({some(unlabelled)}): spread over the folds, and no class"
         )
+    notes += note_on_sides_passed_over(videos)
     return FoldsReport(
         str(path),
         str(path) if config.out else name,
