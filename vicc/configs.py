@@ -54,8 +54,9 @@ class PrepareConfig:
     """Decode videos, compute optical flow and write both to a store that training reads.
 
     Given again, it continues where it stopped. Files that cannot be read are listed with their reason.
-    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ around either; a single file; a list
-    (.csv, .parquet) with the column path and, as needed, label, group, split, start, end (seconds).
+    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ (val/, dev/, ...) around either; a
+    single file; a list (.csv, .parquet) with the column path and, as needed, label, group, split, start, end (seconds).
+    A table says what was found, passed over, labelled, grouped and split; --dry-run shows it without preparing.
 
     Example:
         vicc prepare videos --store store
@@ -459,8 +460,8 @@ class TrainingConfig:
     of 128 pixels. That is slower; the measured difference is said. For large and lasting work, prepare a store."""
     split: str | None = None
     """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders (the videos'
-    own train and test) or grouped (a hash of the groups). Default: official:1 where there is one, then folders, then
-    grouped."""
+    own train and test; folders:val tests val in place of test) or grouped (a hash of the groups). Default: official:1
+    where there is one, then folders, then grouped."""
     seed: int = 31
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
     set: list[str] = field(default_factory=list)
@@ -718,7 +719,8 @@ class MeasuredVideos:
     """Folder of videos in place of a store; see `vicc pretrain --videos`."""
     split: str | None = None
     """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders
-    (the videos' own train and test) or grouped. Default: the run's, else official:1, then folders, then grouped."""
+    (the videos' own train and test; folders:val tests val in place of test) or grouped. Default: the run's, else
+    official:1, then folders, then grouped."""
     test_share: float | None = None
     """Share of each class that is tested in the split grouped, which keeps groups together. Default: 0.3."""
     split_seed: int | None = None

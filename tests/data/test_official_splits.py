@@ -92,6 +92,30 @@ def test_clips_are_known_by_name_in_any_case_converted_and_flat_and_get_their_la
     assert labels == dict(zip(names, ["ApplyEyeMakeup", "ApplyEyeMakeup", "HandstandPushups", None], strict=True))
 
 
+def test_lists_with_backslashes_capitals_and_other_suffixes_name_the_clips(tmp_path: Path) -> None:
+    videos = make_files(tmp_path / "UCF-101", *UCF101)
+    lists = tmp_path / "ucfTrainTestlist"
+    write(
+        lists / "TrainList01.TXT",
+        ".\\" + UCF101[1].replace("/", "\\") + " 1",
+        UCF101[2].replace(".avi", ""),
+        end="\r\n",
+    )
+    write(lists / "TestList01.TXT", UCF101[0].replace("/", "\\").replace(".avi", ".mp4"))
+    _, table = find(videos)
+    assert table == SplitTable(1, {name: cells[:1] for name, cells in UCF101_CELLS.items()})
+
+
+def test_lists_that_are_there_and_name_nothing_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = make_files(tmp_path / "videos", "run/a.mp4", "jump/b.mp4")
+    lists = write_ucf101(tmp_path / "ucfTrainTestlist")
+    write(tmp_path / "annotations" / "k.csv", KINETICS, "zumba,R6llTwEh07w,1,10,train")
+    assert find(videos)[1] is None
+    said = capsys.readouterr().err
+    assert f"official lists of UCF101 in {lists} name none of the 2 videos" in said
+    assert f"official lists of Kinetics in {tmp_path / 'annotations'} name none of the 2 videos" in said
+
+
 def test_a_fold_without_one_of_its_lists_is_refused(tmp_path: Path) -> None:
     videos = make_files(tmp_path / "UCF-101", *UCF101)
     (write_ucf101(videos / "ucfTrainTestlist") / "trainlist02.txt").unlink()
@@ -136,6 +160,15 @@ def test_all_folds_of_hmdb51_with_its_unused_clips(tmp_path: Path) -> None:
         find(videos)
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", "  "])
+def test_lists_of_hmdb51_may_have_tabs_folders_and_capitals(tmp_path: Path, blank: str) -> None:
+    clip = "wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi"
+    videos = make_files(tmp_path / "hmdb51", clip, "run/other.avi")
+    write(tmp_path / "lists" / "wave_Test_Split1.TXT", "wave\\" + Path(clip).name + blank + "2" + blank, end="\r\n")
+    _, table = find(videos, tmp_path / "lists")
+    assert table == SplitTable(1, {clip: ("test",)})
+
+
 KINETICS = "label,youtube_id,time_start,time_end,split"
 
 
@@ -162,6 +195,27 @@ def test_a_name_that_could_be_two_clips_of_kinetics_is_neither(tmp_path: Path) -
     _, table = find(videos, write(tmp_path / "k.csv", KINETICS, *rows))
     assert table is not None
     assert table.cells == {"WUzgd7C1pWA.mp4": ("test",)}
+
+
+@pytest.mark.parametrize("times", ["_5_15", "_5.0_15.0", "-5-15", "_000005_000015"])
+def test_clips_of_kinetics_are_known_by_times_that_are_not_padded(tmp_path: Path, times: str) -> None:
+    videos = make_files(tmp_path / "k", f"train/abCDefGH_1k{times}.mp4", "val/Qw-rty12345_100_110.mp4")
+    rows = ("tap dancing;abCDefGH_1k;5;15;train", " juggling ;Qw-rty12345;100;110;val")
+    labels, table = find(videos, write(tmp_path / "k.csv", KINETICS.replace(",", ";").upper(), *rows))
+    assert list(labels.values()) == ["tap dancing", "juggling"]
+    assert table is not None
+    assert list(table.cells.values()) == [("train",), ("test",)]
+
+
+def test_rows_of_kinetics_that_contradict_one_another_are_not_used_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = make_files(tmp_path / "k", "R6llTwEh07w_000001_000011.mp4", "WUzgd7C1pWA.mp4")
+    rows = ("zumba,R6llTwEh07w,1,11,train", "zumba,R6llTwEh07w,1,11,val", "yoga,WUzgd7C1pWA,20,30,val")
+    _, table = find(videos, write(tmp_path / "k.csv", KINETICS, *rows))
+    assert table is not None
+    assert list(table.cells) == ["WUzgd7C1pWA.mp4"]
+    assert "differ from one another for 1 of 2 videos (R6llTwEh07w_000001_000011.mp4)" in capsys.readouterr().err
 
 
 def test_a_bad_line_of_kinetics_is_named(tmp_path: Path) -> None:

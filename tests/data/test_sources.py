@@ -3,12 +3,13 @@
 import csv
 import os
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from vicc.data.sources import VideoSource, discover_videos, file_id, part_id
+from vicc.data.sources import VideoSource, discover_videos, file_id, list_sources, part_id
 from vicc.errors import ViccError
 
 
@@ -139,6 +140,185 @@ def test_val_folders_are_tested_too(tmp_path: Path) -> None:
     assert [split for *_, split in described(tmp_path).values()] == ["train", "test", "test"]
 
 
+def test_videos_of_val_beside_test_are_on_a_side_of_their_own(tmp_path: Path) -> None:
+    make_files(tmp_path, "train/run/a.mp4", "val/run/b.mp4", "test/jump/c.mp4")
+    assert [split for *_, split in described(tmp_path).values()] == ["test", "train", "val"]
+
+
+def test_a_class_that_is_called_like_a_side_is_a_class(tmp_path: Path) -> None:
+    make_files(tmp_path, *(f"{label}/{number}.mp4" for label in ("bus", "car", "train") for number in (1, 2)))
+    assert Counter((label, split) for label, _, split in described(tmp_path).values()) == {
+        (label, None): 2 for label in ("bus", "car", "train")
+    }
+
+
+@pytest.mark.parametrize("sides", [("train", "valid"), ("train_256", "val_256"), ("trainset", "testset")])
+def test_sides_in_other_spellings_keep_their_videos_apart(tmp_path: Path, sides: tuple[str, str]) -> None:
+    train, test = sides
+    make_files(tmp_path, f"{train}/run/a.mp4", f"{train}/jump/b.mp4", f"{test}/run/c.mp4")
+    assert {name: split for name, (_, _, split) in described(tmp_path).items()} == {
+        f"{train}/run/a.mp4": "train",
+        f"{train}/jump/b.mp4": "train",
+        f"{test}/run/c.mp4": "test",
+    }
+
+
+def test_sides_inside_classes_and_inside_a_folder_are_sides_and_no_labels(tmp_path: Path) -> None:
+    make_files(tmp_path / "c", "run/train/a.mp4", "run/test/b.mp4", "jump/train/c.mp4", "jump/test/d.mp4")
+    assert [(label, split) for label, _, split in described(tmp_path / "c").values()] == [
+        ("jump", "test"),
+        ("jump", "train"),
+        ("run", "test"),
+        ("run", "train"),
+    ]
+    make_files(tmp_path / "w", "data/train/run/a.mp4", "data/train/jump/b.mp4", "data/dev/run/c.mp4")
+    assert [(label, split) for label, _, split in described(tmp_path / "w").values()] == [
+        ("run", "test"),
+        ("jump", "train"),
+        ("run", "train"),
+    ]
+
+
+def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
+    make_files(tmp_path / "else", "run/a.mp4")
+    make_files(tmp_path / "v", "walk/b.mp4")
+    (tmp_path / "v" / "run").symlink_to(tmp_path / "else" / "run")
+    [run, walk] = discover_videos(tmp_path / "v")
+    assert (run.id, run.label, run.path) == ("run/a.mp4", "run", tmp_path / "v" / "run" / "a.mp4")
+    assert walk.label == "walk"
+
+
+def test_one_class_and_a_video_without_a_label_are_no_labels(tmp_path: Path) -> None:
+    make_files(tmp_path, "holiday/a.mp4", "holiday/b.mp4", "c.mp4")
+    listing = list_sources(tmp_path)
+    assert ({source.label for source in listing.sources}, listing.single_class) == ({None}, "holiday")
+
+
+def notes(place: Path) -> str:
+    return "\n".join(list_sources(place).notes)
+
+
+def test_where_the_class_could_be_another_folder_it_is_said(tmp_path: Path) -> None:
+    make_files(tmp_path / "a", "run/cam1/a.mp4", "jump/cam1/b.mp4", "run/c.mp4")
+    assert "in folders within folders, 2 of 3: the label is the folder that holds the file (cam1" in notes(
+        tmp_path / "a"
+    )
+    make_files(tmp_path / "b", "set/run/a.mp4", "set/jump/b.mp4")
+    assert notes(tmp_path / "b") == "", "a single folder around all classes is no doubt"
+
+
+def test_classes_that_differ_in_their_spelling_only_are_said_and_unicode_forms_are_one(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "b\u00fcgeln") for form in ("NFC", "NFD")]
+    make_files(tmp_path, "Jump rope/a.mp4", "jump_rope/b.mp4", "run/c.mp4", *(f"{form}/d.mp4" for form in forms))
+    assert "Jump rope and jump_rope" in notes(tmp_path)
+    assert len({source.label for source in discover_videos(tmp_path)}) == 4
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(tmp_path, "a.mp4", "b.txt", ".cache/c.mp4")
+    discover_videos(tmp_path)
+    said = capsys.readouterr().err
+    assert "passed over" in said
+    assert "other suffix .txt 1 (b.txt)" in said
+    with pytest.raises(ViccError, match=r"No videos in .*passed over: .*\.pdf 1 \(x\.pdf\)"):
+        discover_videos(make_files(tmp_path / "none", "x.pdf"))
+
+
+SPELLINGS = {
+    "backslashes": lambda path, folder: path.replace("/", "\\"),
+    "./": lambda path, folder: f"./{path}",
+    "blanks": lambda path, folder: f"  {path} ",
+    "no suffix": lambda path, folder: path.removesuffix(".mp4"),
+    "absolute": lambda path, folder: str(folder / path),
+    "of another machine": lambda path, folder: "E:\\clips\\" + path.replace("/", "\\"),
+    "the folder's name": lambda path, folder: f"{folder.name}/{path}",
+    "another Unicode form": lambda path, folder: unicodedata.normalize("NFD", path),
+    "capitals": lambda path, folder: path.replace(".mp4", ".MP4"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("heading", ["path,group", "group, path", "Path;Group"])
+def test_a_groups_file_in_another_spelling_means_the_same(tmp_path: Path, spelling: str, heading: str) -> None:
+    names = [f"{label}/cam{cam}_{clip}.mp4" for label in ("f\u00fcr", "quiet") for cam in (1, 2) for clip in (1, 2)]
+    folder = make_files(tmp_path / "clips", *names)
+    delimiter = ";" if ";" in heading else ", " if ", " in heading else ","
+    rows = [(SPELLINGS[spelling](name, folder), name.rpartition("_")[0]) for name in names]
+    cells = [row if heading.lower().startswith("path") else row[::-1] for row in rows]
+    (folder / "groups.csv").write_text("\n".join([heading, *map(delimiter.join, cells)]), encoding="utf-8")
+    assert {name: group for name, (_, group, _) in described(folder).items()} == {
+        name: name.rpartition("_")[0] for name in names
+    }
+    assert notes(folder) == ""
+
+
+def test_rows_and_videos_that_a_groups_file_does_not_match_are_counted(tmp_path: Path) -> None:
+    folder = make_files(tmp_path, "a/1.mp4", "a/2.mp4", "b/3.mp4")
+    (folder / "groups.csv").write_text("path,group,camera\na/1.mp4,x,1\nc/9.mp4,x,1\na/2.avi,y,1\n")
+    assert f"1 of 3 rows of {folder / 'groups.csv'} names no video here (c/9.mp4)" in notes(folder)
+    assert f"1 of 3 videos is in no row of {folder / 'groups.csv'} (b/3.mp4)" in notes(folder)
+    assert "camera (known columns: path, group, label)" in notes(folder)
+    assert described(folder)["a/2.mp4"][1] == "y", "of a file that was converted"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a/1.mp4,x\na\\1.mp4,y\n", r"Lines 2 and 3 of .*Groups\.csv give a/1\.mp4 the groups 'x' and 'y'"),
+        ("a/1.mp4,x\na/1,y\n", r"Lines 2 and 3 of .* the groups 'x' and 'y'"),
+        ("a/2,x\n", r"'a/2' could be a/2\.avi or a/2\.mp4"),
+        ("c/1.mp4,x\n", r"No path in .*Groups\.csv names a video in .*first: c/1\.mp4.*such as a/1\.mp4"),
+    ],
+)
+def test_the_folders_own_groups_file_is_refused_where_it_contradicts_itself_or_fits_nothing(
+    tmp_path: Path, rows: str, message: str
+) -> None:
+    folder = make_files(tmp_path, "a/1.mp4", "a/2.mp4", "a/2.avi")
+    (folder / "Groups.csv").write_text(f"path,group\n{rows}")
+    with pytest.raises(ViccError, match=message):
+        discover_videos(folder)
+
+
+def test_groups_files_further_down_are_for_their_own_folders(tmp_path: Path) -> None:
+    folder = make_files(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4", "test/b/4.mp4")
+    (folder / "train" / "groups.csv").write_text("path,group\na/1.mp4,x\nb/2.mp4,y\n")
+    (folder / "test" / "groups.csv").write_text("path,group\na/3.mp4,z\ntest/b/4.mp4,z\n")
+    assert {name: group for name, (_, group, _) in described(folder).items()} == {
+        "train/a/1.mp4": "x",
+        "train/b/2.mp4": "y",
+        "test/a/3.mp4": "z",
+        "test/b/4.mp4": "z",
+    }
+    assert list_sources(folder).groups_from == {"test/groups.csv, train/groups.csv": 4}
+    (folder / "tables").mkdir()
+    (folder / "tables" / "groups.csv").write_text("path,group\ntrain/a/1.mp4,q\n")
+    with pytest.raises(ViccError, match=r"train/groups\.csv and another .* give train/a/1\.mp4 different groups"):
+        discover_videos(folder)
+    (folder / "tables" / "groups.csv").write_text("who,what\n1,2\n")
+    assert f"{folder / 'tables' / 'groups.csv'} has no columns path and group: not used" in notes(folder)
+    given = tmp_path / "given.csv"
+    given.write_text("path,group\ntrain/a/1.mp4,q\n")
+    listing = list_sources(folder, groups=given)
+    assert listing.groups_from == {str(given): 1}
+    assert any("since --groups is given: tables/groups.csv, test/groups.csv" in note for note in listing.notes)
+
+
+def test_a_list_is_read_with_the_same_tolerance(tmp_path: Path) -> None:
+    ue = unicodedata.normalize("NFD", "\u00fc")
+    make_files(tmp_path, "v/a.mp4", "v/b.mkv", f"v/{ue}.mp4", "v/c.mp4")
+    rows = ("Path;Label;Split;shot by", "v\\a.mp4;run;Train;me", "./v/b;jump;valid;", '"v/\u00fc.MP4" ; "run" ;dev;')
+    place = write_list(tmp_path / "videos.csv", *rows, "v/gone.mp4;run;;")
+    assert described(place) == {
+        "v/a.mp4": ("run", None, "train"),
+        "v/b.mkv": ("jump", None, "test"),
+        f"v/{ue}.mp4": ("run", None, "test"),
+        "v/gone.mp4": ("run", None, None),
+    }
+    assert f"1 of 4 rows of {place} names no file that is there" in notes(place)
+    assert "not used of" in notes(place)
+    assert "shot by" in notes(place)
+
+
 def test_a_single_file_is_a_set_of_one(tmp_path: Path) -> None:
     make_files(tmp_path, "walk.MOV", "other.mp4")
     assert discover_videos(tmp_path / "walk.MOV") == [VideoSource("walk.MOV", tmp_path / "walk.MOV", None, None, None)]
@@ -172,7 +352,7 @@ def test_a_list_says_everything_of_each_video(tmp_path: Path) -> None:
     assert list(sources) == sorted(sources)
     assert {name: (source.label, source.group, source.split) for name, source in sources.items()} == {
         "a.mp4": ("run", "tape 1", "train"),
-        "deep/b, c.mp4": ("jump", None, "test"),
+        "deep/b, c.mp4": ("jump", None, "val"),
         "far/d.mp4": ("run", "tape 1", None),
         f"{tmp_path / 'else' / 'e.mp4'}"[1:]: ("jump", None, "test"),
     }
@@ -233,7 +413,7 @@ def test_the_bytes_of_a_name_that_is_not_utf8_survive_a_list(tmp_path: Path) -> 
         (("path,label", "a, b.mp4,run"), r"Line 2 of .* has 3 cells; expected 2.*double quotes"),
         (("path", "a.mp4", "./a.mp4"), r"Lines 2 and 3 of .* both give 'a\.mp4'"),
         (("path,label", "a.mp4,run", " ,run"), r"Line 3 of .* has no usable path"),
-        (("path,split", "a.mp4,dev"), r"Line 2 of .* has split 'dev'; expected train, test or nothing"),
+        (("path,split", "a.mp4,maybe"), r"Line 2 of .* has split 'maybe'; expected train, test, val or nothing"),
         (("path,start", "a.mp4,soon"), r"Line 2 of .* has start 'soon'; expected seconds"),
         (("path,end", "a.mp4,-1"), r"Line 2 of .* has end '-1'; expected seconds"),
         (("path,end", "a.mp4,nan"), r"Line 2 of .* has end 'nan'; expected seconds"),
@@ -258,7 +438,7 @@ def test_a_parquet_list_reads_like_the_csv_of_the_same_rows(tmp_path: Path) -> N
     columns = {
         "path": ["b.mp4", "a.mp4", "b.mp4"],
         "label": ["run", "jump", "run"],
-        "group": [7, None, 7],
+        "Group": [7, None, 7],
         "start": [0.5, float("nan"), 3.0],
         "end": [3.0, None, None],
         "ignored": [b"\xff", b"", None],
@@ -331,6 +511,21 @@ def test_clips_of_one_youtube_video_are_a_group_only_where_all_names_are_kinetic
     assert [group for _, group, _ in described(tmp_path / "k").values()] == ["R6llTwEh07w", *["-0abCdEfGh1"] * 2]
     make_files(tmp_path / "own", "fight/recording01.mp4", "quiet/recording01.mp4")
     assert {group for _, group, _ in described(tmp_path / "own").values()} == {None}
+
+
+def test_one_other_video_does_not_turn_off_the_groups_of_kinetics(tmp_path: Path) -> None:
+    names = ("zumba/-0abCdEfGh1_000010_000020.mp4", "yoga/-0abCdEfGh1_000030_000040.mp4", "yoga/intro.mp4")
+    make_files(tmp_path, *names)
+    assert {name: group for name, (_, group, _) in described(tmp_path).items()} == {
+        **dict.fromkeys(names[:2], "-0abCdEfGh1"),
+        names[2]: None,
+    }
+
+
+@pytest.mark.parametrize("times", ["_5_15", "_5.0_15.0", "-5-15", "_000005_000015"])
+def test_times_of_kinetics_need_no_padding(tmp_path: Path, times: str) -> None:
+    make_files(tmp_path, f"-0abCdEfGh1{times}.mp4", "R6llTwEh07w_1_2.mp4")
+    assert [group for _, group, _ in described(tmp_path).values()] == ["-0abCdEfGh1", "R6llTwEh07w"]
 
 
 def test_a_groups_file_wins_over_the_names(tmp_path: Path) -> None:

@@ -98,6 +98,96 @@ def test_videos_without_labels_all_train() -> None:
     assert train_and_test(videos) == (videos, [])
 
 
+@given(labelled_videos(), st.integers(1, 5), st.integers(0, 5))
+def test_videos_without_labels_change_nothing_for_those_that_have_one(
+    videos: list[Member], every: int, seed: int
+) -> None:
+    others = [Member(f"x{number}", None, video.group) for number, video in enumerate(videos[::every])]
+    train, test = train_and_test([*videos, *others], seed=seed)
+    alone = train_and_test(videos, seed=seed)
+    assert ([video for video in train if video.label], test) == alone
+    tested = {video.group or video.id for video in test}
+    assert [video for video in others if video in train] == [
+        video for video in others if (video.group or video.id) not in tested
+    ], "an unlabelled clip of a tested source must not be trained on"
+
+
+def test_a_stray_video_without_label_is_said_and_the_others_are_divided(tmp_path: Path) -> None:
+    videos = [*(Member(f"{label}{number}", label) for label in "ab" for number in range(3)), Member("stray.mp4")]
+    division = divide_videos(videos, splits_folder=tmp_path)
+    assert (division.name, len(division.train), len(division.test)) == ("grouped", 5, 2)
+    assert division.notes == (
+        "training and test videos divided by group, 5 and 2: no video has a group, so each counts as a source of its "
+        "own",
+        "1 of 7 videos has no label (stray.mp4): it trains, and is not tested",
+    )
+
+
+def test_unlabelled_clips_of_tested_sources_are_counted(tmp_path: Path) -> None:
+    videos = [Member(f"{n}", "ab"[n % 2], f"tape{n // 2}") for n in range(40)]
+    unlabelled = [Member(f"x{n}", None, f"tape{n}") for n in range(20)]
+    division = divide_videos([*videos, *unlabelled], splits_folder=tmp_path)
+    left = 60 - len(division.train) - len(division.test)
+    assert left == len({video.group for video in division.test}) > 0
+    assert division.notes[0].endswith("20 groups, and every video has one")
+    assert division.notes[-1].startswith(f"{left} videos without a label are of the same groups as test videos")
+
+
+def test_how_many_groups_there_are_is_said(tmp_path: Path) -> None:
+    videos = [Member(f"{n}", "ab"[n % 2], f"tape{n // 4}" if n < 20 else None) for n in range(24)]
+    [note] = divide_videos(videos, "grouped", splits_folder=tmp_path).notes
+    assert note.endswith("5 groups, 4 videos have none, and each counts as a source of its own")
+    assert divide_videos([Member("a"), Member("b")], splits_folder=tmp_path).notes == (
+        "all 2 videos train, none is tested: none has a label",
+    )
+
+
+def test_videos_of_val_beside_test_are_on_neither_side_unless_asked_for(tmp_path: Path) -> None:
+    sides_of = ["train", "train", "val", "test", "val", None]
+    videos = [Member(f"{n}", "ab"[n % 2], split=side) for n, side in enumerate(sides_of)]
+    assert sides(videos, None, tmp_path) == sides(videos, "folders", tmp_path) == ("015", "3")
+    assert sides(videos, "folders:val", tmp_path) == ("015", "24")
+    assert train_and_test(videos) == ([videos[0], videos[1], videos[5]], [videos[3]])
+    unlabelled = [*videos, Member("x", split="test")]
+    assert divide_videos(unlabelled, splits_folder=tmp_path).notes[-1] == "1 of 7 videos has no label (x)"
+    assert divide_videos(videos, splits_folder=tmp_path).notes == (
+        "training and test videos as their folders or list say, 3 and 1",
+        "2 videos of val are neither trained on nor tested; --split folders:val tests them in place of test",
+        "1 of 6 videos has no side (5): trained on",
+    )
+    without_test = [video for video in videos if video.split != "test"]
+    assert sides(without_test, None, tmp_path) == ("015", "24"), "held-out videos are not trained on"
+    with pytest.raises(ViccError, match="no videos came from val beside train and test folders"):
+        divide_videos([video for video in videos if video.split != "val"], "folders:val", splits_folder=tmp_path)
+
+
+def test_a_split_file_names_its_videos_in_any_spelling(tmp_path: Path) -> None:
+    videos = [
+        Member("a/1.mp4", "x"),
+        Member("a/2.avi", "x"),
+        Member("b/3.mp4", "y"),
+        Member("b/4.mp4#00000.000-00001.000"),
+    ]
+    rows = ("ID; 1", ".\\a\\1.mp4; Train", ' "a/2" ;TEST', "b/3.MP4;train", "b/4;test")
+    (tmp_path / "mine.csv").write_text("\ufeff" + "\r\n".join(rows), encoding="utf-8")
+    division = divide_videos(videos, f"{tmp_path / 'mine.csv'}:1", splits_folder=tmp_path)
+    assert (division.train, division.test) == ([videos[0], videos[2]], [videos[1], videos[3]])
+    assert (division.notes, division.missing) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a/1.mp4,train\n./a/1.mp4,test\n", r"has 'a/1\.mp4' twice, as 'a/1\.mp4' and as '\./a/1\.mp4', on different"),
+        ("a/2,train\n", r"has 'a/2', which could be a/2\.avi or a/2\.mp4"),
+    ],
+)
+def test_a_split_file_that_means_two_things_is_refused(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "mine.csv").write_text(f"id,1\n{rows}")
+    with pytest.raises(ViccError, match=message):
+        divide_videos([Member("a/1.mp4"), Member("a/2.mp4"), Member("a/2.avi")], "mine", splits_folder=tmp_path)
+
+
 @given(labelled_videos(), st.integers(2, 6), st.integers(0, 5), st.randoms(use_true_random=False))
 @settings(max_examples=60)
 def test_folds_test_each_video_once_and_split_no_group_whatever_the_order(
@@ -244,6 +334,7 @@ def test_grouped_passes_over_the_folders_own_division(tmp_path: Path) -> None:
     grouped = divide_videos(videos, "grouped", splits_folder=tmp_path)
     assert grouped.name == "grouped"
     assert [video.id for video in grouped.test] == [video.id for video in train_and_test(plain)[1]]
+    assert grouped.notes[-1].endswith("(test 2) are not kept: all videos are divided anew")
     assert divide_videos(videos, splits_folder=tmp_path).name == "folders"
     assert divide_videos([Member("a")], splits_folder=tmp_path).name == "undivided"
 
@@ -302,6 +393,7 @@ def test_splits_writes_folds_into_the_store_once(store_path: Path, tmp_path: Pat
         (3, 6, 6, 3),
     ]
     assert all(fold.videos_of_a_class == (2, 2) for fold in report.folds)
+    assert "(train 12, test 6) are not kept" in report.notes[-1]
     before = (store / "splits" / "grouped-3.csv").read_bytes()
     assert make_folds(SplitsConfig(store, folds=3)) == report
     assert (store / "splits" / "grouped-3.csv").read_bytes() == before
@@ -329,6 +421,22 @@ def test_a_folder_of_videos_needs_a_place_for_the_split_file(video_folder: Path,
     report = make_folds(SplitsConfig(video_folder, folds=2, out=tmp_path / "f.csv"))
     assert report.split == str(tmp_path / "f.csv")
     assert read_split_table(tmp_path / "f.csv").num_folds == 2
+
+
+def test_folds_say_how_many_groups_there_are_and_count_no_missing_label_as_a_class(tmp_path: Path) -> None:
+    names = [*(f"{label}/{number}.mp4" for label in "ab" for number in range(3)), "stray.mp4"]
+    for name in names:
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).touch()
+    (tmp_path / "v" / "groups.csv").write_text("path,group\na\\0,tape\na\\1,tape\n")
+    report = make_folds(SplitsConfig(tmp_path / "v", folds=2, out=tmp_path / "f.csv"))
+    assert {fold.classes for fold in report.folds} == {2}
+    assert all(fold.videos_of_a_class[0] >= 1 for fold in report.folds)
+    assert (report.videos, report.groups, report.without_group, report.without_label) == (7, 1, 5, 1)
+    assert report.notes == [
+        "7 videos in 2 folds: 1 group, 5 videos have none, and each counts as a source of its own",
+        "1 of 7 videos has no label (stray.mp4): spread over the folds, and no class",
+    ]
 
 
 @pytest.mark.data

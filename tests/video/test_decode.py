@@ -695,3 +695,35 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None
 
 def test_suffixes_are_lower_case_with_a_dot() -> None:
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in VIDEO_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "container"),
+    [
+        ("vob", "mpeg2video", "vob"),
+        ("asf", "wmv2", "asf"),
+        ("3g2", "libx264", "3g2"),
+        ("m2v", "mpeg2video", "mpeg2video"),
+        ("divx", "mpeg4", "avi"),
+        ("mxf", "mpeg2video", "mxf"),
+        ("qt", "libx264", "mov"),
+        ("dav", "libx264", "h264"),
+        ("h264", "libx264", "h264"),
+        ("rmvb", "rv20", "rm"),
+        ("y4m", "rawvideo", "yuv4mpegpipe"),
+        ("wtv", "mpeg2video", "wtv"),
+    ],
+)
+def test_files_of_less_usual_suffixes_are_videos_and_decode(
+    tmp_path: Path, suffix: str, codec: str, container: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(10):
+            frame = np.full((48, 64, 3), 20 * number, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        file.mux(stream.encode())
+    assert path.suffix in VIDEO_SUFFIXES
+    assert len(list(VideoReader(path, short_side=48))) == 10

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from vicc.data.survey import Survey
     from vicc.evaluation.results import Result
+    from vicc.prepare.build import PrepareReport
     from vicc.training.stage import Recipe, Stage
     from vicc.training.train_stage import StageSummary
 
@@ -94,9 +96,11 @@ def prepare(config: PrepareConfig) -> Outcome:
 
     report = prepare_videos(config)
     if config.dry_run:
-        return _prepare_estimate(config, asdict(report))
+        return _prepare_estimate(config, report)
 
     def show() -> None:
+        if report.survey is not None:
+            _print_survey(report.survey)
         cells = [
             report.store,
             f"{report.found} found, {report.prepared} new",
@@ -114,12 +118,20 @@ def prepare(config: PrepareConfig) -> Outcome:
     return Outcome(asdict(report), show)
 
 
-def _prepare_estimate(config: PrepareConfig, document: dict[str, Any]) -> Outcome:
+def _print_survey(survey: "Survey") -> None:
+    """What a place holds: found, passed over, labelled, grouped, split."""
+    print_table(TextTable(["found in", survey.place], [list(survey.rows())]))
+
+
+def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome:
     from vicc.prepare.estimate import estimate_prepare
 
     estimate = estimate_prepare(config)
+    document = asdict(report)
 
     def show() -> None:
+        if report.survey is not None:
+            _print_survey(report.survey)
         for line in document["changes"]:
             _print(line)
         if estimate is None:
@@ -144,6 +156,8 @@ def check(config: CheckConfig) -> Outcome:
     report = check_videos(config)
 
     def show() -> None:
+        for survey in report.surveys:
+            _print_survey(survey)
         videos = report.by_weight()
         shown = (
             videos if config.all or len(videos) <= 40 else [v for v in videos if v.verdict != "readable" or v.remarks]
@@ -182,6 +196,8 @@ def splits(config: SplitsConfig) -> Outcome:
             classes = str(fold.classes) if fold.classes else "no labels"
             rows.append([str(fold.number), str(fold.videos), str(fold.groups), classes, of_a_class])
         print_table(TextTable(["fold", "videos", "groups", "classes", "videos of a class"], [rows]))
+        for note in result.notes:
+            _print(note)
         _print(f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}")
 
     return Outcome(asdict(result), show)

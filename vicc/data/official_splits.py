@@ -4,9 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from vicc.data.sources import KINETICS_NAME, Split, VideoSource, file_id, read_csv
+from vicc.data.csv_rows import has_columns, read_csv
+from vicc.data.names import clean_path, some, without_suffix
+from vicc.data.sides import Split
+from vicc.data.sources import KINETICS_NAME, VideoSource, file_id, without_single_class
 from vicc.data.splits import SplitTable
 from vicc.errors import ViccError
 from vicc.progress import say
@@ -19,8 +22,8 @@ _USUAL_FOLDERS = (
     "test_train_splits/testTrainMulti_7030_splits",
     "annotations",
 )
-_UCF101_LIST = re.compile(r"(train|test)list(\d+)\.txt")
-_HMDB51_LIST = re.compile(r"(.+)_test_split(\d+)\.txt")
+_UCF101_LIST = re.compile(r"(train|test)list(\d+)\.txt", re.IGNORECASE)
+_HMDB51_LIST = re.compile(r"(.+)_test_split(\d+)\.txt", re.IGNORECASE)
 _HMDB51_CELLS: dict[str, Split | None] = {"0": None, "1": "train", "2": "test"}
 _KINETICS_COLUMNS = ("youtube_id", "time_start", "split")
 _KINETICS_WORDS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
@@ -36,19 +39,39 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Lists:
-    """The lists of one data set; `key` turns a clip's name without its suffix into a key of `rows`."""
+    """The lists of one data set, read from `place`; `key` turns a clip's name without its suffix into a key of `rows`,
+    and `unclear` are keys of several rows that differ."""
 
     title: str
+    place: Path
     folds: list[int]
     rows: dict[str, _Row]
     key: Callable[[str], str]
+    unclear: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class OfficialSplits:
+    """What the official lists say of some videos: the sources, labelled by the lists where they had no label, a table
+    with a row for each file that the lists name (None: no file), and sentences that a user should see."""
+
+    sources: list[VideoSource]
+    table: SplitTable | None
+    notes: tuple[str, ...]
 
 
 def with_official_splits(
     place: Path, sources: Sequence[VideoSource], *, given: Path | None = None
 ) -> tuple[list[VideoSource], SplitTable | None]:
-    """Find the official lists that name these videos; the sources, labelled by the lists where they had no label, and
-    a table with a row for each file that the lists name.
+    """The sources and the table of `find_official_splits`, whose notes are said."""
+    found = find_official_splits(place, sources, given=given)
+    for note in found.notes:
+        say(note)
+    return found.sources, found.table
+
+
+def find_official_splits(place: Path, sources: Sequence[VideoSource], *, given: Path | None = None) -> OfficialSplits:
+    """Find the official lists that name these videos.
 
     Clips are found by their names without suffix, so converted files are too. Kinetics' validation videos are the
     tested ones; its test videos are tested only where no list of validation videos is there.
@@ -68,32 +91,40 @@ def with_official_splits(
         )
     labels: dict[str, str | None] = {}
     cells: dict[str, dict[int, Split]] = {}
+    files = list(dict.fromkeys(file_id(source.id) for source in sources))
+    notes = []
     for lists in found:
-        named = {}
-        for source in sources:
-            name = file_id(source.id)
-            row = lists.rows.get(lists.key(Path(name).stem))
-            if row is not None and name not in cells:
-                named[name] = row
+        keys = {name: lists.key(clean_path(Path(name).stem)) for name in files}
+        named = {
+            name: row for name, key in keys.items() if name not in cells and (row := lists.rows.get(key)) is not None
+        }
         labels |= {name: row.label for name, row in named.items()}
         cells |= {name: row.cells for name, row in named.items()}
         if named:
             folds = f"{len(lists.folds)} fold{'s' if len(lists.folds) > 1 else ''}"
-            files = len({file_id(source.id) for source in sources})
-            say(f"official splits of {lists.title}, {folds}: they name {len(named)} of {files} videos")
+            notes.append(f"official splits of {lists.title}, {folds}: they name {len(named)} of {len(files)} videos")
+        elif given is None:
+            notes.append(
+                f"the official lists of {lists.title} in {lists.place} name none of the {len(files)} videos and are "
+                f"not used (they name {some(list(lists.rows), at_most=1)}; here is {files[0]})"
+            )
+        unclear = [name for name, key in keys.items() if key in lists.unclear]
+        if unclear:
+            notes.append(
+                f"the lists of {lists.title} have rows that differ from one another for {len(unclear)} of {len(files)} "
+                f"videos ({some(unclear)}): none of these rows is used"
+            )
     if not cells:
         if given is not None:
             raise ViccError(f"The official split files in {given} name none of the {len(sources)} videos in {place}.")
-        return list(sources), None
+        return OfficialSplits(list(sources), None, tuple(notes))
     num_folds = max(fold for lists in found for fold in lists.folds)
     table = SplitTable(
         num_folds,
         {name: tuple(row.get(fold) for fold in range(1, num_folds + 1)) for name, row in sorted(cells.items())},
     )
     labelled = [replace(source, label=source.label or labels.get(file_id(source.id))) for source in sources]
-    if len({source.label for source in labelled}) == 1:
-        labelled = list(sources)  # one single class is no label
-    return labelled, table
+    return OfficialSplits(without_single_class(labelled)[0], table, tuple(notes))
 
 
 def _folders(place: Path, given: Path | None) -> list[Path]:
@@ -111,26 +142,26 @@ def _read_lists(folder: Path) -> Iterator[_Lists]:
     files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.is_file())
     ucf101 = [(path, match) for path in files if (match := _UCF101_LIST.fullmatch(path.name))]
     hmdb51 = [(path, match) for path in files if (match := _HMDB51_LIST.fullmatch(path.name))]
-    kinetics = [path for path in files if path.suffix.lower() == ".csv" and _has_kinetics_columns(path)]
+    kinetics = [path for path in files if path.suffix.lower() == ".csv" and has_columns(path, _KINETICS_COLUMNS)]
     if ucf101:
         yield _read_ucf101(folder, ucf101)
     if hmdb51:
-        yield _read_hmdb51(hmdb51)
+        yield _read_hmdb51(folder, hmdb51)
     if kinetics:
-        yield _read_kinetics(kinetics)
+        yield _read_kinetics(folder, kinetics)
 
 
 def _read_ucf101(folder: Path, files: list[tuple[Path, re.Match[str]]]) -> _Lists:
     sides: dict[int, set[str]] = defaultdict(set)
     rows: dict[str, _Row] = {}
     for path, match in files:
-        side: Split = "train" if match[1] == "train" else "test"
+        side: Split = "train" if match[1].lower() == "train" else "test"
         fold = int(match[2])
         sides[fold].add(side)
         for number, line in _lines(path):
             # "Class/v_Class_g08_c01.avi 1"; the lists of test videos leave the class's number out.
-            name = Path(re.sub(r"\s+\d+$", "", line))
-            row = rows.setdefault(name.stem.casefold(), _Row(name.parent.name or None))
+            name = PurePosixPath(clean_path(re.sub(r"\s+\d+$", "", line)))
+            row = rows.setdefault(without_suffix(name.name).casefold(), _Row(name.parent.name or None))
             _put(row, fold, side, path, number)
     for fold, there in sorted(sides.items()):
         if len(there) < 2 or fold < 1:
@@ -139,41 +170,42 @@ def _read_ucf101(folder: Path, files: list[tuple[Path, re.Match[str]]]) -> _List
                 f"{folder} has no {lacking}list{fold:02d}.txt, without which fold {fold} of UCF101 is not whole. "
                 "Put it there, or take the other list of that fold away."
             )
-    return _Lists("UCF101", sorted(sides), rows, str.casefold)
+    return _Lists("UCF101", folder, sorted(sides), rows, str.casefold)
 
 
-def _read_hmdb51(files: list[tuple[Path, re.Match[str]]]) -> _Lists:
+def _read_hmdb51(folder: Path, files: list[tuple[Path, re.Match[str]]]) -> _Lists:
     rows: dict[str, _Row] = {}
     folds = set()
     for path, match in files:
         fold = int(match[2])
         folds.add(fold)
         for number, line in _lines(path):
-            name, _, cell = line.rpartition(" ")
+            name, cell = [*line.rsplit(None, 1), ""][:2]
             if cell not in _HMDB51_CELLS or not name:
                 raise ViccError(
                     f"Line {number} of {path} reads {line[:80]!r}; expected a file's name and 0 (unused), 1 (train) or "
                     "2 (test)."
                 )
-            row = rows.setdefault(Path(name.strip()).stem.casefold(), _Row(match[1]))
+            clip = without_suffix(PurePosixPath(clean_path(name)).name)
+            row = rows.setdefault(clip.casefold(), _Row(match[1]))
             side = _HMDB51_CELLS[cell]
             if side is not None:
                 _put(row, fold, side, path, number)
-    return _Lists("HMDB51", sorted(folds), rows, str.casefold)
+    return _Lists("HMDB51", folder, sorted(folds), rows, str.casefold)
 
 
-def _read_kinetics(files: list[Path]) -> _Lists:
+def _read_kinetics(folder: Path, files: list[Path]) -> _Lists:
     found = [
         (path, line, row)
         for path in files
         for line, row in read_csv(path, required=_KINETICS_COLUMNS, what="list of Kinetics")
     ]
-    words = {row["split"].strip().lower() for _, _, row in found}
+    words = {row["split"].lower() for _, _, row in found}
     tested = "val" if any(_KINETICS_WORDS.get(word) == "val" for word in words) else "test"
     rows: dict[str, _Row] = {}
-    ambiguous: set[str] = set()
+    unclear: set[str] = set()
     for path, line, row in found:
-        word = _KINETICS_WORDS.get(row["split"].strip().lower())
+        word = _KINETICS_WORDS.get(row["split"].lower())
         try:
             start = int(float(row["time_start"]))
         except (ValueError, OverflowError):
@@ -184,29 +216,21 @@ def _read_kinetics(files: list[Path]) -> _Lists:
                 "train, validate or test, and seconds."
             )
         side: Split | None = "train" if word == "train" else "test" if word == tested else None
-        entry = _Row(row.get("label", "").strip() or None, {1: side} if side else {})
-        youtube_id = row["youtube_id"].strip()
-        # A file is named by the id alone, or by id and time. An id alone must not mean two different rows.
-        if rows.get(youtube_id, entry) != entry:
-            ambiguous.add(youtube_id)
-        rows[youtube_id] = rows[f"{youtube_id}_{start:06d}"] = entry
-    for youtube_id in ambiguous:
-        del rows[youtube_id]
-    return _Lists("Kinetics", [1], rows, _kinetics_key)
+        entry = _Row(row.get("label") or None, {1: side} if side else {})
+        youtube_id = row["youtube_id"]
+        # A file is named by the id alone, or by id and time. Neither must mean two different rows.
+        for key in (youtube_id, f"{youtube_id}_{start:06d}"):
+            if rows.setdefault(key, entry) != entry:
+                unclear.add(key)
+    for key in unclear:
+        del rows[key]
+    return _Lists("Kinetics", folder, [1], rows, _kinetics_key, frozenset(unclear))
 
 
 def _kinetics_key(stem: str) -> str:
+    """The id, and the start as the lists have it where the name gives one: ID_10_20 is ID_000010."""
     match = KINETICS_NAME.fullmatch(stem)
-    return stem if match is None or match["start"] is None else f"{match['id']}_{match['start']}"
-
-
-def _has_kinetics_columns(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            heading = file.readline(1000)
-    except OSError:
-        return False
-    return set(_KINETICS_COLUMNS) <= {name.strip().strip('"') for name in heading.split(",")}
+    return stem if match is None or match["start"] is None else f"{match['id']}_{int(float(match['start'])):06d}"
 
 
 def _put(row: _Row, fold: int, side: Split, path: Path, line: int) -> None:

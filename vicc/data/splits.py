@@ -15,7 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from vicc.data.sources import Split, file_id, read_csv
+from vicc.data.csv_rows import read_csv
+from vicc.data.names import VideoNames, some
+from vicc.data.sides import Side, Split
+from vicc.data.sources import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write
 
@@ -23,6 +26,7 @@ SPLITS_FOLDER = "splits"
 OFFICIAL = "official"
 _BUILT_IN = ("folders", "grouped", "undivided")
 TEST_SHARE = 0.3
+_HELD_OUT: tuple[Side, ...] = ("test", "val")
 
 
 class SplitMember(Protocol):
@@ -35,7 +39,7 @@ class SplitMember(Protocol):
     @property
     def group(self) -> str | None: ...
     @property
-    def split(self) -> Split | None: ...
+    def split(self) -> Side | None: ...
 
 
 Member = TypeVar("Member", bound=SplitMember)
@@ -75,9 +79,9 @@ def divide_videos(
     """Divide videos into training and test videos.
 
     Args:
-        split: NAME:FOLD of a split file in `splits_folder`, FILE.csv:FOLD, `folders` (their own train and test) or
-            `grouped` (see `train_and_test`). The fold can be left out where there is one only. None: official:1 where
-            there are official splits, else as `train_and_test` does.
+        split: NAME:FOLD of a split file in `splits_folder`, FILE.csv:FOLD, `folders` (their own train and test),
+            `folders:val` (val in place of test) or `grouped` (see `train_and_test`). The fold can be left out where
+            there is one only. None: official:1 where there are official splits, else as `train_and_test` does.
         test_share, seed: of a division by groups.
 
     Raises:
@@ -90,15 +94,101 @@ def divide_videos(
             f"training and test videos as in {split}, {len(divided.train)} and {len(divided.test)}; --split changes it"
         )
         return replace(divided, notes=(told, *divided.notes))
-    own = any(video.split == "test" for video in videos)
-    if split == "folders" and not own:
+    own = _tested_side(videos)
+    if split == "folders" and own is None:
         raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
-    if split == "grouped" or (split is None and not own):
+    if split == "folders:val" and not any(video.split == "val" for video in videos):
+        raise ViccError(
+            "--split folders:val: no videos came from val beside train and test folders. Val alone is tested by "
+            "--split folders; else give another split."
+        )
+    if split == "grouped" or (split is None and own is None):
         train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
-        return Division("grouped" if test else "undivided", train, test)
-    if split in (None, "folders"):
-        return Division("folders", *train_and_test(videos))
+        name = "grouped" if test else "undivided"
+        return Division(name, train, test, (*_notes_on_groups(videos, train, test), *note_on_sides_passed_over(videos)))
+    if split in (None, "folders", "folders:val"):
+        tested = "val" if split == "folders:val" else own
+        train, test = _divide_by_sides(videos, tested)
+        return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
     return _divide_by_file(videos, split, splits_folder)
+
+
+def note_on_sides_passed_over(videos: Sequence[SplitMember]) -> tuple[str, ...]:
+    """A sentence for a division that does not keep the sides that folders or a list give."""
+    counts = Counter(video.split for video in videos if video.split is not None)
+    if _tested_side(videos) is None:
+        return ()
+    sides = ", ".join(f"{side} {counts[side]}" for side in ("train", "val", "test") if counts[side])
+    return (f"the sides that the folders or the list give ({sides}) are not kept: all videos are divided anew",)
+
+
+def _tested_side(videos: Sequence[SplitMember]) -> Side | None:
+    """The side that is tested: test, or val where there is no test; None if no video is on either."""
+    sides = {video.split for video in videos}
+    return next((side for side in _HELD_OUT if side in sides), None)
+
+
+def _divide_by_sides(videos: Sequence[Member], tested: Side | None) -> tuple[list[Member], list[Member]]:
+    """Videos that are held out are never trained on, also where they are not tested."""
+    return (
+        [video for video in videos if video.split not in _HELD_OUT],
+        [video for video in videos if video.split == tested],
+    )
+
+
+def _notes_on_sides(videos: Sequence[SplitMember], num_train: int, tested: Side | None) -> tuple[str, ...]:
+    counts = Counter(video.split for video in videos)
+    notes = [f"training and test videos as their folders or list say, {num_train} and {counts[tested]}"]
+    left: Side = "test" if tested == "val" else "val"
+    if counts[left]:
+        way = "--split folders:val tests them in place of test" if left == "val" else "--split folders tests them"
+        notes.append(f"{counts[left]} videos of {left} are neither trained on nor tested; {way}")
+    if counts[None]:
+        names = [video.id for video in videos if video.split is None]
+        notes.append(f"{_of(counts[None], len(videos))} no side ({some(names)}): trained on")
+    without = [video.id for video in videos if video.label is None]
+    if without and len(without) < len(videos):
+        notes.append(f"{_of(len(without), len(videos))} no label ({some(without)})")
+    return tuple(notes)
+
+
+def _notes_on_groups(videos: Sequence[Member], train: Sequence[Member], test: Sequence[Member]) -> tuple[str, ...]:
+    labels = _note_on_labels(videos)
+    if not test:
+        labelled = any(video.label is not None for video in videos)
+        why = "no group is small enough to be held out of its class" if labelled else "none has a label"
+        return (f"all {len(train)} videos train, none is tested: {why}", *labels)
+    told = f"training and test videos divided by group, {len(train)} and {len(test)}: {describe_groups(videos)}"
+    left = len(videos) - len(train) - len(test)
+    share = f"{left} videos without a label are of the same groups as test videos: left out"
+    return (told, *labels, *([share] if left else []))
+
+
+def describe_groups(videos: Sequence[SplitMember]) -> str:
+    """How many groups there are, and how many videos have none, each being a group of its own."""
+    without = sum(video.group is None for video in videos)
+    groups = len({video.group for video in videos} - {None})
+    if not groups:
+        return "no video has a group, so each counts as a source of its own"
+    have = "video has none, and" if without == 1 else "videos have none, and each"
+    rest = f"{without} {have} counts as a source of its own" if without else "and every video has one"
+    return f"{groups} group{'s' * (groups > 1)}, {rest}"
+
+
+def _note_on_labels(videos: Sequence[SplitMember]) -> list[str]:
+    """Videos without a label among others that have one."""
+    without = [video.id for video in videos if video.label is None]
+    if not without or len(without) == len(videos):
+        return []
+    one = len(without) == 1
+    return [
+        f"{_of(len(without), len(videos))} no label ({some(without)}): "
+        f"{'it trains, and is' if one else 'they train, and are'} not tested"
+    ]
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} videos {'has' if count == 1 else 'have'}"
 
 
 def train_and_test(
@@ -106,27 +196,27 @@ def train_and_test(
 ) -> tuple[list[Member], list[Member]]:
     """Divide videos into training and test videos without a split file.
 
-    The folders' own `train` and `test` are kept where there are any. Otherwise labelled videos are divided so that
-    about `test_share` of each class is tested and no group lies on both sides; the division depends only on the seed
-    and the names of the groups. Videos without labels all train: there is nothing to test them against.
+    The folders' own `train` and `test` are kept where there are any; videos of `val` are then on neither side.
+    Otherwise labelled videos are divided so that about `test_share` of each class is tested and no group lies on both
+    sides; the division depends only on the seed and the names of the groups. Videos without labels train.
     """
-    if any(video.split == "test" for video in videos):
-        test = [video for video in videos if video.split == "test"]
-        return [video for video in videos if video.split != "test"], test
+    own = _tested_side(videos)
+    if own is not None:
+        return _divide_by_sides(videos, own)
     return divide_by_groups(videos, test_share=test_share, seed=seed)
 
 
 def divide_by_groups(videos: Sequence[Member], *, test_share: float, seed: int) -> tuple[list[Member], list[Member]]:
     """Training and test videos, about `test_share` of each class, whole groups only; a class keeps training videos.
 
-    Depends on the seed and the names of the groups alone. Videos without labels all train.
+    Depends on the seed and the names of the groups alone. Videos without labels are never tested: they train, but for
+    those of a group that is tested, which are on neither side.
     """
-    if any(video.label is None for video in videos):
-        return list(videos), []
     groups: dict[str, list[Member]] = defaultdict(list)
-    for video in videos:
+    labelled = [video for video in videos if video.label is not None]
+    for video in labelled:
         groups[group_name(video)].append(video)
-    wanted = {label: test_share * count for label, count in Counter(video.label for video in videos).items()}
+    wanted = {label: test_share * count for label, count in Counter(video.label for video in labelled).items()}
     test_groups: set[str] = set()
     taken: Counter[str | None] = Counter()
     for name in sorted(groups, key=lambda name: _hash(f"{seed}/{name}")):
@@ -137,7 +227,7 @@ def divide_by_groups(videos: Sequence[Member], *, test_share: float, seed: int) 
             taken.update(counts)
     return (
         [video for video in videos if group_name(video) not in test_groups],
-        [video for video in videos if group_name(video) in test_groups],
+        [video for video in labelled if group_name(video) in test_groups],
     )
 
 
@@ -184,7 +274,8 @@ _MOST_SWAPPED = 300  # groups: trying all pairs of more takes minutes and gains 
 
 
 def _counts(members: Iterable[SplitMember]) -> Counter[Hashable]:
-    # Labels in one order, or sums of floats would depend on the order of the videos. No label counts as a class.
+    # Labels in one order, or sums of floats would depend on the order of the videos. Videos without a label are spread
+    # as evenly as those of a class.
     counts: Counter[Hashable] = Counter(sorted(video.label or "" for video in members))
     counts[_All] = counts.total()
     return counts
@@ -254,7 +345,7 @@ def read_split_table(path: Path) -> SplitTable:
             raise ViccError(f"{path} has the columns {list(row)}; expected id, 1, 2, ... with a column for each fold.")
         if row["id"] in cells:
             raise ViccError(f"Line {line} of {path} gives {row['id']!r} a second time. Take one of the lines out.")
-        cells[row["id"]] = tuple(_side(row[name].strip(), f"Line {line} of {path}") for name in columns)
+        cells[row["id"]] = tuple(_side(row[name], f"Line {line} of {path}") for name in columns)
     if not cells:
         raise ViccError(f"The split file {path} has no rows; expected one for each video.")
     return SplitTable(len(columns), cells)
@@ -309,18 +400,19 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
     Raises:
         ViccError: the table names none of the videos.
     """
-    sides: dict[str, Split | None] = {key: cells[fold - 1] for key, cells in table.cells.items()}
-    keys = {video.id: video.id if video.id in sides else file_id(video.id) for video in videos}
-    if not any(key in sides for key in keys.values()):
-        raise ViccError(f"The split {name} names none of these {len(videos)} videos: it belongs to other ones.")
+    keys = _rows_of_videos(videos, table, fold, name)
+    sides = {key: cells[fold - 1] for key, cells in table.cells.items()}
     train = [video for video in videos if sides.get(keys[video.id]) == "train"]
     test = [video for video in videos if sides.get(keys[video.id]) == "test"]
-    missing = sum(key not in sides for key in keys.values())
+    missing = [video.id for video in videos if keys[video.id] not in sides]
     lacking = sorted({key for key, side in sides.items() if side is not None} - set(keys.values()))
     both = {group_name(video) for video in train} & {group_name(video) for video in test}
     notes = [
-        f"{missing} of {len(videos)} videos are not in the split {name}: they are left out" if missing else "",
-        f"{len(lacking)} of {len(sides)} videos of the split {name} are not here: it is used without them"
+        f"{len(missing)} of {len(videos)} videos are not in the split {name}: they are left out ({some(missing)})"
+        if missing
+        else "",
+        f"{len(lacking)} of {len(sides)} videos of the split {name} are not here: it is used without them "
+        f"({some(lacking)})"
         if lacking
         else "",
         f"{len(both)} group{'s' * (len(both) > 1)} of videos on both sides of the split {name}, such as {min(both)}"
@@ -328,6 +420,34 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
         else "",
     ]
     return Division(name, train, test, tuple(note for note in notes if note), tuple(lacking))
+
+
+def _rows_of_videos(videos: Sequence[SplitMember], table: SplitTable, fold: int, name: str) -> dict[str, str]:
+    """For each video the name by which the table calls it, or its file; its own id where it does not.
+
+    Raises:
+        ViccError: the table names none of the videos, or one of them twice, on different sides.
+    """
+    names = list(table.cells)
+    matched = VideoNames({name for video in videos for name in (video.id, file_id(video.id))}).match(names)
+    for written, fitting in matched.ambiguous.items():
+        raise ViccError(f"The split {name} has {written!r}, which could be {' or '.join(fitting[:3])}. Mend that row.")
+    rows: dict[str, str] = {}
+    for written, video in zip(names, matched.ids, strict=True):
+        if video is None:
+            continue
+        other = rows.setdefault(video, written)
+        if table.cells[other][fold - 1] != table.cells[written][fold - 1]:
+            raise ViccError(
+                f"The split {name} has {video!r} twice, as {other!r} and as {written!r}, on different sides. Take one "
+                "of the rows out."
+            )
+    if not rows:
+        raise ViccError(
+            f"The split {name} names none of these {len(videos)} videos: it belongs to other ones "
+            f"({some(names)}; here: {some([video.id for video in videos])})."
+        )
+    return {video.id: rows.get(video.id) or rows.get(file_id(video.id)) or video.id for video in videos}
 
 
 def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Division[Member]:
@@ -352,9 +472,10 @@ def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Divis
 
 
 def _side(cell: str, where: str) -> Split | None:
-    if cell not in ("train", "test", ""):
+    side: Split | None = {"train": "train", "test": "test"}.get(cell.lower())  # type: ignore[assignment]
+    if cell and side is None:
         raise ViccError(f"{where} has {cell!r}; expected train, test or nothing.")
-    return cell or None  # type: ignore[return-value]
+    return side
 
 
 def _hash(text: str) -> bytes:

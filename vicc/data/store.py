@@ -52,7 +52,7 @@ from vicc.data.shard import (
     unprotect,
     write_shard,
 )
-from vicc.data.sources import Split
+from vicc.data.sides import Side
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.progress import progress
@@ -93,7 +93,7 @@ class Video:
     source: Source
     label: str | None = None
     group: str | None = None
-    split: Split | None = None
+    split: Side | None = None
     note: str = ""
 
 

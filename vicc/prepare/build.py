@@ -16,11 +16,11 @@ from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
-from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import cache_folder, is_url, other_files
-from vicc.data.sources import VideoSource, discover_videos, file_id
+from vicc.data.sources import VideoSource, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
+from vicc.data.survey import Survey, survey_videos
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.engines import Engine, run_locally
@@ -44,6 +44,7 @@ class PrepareReport:
         moved: earlier ids, and those that the same content has now.
         missing: ids in the store that the place does not have.
         changes: the three of them in words.
+        survey: of the place that the videos were found in.
     """
 
     store: str
@@ -59,6 +60,7 @@ class PrepareReport:
     moved: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    survey: Survey | None = None
 
 
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
@@ -67,8 +69,13 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     Raises:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
     """
-    sources = discover_videos(config.videos, groups=config.groups)
-    sources, official = with_official_splits(config.videos, sources, given=config.official_splits)
+    found = survey_videos(config.videos, groups=config.groups, official_splits=config.official_splits)
+    for note in found.survey.notes:
+        say(note)
+    return replace(_prepare_shard(config, found.sources, found.official), survey=found.survey)
+
+
+def _prepare_shard(config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None) -> PrepareReport:
     if config.shard is None:
         return _prepare(config, sources, official, whole=sources)
     number, parts = map(int, config.shard.split("/"))

@@ -21,14 +21,15 @@ from vicc.configs import MIN_FRAMES, CheckConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
 from vicc.data.remote import is_url
-from vicc.data.sources import discover_videos, file_id
+from vicc.data.sources import file_id
 from vicc.data.store import Store, Video
+from vicc.data.survey import Survey, survey_members, survey_videos
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
 from vicc.prepare.build import too_few_frames
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
-from vicc.progress import progress
+from vicc.progress import progress, say
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader, declared_seconds
 
@@ -91,10 +92,14 @@ class CheckedVideo:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check_videos` found, in the order of the paths and of the names in them."""
+    """What `check_videos` found, in the order of the paths and of the names in them.
+
+    `surveys` count what the folders, lists and stores among the paths hold, and what was passed over there.
+    """
 
     videos: list[CheckedVideo]
     sampled: bool
+    surveys: list[Survey] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -124,6 +129,7 @@ class CheckReport:
             "counts": self.counts,
             "duplicates": self.duplicates,
             "sampled": self.sampled,
+            "surveys": [asdict(survey) for survey in self.surveys],
             "videos": videos,
         }
 
@@ -153,7 +159,7 @@ def check_videos(config: CheckConfig) -> CheckReport:
     Raises:
         ViccError: a path that does not exist, a folder without videos, a store that cannot be opened.
     """
-    items, done = _collect(config.paths)
+    items, done, surveys = _collect(config.paths)
     if config.fast:
         items = _hash_where_sizes_agree(items)
     check = partial(_check, fast=config.fast, with_pictures=config.html is not None)
@@ -168,16 +174,20 @@ def check_videos(config: CheckConfig) -> CheckReport:
             pictured += bool(video.pictures)
             done.append(video)
             advance(1, item.name)
-    report = CheckReport(_with_duplicates(done), sampled=config.fast)
+    report = CheckReport(_with_duplicates(done), sampled=config.fast, surveys=surveys)
     if config.html is not None:
         _write_sheet(report, config.html)
     return report
 
 
-def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[CheckedVideo]]:
-    """What is to be decoded, and what stores have set aside already. With several paths, names begin with theirs."""
+def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[CheckedVideo], list[Survey]]:
+    """What is to be decoded, what stores have set aside already, and what folders, lists and stores hold.
+
+    With several paths, names begin with theirs.
+    """
     items: dict[str, _File | _Entry] = {}  # by name: a path given twice is no duplicate
     aside: list[CheckedVideo] = []
+    surveys: list[Survey] = []
     seen: set[Path] = set()
     for place in paths:
         path = Path(place)
@@ -189,9 +199,14 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
                 items[prefix + video.id] = _Entry(prefix + video.id, place, video)
             for entry in store.set_aside:
                 aside.append(CheckedVideo(prefix + entry.id, "set aside", entry.reason, file_bytes=entry.source.bytes))
+            surveys.append(survey_members(str(place), store.videos, set_aside=[entry.id for entry in store.set_aside]))
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
-            for source in discover_videos(path):
+            found = survey_videos(path)
+            surveys.append(found.survey)
+            for note in found.survey.notes:
+                say(note)
+            for source in found.sources:
                 if source.path not in seen:  # the parts of a file that a list names are one file
                     name = str(root / file_id(source.id))
                     items[name] = _File(name, source.path)
@@ -200,7 +215,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
             items[str(path)] = _File(str(path), path)
         else:
             raise ViccError(f"No such file or folder: {path}. Give videos, folders of videos, or a store.")
-    return list(items.values()), aside
+    return list(items.values()), aside, surveys
 
 
 def _hash_where_sizes_agree(items: list[_File | _Entry]) -> list[_File | _Entry]:
@@ -380,7 +395,9 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
         blake2b=video.source.blake2b,
     )
     pictures, decoded = _Pictures(), 0
-    streams: tuple[tuple[StoredStream, int], ...] = (("rgb", video.num_frames), ("flow", video.num_frames - 1))
+    streams: list[tuple[StoredStream, int]] = [("rgb", video.num_frames)]
+    if store.settings.flow != "none":
+        streams.append(("flow", video.num_frames - 1))
     try:
         for stream, num_frames in streams:
             store.check_pack(video.id, stream)

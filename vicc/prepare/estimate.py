@@ -14,7 +14,7 @@ from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
-from vicc.data.sources import VideoSource, discover_videos, file_id
+from vicc.data.sources import VideoSource, file_id, list_sources
 from vicc.data.store import Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
@@ -75,7 +75,7 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
     settings = store_settings(config)
     known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
     done = known | {file_id(name) for name in known}
-    found = discover_videos(config.videos, groups=config.groups)
+    found = list_sources(config.videos, groups=config.groups).sources
     if config.shard is not None:
         number, parts = map(int, config.shard.split("/"))
         found = found[number - 1 :: parts]

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vicc.configs import SplitsConfig
+from vicc.data.names import some
 from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos
 from vicc.data.splits import (
     SPLITS_FOLDER,
     SplitMember,
     SplitTable,
+    describe_groups,
     group_name,
     grouped_folds,
+    note_on_sides_passed_over,
     read_split_table,
     require_split_name,
     write_split_table,
@@ -34,11 +37,17 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldsReport:
-    """What `make_folds` wrote: `split` is the name that --split takes, before the colon."""
+    """What `make_folds` wrote: `split` is the name that --split takes, before the colon; counts are of videos, but for
+    `groups`; `notes` are sentences that a user should see."""
 
     file: str
     split: str
     folds: list[Fold]
+    videos: int
+    groups: int
+    without_group: int
+    without_label: int
+    notes: list[str]
 
 
 def make_folds(config: SplitsConfig) -> FoldsReport:
@@ -67,17 +76,34 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
     elif read_split_table(path) != table:
         # Runs may have been trained on it, and would then be tested on what they have seen.
         raise ViccError(f"{path} exists and divides the videos otherwise. Give another --name or --out, or remove it.")
-    return FoldsReport(str(path), str(path) if config.out else name, _summaries(videos, table))
+    unlabelled = [video.id for video in videos if video.label is None]
+    notes = [f"{len(videos)} videos in {config.folds} folds: {describe_groups(videos)}"]
+    if unlabelled and len(unlabelled) < len(videos):
+        notes.append(
+            f"{len(unlabelled)} of {len(videos)} videos {'has' if len(unlabelled) == 1 else 'have'} no label "
+            f"({some(unlabelled)}): spread over the folds, and no class"
+        )
+    notes += note_on_sides_passed_over(videos)
+    return FoldsReport(
+        str(path),
+        str(path) if config.out else name,
+        _summaries(videos, table),
+        videos=len(videos),
+        groups=len({video.group for video in videos} - {None}),
+        without_group=sum(video.group is None for video in videos),
+        without_label=len(unlabelled),
+        notes=notes,
+    )
 
 
 def _summaries(videos: list[SplitMember], table: SplitTable) -> list[Fold]:
-    labels = {video.label for video in videos}
+    labels = {video.label for video in videos} - {None}
     folds = []
     for number in range(table.num_folds):
         tested = [video for video in videos if table.cells[video.id][number] == "test"]
         counts = Counter(video.label for video in tested)
-        each = [counts[label] for label in labels]
-        classes = 0 if labels == {None} else len(counts)
+        each = [counts[label] for label in labels] or [0]
+        classes = sum(counts[label] > 0 for label in labels)
         groups = len({group_name(video) for video in tested})
         folds.append(Fold(number + 1, len(tested), groups, classes, (min(each), max(each))))
     return folds

@@ -18,6 +18,7 @@ from vicc.data.remote import splits_folder
 from vicc.data.sources import VideoSource, discover_videos
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing
+from vicc.data.survey import survey_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
@@ -49,8 +50,15 @@ def open_source(
     return scan_videos(videos, remembered=scan, cache_bytes=cache_mb << 20)
 
 
-def list_videos(place: Path) -> tuple[list[VideoSource], SplitTable | None]:
-    """The videos that a place holds, as `prepare` would list them, and their official splits where there are any."""
+def list_videos(place: Path, *, silent: bool = False) -> tuple[list[VideoSource], SplitTable | None]:
+    """The videos that a place holds, as `prepare` would list them, and their official splits where there are any.
+
+    Args:
+        silent: do not say what was passed over, as the videos are listed a second time and it is said then.
+    """
+    if silent:
+        found = survey_videos(place)
+        return found.sources, found.official
     return with_official_splits(place, discover_videos(place))
 
 

@@ -91,7 +91,7 @@ def pretrain(
             place = config.store
             store = first_then_others(lambda: Store(place, cache_bytes=config.cache_mb << 20))
             _require_flow(recipe, store)
-            videos = divide(store, config).train
+            videos = divide(store, config, silent=not config.dry_run).train
             num_videos = len(videos)
         _require_earlier_stages(recipe, config)
         if config.dry_run and config.launcher != "here":
@@ -259,7 +259,7 @@ def _planned(config: PretrainConfig) -> Division[VideoSource]:
     """How the files of a folder would be divided, were all of them readable."""
     place = config.videos
     assert place is not None  # the config refuses neither a store nor videos
-    files, official = list_videos(place)
+    files, official = list_videos(place, silent=not config.dry_run)
     if official is not None and config.split is None:
         return require_enough(divide_by_table(files, official, 1, name=f"{OFFICIAL}:1"), config)
     return require_enough(divide_videos(files, config.split, splits_folder=config.run / SPLITS_FOLDER), config)

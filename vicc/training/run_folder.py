@@ -61,8 +61,11 @@ def held_run_folder(run: Path) -> Iterator[None]:
         yield
 
 
-def divide(store: FrameSource, config: TrainingConfig) -> Division[Video]:
-    """The split asked for; of a run that is resumed without asking for one, its own.
+def divide(store: FrameSource, config: TrainingConfig, *, silent: bool = False) -> Division[Video]:
+    """The split asked for; of a run that is resumed without asking for one, its own. Its notes are said.
+
+    Args:
+        silent: say nothing, as the division is made a second time and said then.
 
     Raises:
         ViccError: no such split, or fewer than two training videos in it.
@@ -70,7 +73,7 @@ def divide(store: FrameSource, config: TrainingConfig) -> Division[Video]:
     division = run_division(config.run, store.videos) if config.split is None else None
     if division is None:
         division = divide_videos(store.videos, config.split, splits_folder=splits_of(store, config.run))
-    for note in division.notes:
+    for note in () if silent else division.notes:
         say(note)
     return require_enough(division, config)
 

@@ -21,7 +21,11 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vicc.errors import ViccError
 
-_SUFFIXES = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+_SUFFIXES = (
+    "264 265 3g2 3gp 3gpp amv asf avc avi dav divx dv f4v flv gif gxf h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 "
+    "mjpeg mjpg mk3d mkv mov mp4 mp4v mpe mpeg mpg mpv mts mxf nut obu ogm ogv ogx qt rm rmvb tp trp ts vob webm wmv "
+    "wtv xvid y4m"
+)
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
 _PLAYLISTS = frozenset(("concat", "dash", "hls", "imf"))  # FFmpeg's names of formats that only point to other files
