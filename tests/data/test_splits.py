@@ -117,8 +117,7 @@ def test_a_stray_video_without_label_is_said_and_the_others_are_divided(tmp_path
     division = divide_videos(videos, splits_folder=tmp_path)
     assert (division.name, len(division.train), len(division.test)) == ("grouped", 5, 2)
     assert division.notes == (
-        "training and test videos divided by group, 5 and 2: no video has a group, so each counts as a source of its "
-        "own",
+        "split grouped: 5 training and 2 test videos; no video has a group, so each counts as a source of its own",
         "1 of 7 videos has no label (stray.mp4): it trains, and is not tested",
     )
 
@@ -151,7 +150,7 @@ def test_videos_of_val_beside_test_are_on_neither_side_unless_asked_for(tmp_path
     unlabelled = [*videos, Member("x", split="test")]
     assert divide_videos(unlabelled, splits_folder=tmp_path).notes[-1] == "1 of 7 videos has no label (x)"
     assert divide_videos(videos, splits_folder=tmp_path).notes == (
-        "training and test videos as their folders or list say, 3 and 1",
+        "split folders: 3 training and 1 test videos, as their folders or list say",
         "2 videos of val are neither trained on nor tested; --split folders:val tests them in place of test",
         "1 of 6 videos has no side (5): trained on",
     )

@@ -17,14 +17,15 @@ Side = Literal["train", "val", "test"]
 Folders = tuple[str, ...]
 """Names of folders, from the outermost one."""
 
-_Kind = Literal["train", "val", "eval", "test"]
-_KINDS: dict[str, _Kind] = {
+Kind = Literal["train", "val", "eval", "test"]
+"""What a word says by itself; see `resolve_sides` for what becomes of it among the others."""
+_KINDS: dict[str, Kind] = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "devel", "development"), "val"),
     **dict.fromkeys(("eval", "evaluation", "evaluate", "holdout", "heldout"), "eval"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
-_RANKS: tuple[_Kind, ...] = ("test", "eval", "val")  # of those that are there the first is tested
+_RANKS: tuple[Kind, ...] = ("test", "eval", "val")  # of those that are there the first is tested
 _NEUTRAL = frozenset(
     (
         *("set", "sets", "split", "splits", "part", "subset", "data", "dataset", "list", "lists"),
@@ -43,7 +44,7 @@ class SideFolders:
         notes: what a user should know of folders that look like sides.
     """
 
-    sides: Mapping[Folders, _Kind]
+    sides: Mapping[Folders, Kind]
     notes: tuple[str, ...]
 
     def place_of(self, folders: Folders) -> int | None:
@@ -51,16 +52,16 @@ class SideFolders:
         return next((place for place in range(len(folders)) if folders[: place + 1] in self.sides), None)
 
 
-def kind_of(text: str) -> _Kind | None:
+def kind_of(text: str) -> Kind | None:
     """What a word says, such as `Train`, `dev` or `val_256`; None if it names no side."""
     kind, rest = _parse(text)
     return None if _telling(rest) else kind
 
 
-def resolve_sides(kinds: Sequence[_Kind | None]) -> list[Side | None]:
+def resolve_sides(kinds: Sequence[Kind | None]) -> list[Side | None]:
     """The side of each video. Of held-out videos of several kinds (val and test) only one kind is tested."""
     tested = next((kind for kind in _RANKS if kind in kinds), None)
-    sides: dict[_Kind | None, Side | None] = {"train": "train", "val": "val", "eval": "val", tested: "test", None: None}
+    sides: dict[Kind | None, Side | None] = {"train": "train", "val": "val", "eval": "val", tested: "test", None: None}
     return [sides[kind] for kind in kinds]
 
 
@@ -78,7 +79,7 @@ def find_side_folders(folders_of_files: Iterable[Folders]) -> SideFolders:
 
 def _search(children: Mapping[Folders, set[str]], direct: set[Folders], *, depths: frozenset[int]) -> SideFolders:
     """The sides; `depths` are those at which sides are known to be."""
-    sides: dict[Folders, _Kind] = {}
+    sides: dict[Folders, Kind] = {}
     notes: list[str] = []
     for parent in sorted(children, key=lambda folders: (len(folders), folders)):
         if any(parent[:depth] in sides for depth in range(1, len(parent) + 1)):
@@ -91,7 +92,7 @@ def _search(children: Mapping[Folders, set[str]], direct: set[Folders], *, depth
 
 def _sides_among(
     parent: Folders, names: set[str], direct: set[Folders], others: bool
-) -> tuple[dict[Folders, _Kind], list[str]]:
+) -> tuple[dict[Folders, Kind], list[str]]:
     """The sides among folders that stand side by side; `others`: whether there are sides elsewhere at this depth."""
     parsed = {name: _parse(name) for name in sorted(names)}
     looks = {name: (kind, rest) for name, (kind, rest) in parsed.items() if kind is not None}
@@ -119,7 +120,7 @@ def _sides_among(
     return {}, [f"no counterpart ({other}) stands beside {_named(plain, parent)}, so that is no {side} side: {taken}"]
 
 
-def _has_counterpart(kind: _Kind, rest: Folders, looks: Iterable[tuple[_Kind, Folders]]) -> bool:
+def _has_counterpart(kind: Kind, rest: Folders, looks: Iterable[tuple[Kind, Folders]]) -> bool:
     """Whether the other side is there: with the same words (train-clean-100 and test-clean), or one of the
     two is the plain word (train and test_unseen).
     """
@@ -127,10 +128,10 @@ def _has_counterpart(kind: _Kind, rest: Folders, looks: Iterable[tuple[_Kind, Fo
     return any(other in ((), _telling(rest)) or not _telling(rest) for other in across)
 
 
-def _parse(name: str) -> tuple[_Kind | None, Folders]:
+def _parse(name: str) -> tuple[Kind | None, Folders]:
     """The kind that a name has a word for, and its other words: `kinetics400_train` gives train, kinetics and 400."""
     tokens = re.findall(r"[^\W\d_]+|\d+", name.casefold())
-    kinds: set[_Kind] = set()
+    kinds: set[Kind] = set()
     rest: list[str] = []
     for token in tokens:
         word, neutral = _without_neutral_end(token)

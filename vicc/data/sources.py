@@ -13,7 +13,7 @@ from typing import Any
 from vicc.data.csv_rows import has_columns, read_csv
 from vicc.data.folder_walk import PassedOver, walk_folder
 from vicc.data.names import ExistingFiles, VideoNames, clean_path, some
-from vicc.data.sides import Folders, Side, find_side_folders, kind_of, resolve_sides
+from vicc.data.sides import Folders, Kind, Side, find_side_folders, kind_of, resolve_sides
 from vicc.errors import ViccError
 from vicc.progress import say
 from vicc.video.decode import VIDEO_SUFFIXES
@@ -356,7 +356,7 @@ def _from_list(path: Path) -> Listing:
     )
 
 
-def _listed_kind(place: Path, line: int, row: Mapping[str, str]) -> Any:
+def _listed_kind(place: Path, line: int, row: Mapping[str, str]) -> Kind | None:
     word = row.get("split", "").strip()
     kind = kind_of(word)
     if word and kind is None:

@@ -138,7 +138,8 @@ def _divide_by_sides(videos: Sequence[Member], tested: Side | None) -> tuple[lis
 
 def _notes_on_sides(videos: Sequence[SplitMember], num_train: int, tested: Side | None) -> tuple[str, ...]:
     counts = Counter(video.split for video in videos)
-    notes = [f"training and test videos as their folders or list say, {num_train} and {counts[tested]}"]
+    name = "folders:val" if tested == "val" and counts["test"] else "folders"
+    notes = [f"split {name}: {num_train} training and {counts[tested]} test videos, as their folders or list say"]
     left: Side = "test" if tested == "val" else "val"
     if counts[left]:
         way = "--split folders:val tests them in place of test" if left == "val" else "--split folders tests them"
@@ -158,7 +159,7 @@ def _notes_on_groups(videos: Sequence[Member], train: Sequence[Member], test: Se
         labelled = any(video.label is not None for video in videos)
         why = "no group is small enough to be held out of its class" if labelled else "none has a label"
         return (f"all {len(train)} videos train, none is tested: {why}", *labels)
-    told = f"training and test videos divided by group, {len(train)} and {len(test)}: {describe_groups(videos)}"
+    told = f"split grouped: {len(train)} training and {len(test)} test videos; {describe_groups(videos)}"
     left = len(videos) - len(train) - len(test)
     share = f"{left} videos without a label are of the same groups as test videos: left out"
     return (told, *labels, *([share] if left else []))
