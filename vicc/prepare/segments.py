@@ -24,7 +24,6 @@ from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, declared_seconds
 
-SEGMENTS_FILE = "segments.json"
 _VERSIONS = {True: 1, False: 2}  # of how shots and lengths are found: what another version found is found again
 _DETECTOR_SHORT_SIDE = 144
 _SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's default of 15 frames at 25 a second
