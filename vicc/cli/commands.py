@@ -117,7 +117,8 @@ def prepare(config: PrepareConfig) -> Outcome:
 def _prepare_estimate(config: PrepareConfig, document: dict[str, Any]) -> Outcome:
     from vicc.prepare.estimate import estimate_prepare
 
-    estimate = estimate_prepare(config)
+    nothing_new = document["found"] == document["already_there"]
+    estimate = None if nothing_new else estimate_prepare(config)
 
     def show() -> None:
         for line in document["changes"]:

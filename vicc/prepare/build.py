@@ -18,14 +18,14 @@ from vicc.data.cache import cache_folder
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.official_splits import with_official_splits
-from vicc.data.remote import SEGMENTS_FILE, is_url, other_files
+from vicc.data.remote import is_url, other_files
 from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.prepare.engines import Engine, run_locally
-from vicc.prepare.segments import cut_sources
+from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.update import Updates, find_updates
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say

@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 
+from vicc.data.remote import SEGMENTS_FILE as SEGMENTS_FILE
 from vicc.data.sources import VideoSource, part_of
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
