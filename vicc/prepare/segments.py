@@ -188,15 +188,17 @@ def _remembered(memory: Path, shots: bool) -> dict[str, Measured]:
     if not memory.exists():
         return {}
     content = read_json(memory, what="list of shots and lengths")
-    if not isinstance(content, Mapping) or (content.get("version"), content.get("shots")) != (_VERSIONS[shots], shots):
+    if not isinstance(content, Mapping) or content.get("shots") != shots or content.get("version") not in (1, 2):
         return {}
     try:
-        return {
+        found = {
             key: Measured(entry["seconds"], tuple(map(float, entry["cuts"])))
             for key, entry in content["videos"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ViccError(f"{memory} cannot be understood ({error}). Delete it: it is measured again.") from error
+    # Lengths of version 1 are those of the container, sound and all.
+    return found if content["version"] == _VERSIONS[shots] else {}
 
 
 def _remember(memory: Path, shots: bool, known: Mapping[str, Measured]) -> None:
