@@ -223,8 +223,8 @@ class StoreMergeConfig:
 
     stores: Annotated[list[str], Positional]
     """Stores to merge, folders or URLs."""
-    store: Path
-    """Folder of the new store."""
+    store: StorePlace
+    """Folder or URL of the new store."""
     shard_mb: int = 512
     """MiB at which a new shard is begun."""
 

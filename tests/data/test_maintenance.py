@@ -1,5 +1,6 @@
 """Whole stores: damage is found and named, merging equals preparing at once, dropping gives space back."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -222,3 +223,33 @@ def test_a_copy_between_folders_is_the_same_and_is_brought_up_to_date(store: Pat
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(ViccError, match="exists and is not a store"):
         copy_store(store, tmp_path / "mine")
+
+
+def measured(folder: Path, videos: dict[str, float], *, version: int = 2) -> Path:
+    content = {name: {"seconds": seconds, "cuts": []} for name, seconds in videos.items()}
+    (folder / "segments.json").write_text(json.dumps({"version": version, "shots": False, "videos": content}))
+    return folder
+
+
+def test_merging_keeps_what_was_measured_and_leaves_out_what_contradicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = measured(write_store(tmp_path / "1", {"a.mp4": 8}), {"9 1 a.mp4": 3.0, "9 2 both.mp4": 4.0})
+    second = measured(write_store(tmp_path / "2", {"b.mp4": 8}), {"9 3 b.mp4": 5.0, "9 2 both.mp4": 6.0})
+    older = measured(write_store(tmp_path / "3", {"c.mp4": 8}), {"9 4 c.mp4": 20.0}, version=1)
+    merge_stores([first, second, older], tmp_path / "all")
+    content = json.loads((tmp_path / "all" / "segments.json").read_text())
+    assert {name: entry["seconds"] for name, entry in content["videos"].items()} == {"9 1 a.mp4": 3.0, "9 3 b.mp4": 5.0}
+    said = capsys.readouterr().err
+    assert "left out the lengths of 1 files" in said
+    assert "both.mp4" in said
+    assert f"left out {older / 'segments.json'}" in said
+    copy_store(tmp_path / "all", tmp_path / "copy")
+    assert json.loads((tmp_path / "copy" / "segments.json").read_text()) == content
+
+
+def test_merging_refuses_measures_that_it_does_not_understand(tmp_path: Path) -> None:
+    first, second = write_store(tmp_path / "1", {"a.mp4": 8}), write_store(tmp_path / "2", {"b.mp4": 8})
+    (first / "segments.json").write_text('{"version": 2}')
+    with pytest.raises(ViccError, match=r"segments\.json cannot be understood"):
+        merge_stores([first, second], tmp_path / "all")

@@ -18,11 +18,14 @@ import pytest
 from tests.data.test_store import files_of, write_store
 from vicc.cli import main
 from vicc.configs import PrepareConfig, SplitsConfig
+from vicc.data import remote
+from vicc.data.cache import cache_folder
 from vicc.data.maintenance import copy_store, drop_videos, merge_stores, store_info
-from vicc.data.remote import cache_folder, splits_folder
+from vicc.data.remote import splits_folder
 from vicc.data.splits import read_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.prepare import build
 from vicc.prepare.build import prepare_videos
 from vicc.prepare.folds import make_folds
 from vicc.prepare.verify import verify_store
@@ -135,7 +138,6 @@ def test_several_workers_share_one_download(whole: Path, s3: Any, method: str) -
 def test_half_a_copy_is_no_store_and_goes_on_where_it_was(
     whole: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vicc.data import remote
 
     send, sent = remote._send, []
 
@@ -301,3 +303,34 @@ def test_split_files_of_a_remote_store_are_read_as_they_are_now(whole: Path, tmp
         make_folds(SplitsConfig(URL, folds=2, out=tmp_path / "folds.csv"))
     with pytest.raises(ViccError, match=r"is not a local store: give --out FILE\.csv"):
         make_folds(SplitsConfig(URL))
+
+
+@pytest.fixture
+def two_videos(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two classes with a video each, which are prepared without processes."""
+    for name in ("up/0.mp4", "left/0.mp4"):
+        (tmp_path / "two" / name).parent.mkdir(parents=True)
+        shutil.copy(video_folder / "test" / name, tmp_path / "two" / name)
+    monkeypatch.setattr(build, "run_locally", lambda work, items, **_: ((item, work(item)) for item in items))
+    return tmp_path / "two"
+
+
+def test_runs_of_shard_write_to_urls_that_are_merged_at_one(two_videos: Path, tmp_path: Path, s3: Any) -> None:
+    options: dict[str, Any] = {"flow": "none", "segment_seconds": 0.5}
+    parts = [prepare_videos(PrepareConfig(two_videos, URL, shard=f"{number}/2", **options)).store for number in (1, 2)]
+    assert parts == [f"{URL}.part-1-of-2", f"{URL}.part-2-of-2"]
+    assert merge_stores(parts, URL).store == URL
+    prepare_videos(PrepareConfig(two_videos, tmp_path / "once", **options))
+    assert [video.id for video in Store(URL).videos] == [video.id for video in Store(tmp_path / "once").videos]
+    copy_store(URL, tmp_path / "down")
+    measured = [(tmp_path / name / "segments.json").read_bytes() for name in ("once", "down")]
+    assert measured[0] == measured[1]
+    with pytest.raises(ViccError, match="There is a store at"):
+        merge_stores(parts, URL)
+
+
+def test_labels_that_change_later_reach_the_url(two_videos: Path, s3: Any) -> None:
+    prepare_videos(PrepareConfig(two_videos, URL, flow="none"))
+    (two_videos / "groups.csv").write_text("path,group,label\nup/0.mp4,g,UP\n")
+    assert prepare_videos(PrepareConfig(two_videos, URL, flow="none")).updated == {"labels": 1, "groups": 1}
+    assert next((v.label, v.group) for v in Store(URL).videos if v.id == "up/0.mp4") == ("UP", "g")

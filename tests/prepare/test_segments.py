@@ -237,9 +237,21 @@ def test_jobs_of_an_array_cut_and_divide_as_one_job_does(tmp_path: Path, write_v
     assert (tmp_path / "merged" / "splits" / "official.csv").read_bytes() == official[0]
 
 
+def test_lengths_of_an_older_vicc_are_measured_again(tmp_path: Path, write_video: Write) -> None:
+    """They were those of the container: of the sound, where that goes on longer than the picture."""
+    source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
+    memory = tmp_path / "m.json"
+    memory.write_text(
+        json.dumps({"version": 1, "shots": False, "videos": {segments._key(source): {"seconds": 9, "cuts": []}}})
+    )
+    parts = cut_sources([source], segment_seconds=0.5, shots=False, memory=memory, engine=ONE)
+    assert len(parts) == 2
+    assert json.loads(memory.read_text())["videos"] != {}
+
+
 def test_a_damaged_memory_is_named(tmp_path: Path, write_video: Write) -> None:
     source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
-    (tmp_path / "m.json").write_text('{"version": 2, "shots": false, "videos": {"x": 3}}')
+    (tmp_path / "m.json").write_text('{"version": 1, "shots": false, "videos": {"x": 3}}')
     with pytest.raises(ViccError, match=r"m\.json cannot be understood"):
         cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
 

@@ -293,6 +293,7 @@ def test_a_true_copy_and_a_file_of_another_folder_stay(tmp_path: Path) -> None:
     assert report.missing == ["a/1.mp4", "b/1.mp4", "b/2.mp4"]
     assert "3 videos of the store" in report.changes[0]
     assert "vicc store drop" in report.changes[0]
+    assert prepare(videos(tmp_path, "single.mp4") / "single.mp4", tmp_path / "s").changes == []
 
 
 def test_a_name_given_to_another_video_loses_none_of_the_two(tmp_path: Path) -> None:

@@ -126,8 +126,9 @@ def _print_survey(survey: "Survey") -> None:
 def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome:
     from vicc.prepare.estimate import estimate_prepare
 
-    estimate = estimate_prepare(config)
     document = asdict(report)
+    nothing_new = document["found"] == document["already_there"]
+    estimate = None if nothing_new else estimate_prepare(config)
 
     def show() -> None:
         if report.survey is not None:

@@ -1,11 +1,12 @@
 """What is done with whole stores: look at one, merge some, drop videos, copy one to or from a URL."""
 
+import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import lmdb
 
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
 from vicc.data.remote import (
+    SEGMENTS_FILE,
     download_store,
     is_url,
     other_files,
+    read_segments,
     remote_manifest,
     staging_folder,
     upload_store,
@@ -142,17 +145,27 @@ class Merged:
     splits: list[str]
 
 
-def merge_stores(places: Sequence[Path | str], out: Path, *, shard_bytes: int = SHARD_BYTES) -> Merged:
+def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: int = SHARD_BYTES) -> Merged:
     """Write a new store of all videos of some stores that were prepared with equal settings.
 
     Its files are those of a store that was prepared at once, in order of the ids, with the same size of shards. The
-    folder gets its name when all is written. A file that several stores have in the same form is taken once.
+    folder gets its name when all is written; of a URL it is written here and copied there at the end. A file that
+    several stores have in the same form is taken once.
 
     Raises:
         ViccError: other settings, other content of the same id, a store whose run has not ended, a folder that exists.
     """
     if len({str(place) for place in places}) < len(places) or not places:
         raise ViccError(f"{len(places)} stores to merge, some of them twice: expected different ones.")
+    if isinstance(out, str) and is_url(out):
+        if remote_manifest(out) is not None:
+            raise ViccError(f"There is a store at {out}. Give a new place for the merged store.")
+        folder = staging_folder(out)
+        shutil.rmtree(folder, ignore_errors=True)
+        merged = merge_stores(places, folder, shard_bytes=shard_bytes)
+        publish_store(folder, out)
+        return replace(merged, store=out)
+    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ViccError(f"{out} exists. Give a new folder for the merged store.")
     stores = [Store(place) for place in places]
@@ -188,6 +201,7 @@ def merge_stores(places: Sequence[Path | str], out: Path, *, shard_bytes: int = 
                 advance(len(ids), name)
         write_json(temporary / "store.json", describe(stores[0].settings))
         splits = _carry_splits(stores, set(owners), temporary)
+        _merge_segments(stores, temporary)
         make_manifest(temporary, describe(stores[0].settings), shards, known=sums).write(temporary)
         with suppress(FileNotFoundError):
             out.rmdir()  # empty, or it would have been refused
@@ -258,6 +272,37 @@ def _carry_splits(stores: Sequence[Store], ids: set[str], out: Path) -> list[str
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(data)
     return sorted(carried)
+
+
+def _merge_segments(stores: Sequence[Store], out: Path) -> None:
+    """Take over the lengths and shots that were measured; a file of which stores have different ones is left out."""
+    header: dict[str, Any] = {}
+    videos: dict[str, Any] = {}
+    contradicted: set[str] = set()
+    for store in stores:
+        path = f"{store.path}/{SEGMENTS_FILE}"
+        if (data := read_segments(store.path)) is None:
+            continue
+        try:
+            content = json.loads(data)
+            ours = {name: content[name] for name in ("version", "shots")}
+            found = dict(content["videos"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ViccError(f"{path} cannot be understood ({error}). Delete it: it is measured again.") from error
+        header = header or ours
+        if ours != header:
+            say(f"left out {path}: it was measured by another version of vicc, and is measured again when needed")
+            continue
+        contradicted |= {key for key in found if key in videos and videos[key] != found[key]}
+        videos |= found
+    if contradicted:
+        say(
+            f"left out the lengths of {len(contradicted)} files, which two stores give otherwise "
+            f"({min(contradicted).partition(' ')[2]}): they are measured again when needed"
+        )
+    if header:
+        kept = {key: value for key, value in sorted(videos.items()) if key not in contradicted}
+        write_json(out / SEGMENTS_FILE, {**header, "videos": kept})
 
 
 @dataclass(frozen=True)
@@ -410,7 +455,7 @@ def _copy_folder(source: Path, manifest: Manifest, folder: Path) -> int:
                     os.replace(partial, path)
                     sent += shard.bytes
                 advance(1, shard.name)
-        for name in other_files(source):
+        for name in [*other_files(source), *[SEGMENTS_FILE] * (source / SEGMENTS_FILE).exists()]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, folder / name)
         return sent

@@ -3,8 +3,8 @@
 A store there has the files of a local one. Beside each shard stands SHARD.blake2b, the checksum of what was copied, so
 that a copy given again sends only what is missing. The manifest goes last.
 
-The cache lies in VICC_CACHE, or in ~/.cache/vicc. Keys and passwords come from the environment, as fsspec and the
-cloud's own tools read them; a URL that holds some is refused.
+The cache is that of `vicc.data.cache`. Keys and passwords come from the environment, as fsspec and the cloud's own
+tools read them; a URL that holds some is refused.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from vicc.data.cache import cache_folder, hold, make_room, mark_used
 from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
 from vicc.data.shard import blake2b, file_blake2b
 from vicc.errors import ViccError
@@ -24,6 +25,8 @@ from vicc.files import atomic_write
 from vicc.progress import progress
 
 _STORE_FILE = "store.json"
+SEGMENTS_FILE = "segments.json"
+"""Of a store's folder: lengths and shots of files that were measured to be cut. Without it they are measured again."""
 _CHUNK_BYTES = 8 << 20
 
 
@@ -34,11 +37,6 @@ class DamagedShardError(ViccError):
 def is_url(place: Path | str) -> bool:
     """Whether a store's place is a URL, and not a folder."""
     return isinstance(place, str) and "://" in place
-
-
-def cache_folder() -> Path:
-    """Where copies of remote shards are kept. They can be deleted at any time that nothing reads them."""
-    return Path(os.environ.get("VICC_CACHE") or Path.home() / ".cache" / "vicc").expanduser()
 
 
 def staging_folder(url: str) -> Path:
@@ -69,11 +67,13 @@ def fetch_shard(url: str, shard: ShardFile) -> Path:
         ViccError: the shard is not there or is not what the manifest says, no access, no network, a full disk.
     """
     path = cache_folder() / "shards" / _url_key(url) / f"{shard.blake2b}.lmdb"
+    hold(path.parent)
     if path.exists():
+        mark_used(path)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # another process may be copying it: wait for that one
         if not path.exists():
+            make_room(shard.bytes)
             _download(url, shard, path)
     return path
 
@@ -120,7 +120,7 @@ def upload_store(folder: Path, manifest: Manifest, url: str) -> int:
         found = files.find(root, maxdepth=1, detail=True)
         there = {path.rpartition("/")[2]: entry["size"] for path, entry in found.items()}
         missing = [shard for shard in manifest.shards if not _is_there(files, root, shard, there)]
-        others = [_STORE_FILE, *other_files(folder)]
+        others = [_STORE_FILE, *other_files(folder), *[SEGMENTS_FILE] * (folder / SEGMENTS_FILE).exists()]
         with _megabytes("copy", sum(shard.bytes for shard in missing)) as advance:
             for shard in missing:
                 # The checksum after the shard: one of which only a part, or an older one, is there is sent again.
@@ -175,7 +175,24 @@ def download_store(url: str, manifest: Manifest, folder: Path) -> int:
         if path.name not in kept:
             path.unlink()
     _download_splits(url, folder)
+    if (segments := read_segments(url)) is not None:
+        with atomic_write(folder / SEGMENTS_FILE, "wb") as file:
+            file.write(segments)
     return fetched
+
+
+def read_segments(place: Path | str) -> bytes | None:
+    """The file of a store, here or remote, that remembers what was measured of videos; None where there is none.
+
+    Raises:
+        ViccError: no access, no network.
+    """
+    if not (isinstance(place, str) and is_url(place)):
+        path = Path(place) / SEGMENTS_FILE
+        return path.read_bytes() if path.exists() else None
+    with _errors(place):
+        files, root = _filesystem(place)
+        return bytes(files.cat_file(f"{root}/{SEGMENTS_FILE}")) if files.exists(f"{root}/{SEGMENTS_FILE}") else None
 
 
 def splits_folder(place: Path | str) -> Path:

@@ -14,9 +14,10 @@ import numpy as np
 
 from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
+from vicc.data.cache import cache_folder
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
-from vicc.data.remote import cache_folder, is_url, other_files
+from vicc.data.remote import is_url, other_files
 from vicc.data.sources import VideoSource, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
@@ -83,9 +84,11 @@ def _prepare_shard(config: PrepareConfig, sources: list[VideoSource], official: 
     # There may be no videos for it, if there are fewer than parts.
     report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official, whole=sources)
     if not config.dry_run:
+        # A shell finds folders by *, but no URLs.
+        numbers = "*" if not is_url(part) else f"{{{1:0{len(str(parts))}d}..{parts}}}"
         say(
             f"part {number} of {parts} is in {part}; once all are there: "
-            f"vicc store merge {config.store}.part-*-of-{parts} --store {config.store}"
+            f"vicc store merge {str(config.store).rstrip('/')}.part-{numbers}-of-{parts} --store {config.store}"
         )
     return report
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 
+from vicc.data.remote import SEGMENTS_FILE as SEGMENTS_FILE
 from vicc.data.sources import VideoSource, part_of
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
@@ -24,7 +25,6 @@ from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.decode import VideoReader, declared_seconds
 
-SEGMENTS_FILE = "segments.json"
 _VERSIONS = {True: 1, False: 2}  # of how shots and lengths are found: what another version found is found again
 _DETECTOR_SHORT_SIDE = 144
 _SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's default of 15 frames at 25 a second
@@ -188,15 +188,17 @@ def _remembered(memory: Path, shots: bool) -> dict[str, Measured]:
     if not memory.exists():
         return {}
     content = read_json(memory, what="list of shots and lengths")
-    if not isinstance(content, Mapping) or (content.get("version"), content.get("shots")) != (_VERSIONS[shots], shots):
+    if not isinstance(content, Mapping) or content.get("shots") != shots or content.get("version") not in (1, 2):
         return {}
     try:
-        return {
+        found = {
             key: Measured(entry["seconds"], tuple(map(float, entry["cuts"])))
             for key, entry in content["videos"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ViccError(f"{memory} cannot be understood ({error}). Delete it: it is measured again.") from error
+    # Lengths of version 1 are those of the container, sound and all.
+    return found if content["version"] == _VERSIONS[shots] else {}
 
 
 def _remember(memory: Path, shots: bool, known: Mapping[str, Measured]) -> None:

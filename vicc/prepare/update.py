@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vicc.data.sources import VideoSource, file_id, part_of
+from vicc.data.sources import LIST_SUFFIXES, VideoSource, file_id, part_of
 from vicc.data.store import SetAside, Source, Video
 from vicc.files import hash_file
 
@@ -107,7 +107,10 @@ def find_updates(
                     if before != after and len(updates.examples) < _NAMED:
                         updates.examples.append(f"{entry.id}: {fact} {before or 'none'} -> {after or 'none'}")
     updates.counts.update({name: counts[name] for name in _FACTS.values() if counts[name]})
-    _find_moved(gone, entries, here, files, place, updates)
+    if gone:  # else no file need be looked at
+        _find_moved(gone, entries, here, files, place, updates)
+    if place.is_file() and place.suffix.lower() not in LIST_SUFFIXES:
+        updates.missing.clear()  # a single file that is added is no list of what there is to be
     return updates
 
 
