@@ -15,7 +15,9 @@ PACKAGE = Path(vicc.__file__).parent
 # Bottom first. A part may import itself and what stands before it. Names on one line are of equal rank and may not
 # import each other, but for the leaves of the first lines.
 ORDER = (
-    ("version", "errors"),
+    ("version", "errors", "words"),
+    ("settings",),
+    ("places",),
     ("progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
     ("video",),
     ("transforms",),

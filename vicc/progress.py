@@ -5,11 +5,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+if TYPE_CHECKING:  # it takes a third of a second, and a wrong flag is answered without it
+    from rich.console import Console
 
 
 class Advance(Protocol):
@@ -57,6 +56,16 @@ def progress(description: str, *, total: int, start: int = 0, unit: str = "") ->
         with _lines(console, description, total, start, unit) as advance:
             yield advance
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
@@ -76,7 +85,7 @@ def progress(description: str, *, total: int, start: int = 0, unit: str = "") ->
 
 
 @contextmanager
-def _lines(console: Console, description: str, total: int, start: int, unit: str) -> Iterator[Advance]:
+def _lines(console: "Console", description: str, total: int, start: int, unit: str) -> Iterator[Advance]:
     began = last = time.monotonic()
     done, latest_note = start, ""
 
@@ -108,5 +117,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _console() -> Console:
+def _console() -> "Console":
+    from rich.console import Console
+
     return Console(file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vicc.errors import ViccError
+from vicc.places import require_videos
 from vicc.video.decode import VIDEO_SUFFIXES
 
 Split = Literal["train", "test"]
@@ -67,8 +68,7 @@ def discover_videos(place: Path, *, groups: Path | None = None) -> list[VideoSou
     Raises:
         ViccError: no such place, no video in it, or a list or groups file that cannot be used.
     """
-    if not place.exists():
-        raise ViccError(f"No such folder: {place}. Give a folder of videos, a video file, or a list (.csv, .parquet).")
+    require_videos(place)
     if place.is_dir():
         sources = _from_folder(place, groups)
     elif groups is not None:

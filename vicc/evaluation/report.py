@@ -29,6 +29,7 @@ from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.evaluation.sheet import Sheet
 from vicc.evaluation.table import make_table, table_sheet
 from vicc.files import atomic_write, read_json
+from vicc.places import require_run
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
 from vicc.training.curves import USE, curves_figure, curves_svg
@@ -184,6 +185,7 @@ def write_report(config: ReportConfig) -> Path:
 
 
 def _measured(run: Path) -> Result:
+    require_run(run)
     path = run / RESULT_FILE
     if not path.exists():
         raise ViccError(

@@ -16,12 +16,13 @@ from vicc.configs import PrepareConfig
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.official_splits import with_official_splits
-from vicc.data.remote import cache_folder, is_url
+from vicc.data.remote import cache_folder
 from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
+from vicc.places import is_url
 from vicc.prepare.engines import Engine, run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.workers import decoder_guard

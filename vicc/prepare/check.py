@@ -20,11 +20,11 @@ import numpy as np
 
 from vicc.configs import CheckConfig
 from vicc.data.frame_pack import StoredStream
-from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos, file_id
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
+from vicc.places import is_url, require_videos_or_store
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
@@ -197,7 +197,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
-            raise ViccError(f"No such file or folder: {path}. Give videos, folders of videos, or a store.")
+            require_videos_or_store(path)
     return list(items.values()), aside
 
 

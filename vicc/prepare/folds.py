@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vicc.configs import SplitsConfig
-from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos
 from vicc.data.splits import (
     SPLITS_FOLDER,
@@ -19,6 +18,7 @@ from vicc.data.splits import (
 )
 from vicc.data.store import Store, store_exists
 from vicc.errors import ViccError
+from vicc.places import is_url
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def pretrain(
     """
     for stage in recipe.stages:
         require_backbone(stage.backbone)
-    _require_stages(recipe, config)
+    recipe.require_stages(config.stages)
     require_sinks(config.log_to)
     device = choose_device(config.device)
     with processes(device):
@@ -160,13 +160,6 @@ def _purpose(stage: Stage, config: PretrainConfig, store: FrameSource, *, num_vi
         best_metric=config.best,
         save_result=lambda folder, task: save_encoder(folder / ENCODER_FOLDER, task.encoder),
     )
-
-
-def _require_stages(recipe: Recipe, config: PretrainConfig) -> None:
-    unknown = [name for name in config.stages if name not in {stage.name for stage in recipe.stages}]
-    if unknown:
-        known = ", ".join(stage.name for stage in recipe.stages)
-        raise ViccError(f"--stages {' '.join(unknown)}: recipe {recipe.name} has the stages {known}.")
 
 
 def _require_flow(recipe: Recipe, store: FrameSource) -> None:
