@@ -45,7 +45,7 @@ class DemoVideosConfig(Settings):
     seed: int = 0
     """Videos of the same seed are the same, pixel for pixel."""
     workers: int | None = None
-    """Processes that draw. Default: one for each core."""
+    """Processes that draw, at least 1. Default: one for each core."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,8 @@ class DemoVideosConfig(Settings):
             self.train >= 10 and self.test >= 0 and self.train % 10 == self.test % 10 == 0,
             f"--train {self.train} --test {self.test}: expected multiples of 10, as there are ten actions.",
         )
-        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require_decoders(self.workers)
+        _require_seed("--seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class PrepareConfig(Settings):
     min_frames: int = 3
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
-    """Processes that decode. Default: one for each core, of the whole cluster with --engine ray."""
+    """Processes that decode, at least 1. Default: one for each core, of the whole cluster with --engine ray."""
     engine: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes see the videos at the
     same path; the store is written by this machine."""
@@ -153,7 +154,7 @@ class PrepareConfig(Settings):
         )
         _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
-        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require_decoders(self.workers)
         _require(
             self.ray_address is None or self.engine == "ray",
             f"--ray-address {self.ray_address} without --engine ray: expected both, or neither.",
@@ -187,11 +188,12 @@ class CheckConfig(Settings):
     all: bool = False
     """Print a row for every video. Default: when there are many, only for those with something to say."""
     workers: int | None = None
-    """Processes that decode. Default: one for each core."""
+    """Processes that decode, at least 1. Default: one for each core."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
+        _require_decoders(self.workers)
 
 
 @dataclass(frozen=True)
@@ -223,11 +225,11 @@ class StoreVerifyConfig(Settings):
     decode: bool = False
     """Decode every frame too, which takes longer."""
     workers: int | None = None
-    """Processes that read. Default: one for each core."""
+    """Processes that read, at least 1. Default: one for each core."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require_decoders(self.workers)
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,7 @@ class SplitsConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require_seed("--seed", self.seed)
         _require(2 <= self.folds <= 1000, f"--folds {self.folds}: expected 2 to 1000.")
         _require(self.out is None or self.name is None, "--name and --out are both given: expected one of the two.")
         _require(
@@ -519,7 +522,8 @@ class TrainingConfig(Settings):
     compile: bool = False
     """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain anything."""
     workers: int | None = None
-    """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: 0 on two cores or fewer, else up to
+    8."""
     cache_mb: int = 1024
     """Memory for decoded frames, in MiB and for each process that loads; a store that fits is decoded only once."""
     checkpoint_minutes: float = 5.0
@@ -545,6 +549,9 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_store_or_videos(self.store, self.videos)
+        _require_loaders(self.workers)
+        _require_seed("--seed", self.seed)
+        _require(self.cache_mb >= 0, f"--cache-mb {self.cache_mb}: expected 0 (nothing is kept) or more.")
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
         _require(
             self.batch_size in (None, "auto") or self.batch_size >= 1,  # type: ignore[operator]
@@ -690,6 +697,7 @@ class ClassifierConfig(TrainingConfig):
             "rate depends on the batch.",
         )
         _require_share(self.label_share)
+        _require_seed("--label-seed", self.label_seed)
         _require(
             self.validation_share is None or 0 <= self.validation_share <= 0.5,
             f"--validation-share {self.validation_share}: expected 0 to 0.5.",
@@ -782,7 +790,8 @@ class MeasuredVideos(Settings):
     """Measure what is there where a split names videos that are missing, or has classes without training videos.
     Default: refuse, with their names."""
     workers: int | None = None
-    """Processes that load clips beside this one. Default: as for `vicc pretrain`. Changes no number."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc pretrain`. Changes no
+    number."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -791,6 +800,7 @@ class MeasuredVideos(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_store_or_videos(self.store, self.videos)
+        _require_seed("--split-seed", self.split_seed)
         _require(
             self.test_share is None or 0 < self.test_share < 1,
             f"--test-share {self.test_share}: expected a number between 0 and 1.",
@@ -799,7 +809,7 @@ class MeasuredVideos(Settings):
             self.split in (None, "grouped") or (self.test_share is None and self.split_seed is None),
             f"--test-share and --split-seed are for --split grouped, not for --split {self.split}.",
         )
-        _require(self.workers is None or self.workers >= 0, f"--workers {self.workers}: expected 0 or more.")
+        _require_loaders(self.workers)
 
 
 @dataclass(frozen=True)
@@ -891,6 +901,7 @@ class KnnConfig(MeasuredEncoders):
         _require(self.k > 0, f"--k {self.k}: expected at least 1.")
         _require(0 < self.temperature < math.inf, f"--temperature {self.temperature}: expected a number above 0.")
         _require_share(self.label_share)
+        _require_seed("--label-seed", self.label_seed)
 
 
 @dataclass(frozen=True)
@@ -920,6 +931,7 @@ class ProbeConfig(MeasuredEncoders):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_share(self.label_share)
+        _require_seed("--label-seed", self.label_seed)
 
 
 @dataclass(frozen=True)
@@ -1271,6 +1283,7 @@ class DemoConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require_seed("--seed", self.seed)
         _require(
             self.videos >= 30 and self.videos % 10 == 0,
             f"--videos {self.videos}: expected a multiple of 10, as there are ten actions, and at least 30.",
@@ -1283,6 +1296,27 @@ def _require_store_or_videos(store: Path | str | None, videos: Path | None) -> N
         f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
         "one of the two.",
     )
+
+
+def _require_decoders(workers: int | None) -> None:
+    """Of commands that decode files for the first time: a broken one may end the process that decodes it."""
+    _require(
+        workers is None or workers >= 1,
+        f"--workers {workers}: expected at least 1, since a broken video may end the process that decodes it; 0 is for "
+        "commands that train and measure.",
+    )
+
+
+def _require_loaders(workers: int | None) -> None:
+    """Of commands that train and measure."""
+    _require(
+        workers is None or workers >= 0,
+        f"--workers {workers}: expected 0 (clips are loaded in this process) or more.",
+    )
+
+
+def _require_seed(flag: str, seed: int | None) -> None:
+    _require(seed is None or seed >= 0, f"{flag} {seed}: expected 0 or more.")
 
 
 def _require_share(share: float) -> None:

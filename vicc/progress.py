@@ -1,11 +1,12 @@
 """Progress on standard error: a bar with an ETA on a terminal, a line now and then in a log file."""
 
+import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:  # it takes a third of a second, and a wrong flag is answered without it
     from rich.console import Console
@@ -28,7 +29,7 @@ def process_number() -> int:
 def complain(message: str) -> None:
     """Print a sentence on standard error from any process, with its number if there are several."""
     who = f" (process {process_number()})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-    print(f"vicc{who}: {message}", file=sys.stderr, flush=True)
+    print(f"vicc{who}: {message}", file=cast(IO[str], _StandardError()), flush=True)
 
 
 def say(message: str) -> None:
@@ -117,7 +118,30 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+class _StandardError:
+    """Standard error as it is now, where a disk that is full ends no training: what is said of it is lost, no more."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        self._unless_full(lambda: sys.stderr.write(text))
+
+    def flush(self) -> None:
+        self._unless_full(sys.stderr.flush)
+
+    @staticmethod
+    def _unless_full(act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BrokenPipeError:  # nobody reads: the program ends, as others do
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+
+
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(file=sys.stderr)
+    return Console(file=cast(IO[str], _StandardError()))

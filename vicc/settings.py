@@ -278,7 +278,10 @@ def _number(value: Any, kind: type) -> Any:
     if isinstance(value, bool):
         raise TypeError
     if kind is int:
-        return operator.index(value)
+        whole = operator.index(value)
+        if abs(whole) >= 2**63:  # no counter or seed is larger
+            raise ValueError
+        return whole
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError
     return float(value)

@@ -1,5 +1,6 @@
 """`vicc recipes`: the list, and one recipe in full: its stages, its learning rate, what it costs."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from vicc.cli.commands import Outcome
+from vicc.cli.commands import Outcome, say_next
 from vicc.configs import RecipesConfig
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
@@ -44,6 +45,7 @@ def list_recipes() -> Outcome:
         for name, description in described.items():
             table.add_row(name, description)
         Console().print(table)
+        say_next("vicc recipes show NAME")
 
     return Outcome(described, show)
 
@@ -90,8 +92,16 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
         console.print(_cost_table(costs, config, videos, guessed=known is None))
         if config.plot is not None:
             console.print(f"plot: {config.plot}", markup=False, highlight=False, soft_wrap=True)
+        more = "".join(
+            f" {flag}" for flag in [*(["--motion diff"] * (config.motion == "diff")), *_set_flag(config.set)]
+        )
+        say_next(f"vicc pretrain --recipe {name}{more} --store STORE --run RUN")
 
     return Outcome(document, show)
+
+
+def _set_flag(changes: list[str]) -> list[str]:
+    return ["--set", *(shlex.quote(change) for change in changes)] if changes else []
 
 
 def stage_cost(stage: Stage, length: StageLength, clips_per_second: float) -> StageCost:

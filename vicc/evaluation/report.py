@@ -32,6 +32,7 @@ from vicc.files import atomic_write, read_json
 from vicc.places import require_run
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
+from vicc.settings import takes_settings
 from vicc.training.curves import USE, curves_figure, curves_svg
 from vicc.training.log import read_log
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
@@ -118,6 +119,7 @@ class _HardPair:
     examples: list[tuple[_Tile, _Tile]]
 
 
+@takes_settings(ReportConfig)
 def write_report(config: ReportConfig) -> Path:
     """Write the report of a run that has been measured; returns the file.
 

@@ -25,11 +25,13 @@ from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
 from vicc.progress import say
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search
+from vicc.settings import takes_settings
 
 RESULT_FILE = "retrieval.json"
 NEIGHBOURS_KEPT = 20
 
 
+@takes_settings(RetrieveConfig)
 def retrieve(config: RetrieveConfig) -> Result:
     """Measure retrieval and write it to RUN/retrieval.json, or where `result_path` says.
 

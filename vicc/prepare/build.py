@@ -27,6 +27,7 @@ from vicc.prepare.engines import Engine, run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
+from vicc.settings import takes_settings
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow
 
@@ -49,6 +50,7 @@ class PrepareReport:
     labels: list[str]
 
 
+@takes_settings(PrepareConfig)
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
     """Prepare every video of a folder, file or list that the store does not hold yet, or every part of them.
 

@@ -28,6 +28,7 @@ from vicc.places import is_url, require_videos_or_store
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress
+from vicc.settings import takes_settings
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader
 
@@ -145,6 +146,7 @@ class _Entry:
     video: Video
 
 
+@takes_settings(CheckConfig)
 def check_videos(config: CheckConfig) -> CheckReport:
     """Decode all files under some paths, and all entries of the stores among them; write the contact sheet if asked.
 

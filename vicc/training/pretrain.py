@@ -32,6 +32,7 @@ from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_source
 from vicc.progress import say
+from vicc.settings import takes_settings
 from vicc.training.build import ENCODER_FOLDER, build_task
 from vicc.training.checkpoint import save_encoder
 from vicc.training.online import OnlineEvaluation, evaluation_period
@@ -42,6 +43,7 @@ from vicc.training.stage import Recipe, Stage
 from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
 
 
+@takes_settings(PretrainConfig)
 def pretrain(
     recipe: Recipe, config: PretrainConfig, *, should_stop: Callable[[str, int], bool] = lambda stage, step: False
 ) -> list[StageSummary]:
@@ -55,8 +57,10 @@ def pretrain(
     Raises:
         Stopped: asked to stop; a checkpoint has been written.
         ViccError: a store without enough videos or without the flow that a stage sees, a run of another recipe, seed,
-            videos or number of processes, a run in use by another process, no checkpoint that is whole.
+            videos or number of processes, a run in use by another process, no checkpoint that is whole; what is no
+            recipe, or a config that asks for another recipe than the one given.
     """
+    _require_recipe(recipe, config)
     for stage in recipe.stages:
         require_backbone(stage.backbone)
     recipe.require_stages(config.stages)
@@ -90,6 +94,22 @@ def pretrain(
                     lambda: open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
                 )
             return _pretrain(recipe, config, store, precision, should_stop)
+
+
+def _require_recipe(recipe: Recipe, config: PretrainConfig) -> None:
+    """The recipe is given beside the config, whose words for it must not say something else and be ignored."""
+    if not isinstance(recipe, Recipe):
+        raise ViccError(
+            f"pretrain: got {recipe!r} where a recipe is expected. Make one: vicc.create_recipe('demo', "
+            "changes=['all.steps=100'])."
+        )
+    wanted = recipe.with_motion(config.motion)
+    wanted = (wanted if config.views is None else wanted.with_views(config.views)).with_changes(config.set)
+    if config.recipe not in ("default", recipe.name) or wanted != recipe:
+        raise ViccError(
+            f"pretrain: the config asks for another recipe than the {recipe.name!r} given (recipe, motion, views or "
+            "set differ). Give these to vicc.create_recipe, and leave them out of the config."
+        )
 
 
 def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
