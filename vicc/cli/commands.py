@@ -250,9 +250,8 @@ def store_verify(config: StoreVerifyConfig) -> Outcome:
         verdict = f"{len(found.damage)} damaged" if found.damage else "all as it was written"
         _print(f"{found.store}: {found.videos:,} videos, {found.bytes / 1e6:,.1f} MB read{frames}: {verdict}")
         if found.damage:
-            say_next(
-                f"vicc store drop {_word(config.store)} VIDEO ..., then vicc prepare VIDEOS --store {_word(config.store)}"
-            )
+            store = _word(config.store)
+            say_next(f"vicc store drop {store} VIDEO ..., then vicc prepare VIDEOS --store {store}")
 
     return Outcome(asdict(found), show, 1 if found.damage else 0)
 

@@ -13,7 +13,7 @@ from vicc.data.sampling import ViewDistance
 from vicc.errors import ViccError
 from vicc.settings import from_text
 from vicc.transforms.augmentation import PRESETS, Augmentation
-from vicc.words import did_you_mean
+from vicc.words import did_you_mean, either, nearest
 
 StreamName = Literal["rgb", "flow", "diff"]
 MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr", "linear_probe", "fine_tuned"]
@@ -414,8 +414,10 @@ def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict
     names = [entry.name for entry in dataclasses.fields(owner) if entry.name not in ("name", "augmentation")]
     if leaf not in names:
         # A short answer where the field meant is plain: there are half a hundred.
-        of_views = [f"augmentation.{entry.name}" for entry in dataclasses.fields(Augmentation)]
-        question = did_you_mean(field_name, of_views if owner is stage.augmentation else [*names, *of_views])
+        of_views = {entry.name: f"augmentation.{entry.name}" for entry in dataclasses.fields(Augmentation)}
+        places = of_views if owner is stage.augmentation else of_views | {name: name for name in names}
+        near = [places[name] for name in nearest(leaf, places)]
+        question = f" Did you mean {either(near)}?" if near else ""
         known = "" if question else f" Known are {', '.join(names)}, augmentation, augmentation.FIELD."
         raise ViccError(f"--set {change}: there is no field {field_name}.{question}{known}")
     try:

@@ -1,0 +1,110 @@
+"""What is at a path, and the one sentence for what is not."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vicc import places
+from vicc.configs import RetrieveConfig
+from vicc.errors import ViccError
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a store, a run with one finished stage, an imported classifier, videos, a file, an empty folder."""
+    for file in (
+        "store/store.json",
+        "run/recipe.json",
+        "run/rgb-1/encoder/config.json",
+        "classifier/head.safetensors",
+        "classifier/config.json",
+        "videos/a.mp4",
+        "runs/first/retrieval.json",
+        "clip.mp4",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(require: Callable[[Path], None], place: str) -> str:
+    with pytest.raises(ViccError) as refused:
+        require(Path(place))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("store", "a store"),
+        ("run", "a run"),
+        ("run/rgb-1", "a stage of a run"),
+        ("run/rgb-1/encoder", "an encoder"),
+        ("classifier", "a classifier"),
+        ("videos", "a folder"),
+        ("empty", "an empty folder"),
+        ("clip.mp4", "a file"),
+        ("nothing", ""),
+    ],
+)
+def test_a_place_is_known_by_what_is_in_it(here: Path, place: str, what: str) -> None:
+    assert places.what_is_at(here / place) == what
+
+
+@pytest.mark.parametrize(
+    ("require", "place", "said"),
+    [
+        (places.require_store, "stoer", "No such store: stoer. Did you mean store?"),
+        (places.require_store, "run", "run is not a store (it has no store.json); it is a run (--run run)."),
+        (places.require_store, "clip.mp4", "clip.mp4 is not a store (it has no store.json); it is a file."),
+        (places.require_store, "empty", "it is an empty folder. Make one with: vicc prepare"),
+        (places.require_store, "sub/store", "No such store: sub/store. There is no folder sub."),
+        (places.require_store, "runss/store", "There is no folder runss; did you mean runs?"),
+        (places.require_run, "store", "store is not a run (it has no recipe.json); it is a store (--store store)."),
+        (places.require_run, "runn", "No such run: runn. Did you mean run?"),
+        (places.require_encoder, "run", "its stages have: run/rgb-1."),
+        (places.require_encoder, "run/rgb1", "No such encoder: run/rgb1. Did you mean run/rgb-1?"),
+        (places.require_encoder, "store", "it is a store (--store store)."),
+        (places.require_classifier, "run", "No classifier at run; it is a run"),
+        (places.require_videos, "video", "No such folder: video. Did you mean videos?"),
+        (places.require_videos, "empty", "No videos in empty: the folder is empty."),
+        (places.require_videos, "store", "store is a store, not a folder of videos: --store store?"),
+        (places.require_videos, "run", "run is a run, not a folder of videos: --run run?"),
+        (places.require_videos_or_store, "vidoes", "No such file or folder: vidoes. Did you mean videos?"),
+        (places.require_folder, "clip.mp4", "clip.mp4 is not a folder; it is a file."),
+        (places.require_writable, "videos", "videos is a folder; expected a file to write."),
+        (places.require_writable, "clip.mp4/out.json", "clip.mp4 is a file, not a folder."),
+        (lambda path: places.require_result(str(path)), "runs/frist:RGB-2", "No such result or run: runs/frist."),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_is(
+    here: Path, require: Callable[[Path], None], place: str, said: str
+) -> None:
+    assert said in refusal(require, place)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_there_is_accepted_and_a_url_is_left_to_what_opens_it() -> None:
+    places.require_store("store")
+    places.require_store("s3://bucket/store")
+    places.require_run("run")
+    places.require_encoder("run/rgb-1")
+    places.require_classifier("classifier")
+    places.require_videos_or_store("store")
+    places.require_videos("clip.mp4")
+    for result in ("runs/first", "runs/first:RGB-2", "runs/*:RGB-2", "runs/first/retrieval.json:CoCLR RGB-2"):
+        places.require_result(result)
+    places.require_writable(Path("new/folder/result.json"))
+    places.check_places(RetrieveConfig(run="run", store="s3://bucket/store"))  # type: ignore[arg-type]
+
+
+def test_a_folder_that_takes_no_file_is_found_out_before_the_work(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of the system, since the tests may run as a user who may write everywhere."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "empty" and real(path, mode))
+    with pytest.raises(ViccError, match=r"empty/r\.json cannot be written: .*empty is read-only for you"):
+        places.check_places(RetrieveConfig(run=here / "run", store="store", out=here / "empty" / "r.json"))
