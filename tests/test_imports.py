@@ -17,8 +17,8 @@ PACKAGE = Path(vicc.__file__).parent
 ORDER = (
     ("version", "errors", "words"),
     ("settings",),
-    ("places",),
     ("progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
+    ("places",),
     ("video",),
     ("transforms",),
     ("data",),
@@ -79,9 +79,9 @@ def test_the_parser_sees_imports_inside_functions_and_relative_ones(tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_only_the_command_line_and_its_settings_know_the_parser_of_flags(path: Path) -> None:
-    users = {name.split(".")[0] for name in imported_names(path)}
-    assert "tyro" not in users or part_of(path) in ("cli", "configs")
+def test_only_the_command_line_knows_the_parser_of_flags(path: Path) -> None:
+    assert "vicc.cli.flags" not in {name.rpartition(".")[0] for name in imported_names(path)} or part_of(path) == "cli"
+    assert not {"tyro", "argparse"} & {name.split(".")[0] for name in imported_names(path)}, "vicc.cli.flags is the one"
 
 
 def modules_after(statement: str) -> set[str]:

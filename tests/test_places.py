@@ -1,8 +1,11 @@
 """What is at a path, and the one sentence for what is not."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,8 +79,6 @@ def test_a_place_is_known_by_what_is_in_it(here: Path, place: str, what: str) ->
         (places.require_videos, "run", "run is a run, not a folder of videos: --run run?"),
         (places.require_videos_or_store, "vidoes", "No such file or folder: vidoes. Did you mean videos?"),
         (places.require_folder, "clip.mp4", "clip.mp4 is not a folder; it is a file."),
-        (places.require_writable, "videos", "videos is a folder; expected a file to write."),
-        (places.require_writable, "clip.mp4/out.json", "clip.mp4 is a file, not a folder."),
         (lambda path: places.require_result(str(path)), "runs/frist:RGB-2", "No such result or run: runs/frist."),
     ],
 )
@@ -98,13 +99,29 @@ def test_what_is_there_is_accepted_and_a_url_is_left_to_what_opens_it() -> None:
     places.require_videos("clip.mp4")
     for result in ("runs/first", "runs/first:RGB-2", "runs/*:RGB-2", "runs/first/retrieval.json:CoCLR RGB-2"):
         places.require_result(result)
-    places.require_writable(Path("new/folder/result.json"))
     places.check_places(RetrieveConfig(run="run", store="s3://bucket/store"))  # type: ignore[arg-type]
 
 
-def test_a_folder_that_takes_no_file_is_found_out_before_the_work(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked of the system, since the tests may run as a user who may write everywhere."""
-    real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "empty" and real(path, mode))
-    with pytest.raises(ViccError, match=r"empty/r\.json cannot be written: .*empty is read-only for you"):
-        places.check_places(RetrieveConfig(run=here / "run", store="store", out=here / "empty" / "r.json"))
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("videos", "videos is a folder; expected a file to write. Give another --out."),
+        ("clip.mp4/r.json", "clip.mp4/r.json cannot be written"),
+        ("empty/r.json", "empty/r.json cannot be written (Read-only file system)"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_found_out_before_the_work(
+    here: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+) -> None:
+    """A read-only folder is pretended, since the tests may run as a user who may write everywhere."""
+    real = tempfile.mkstemp
+
+    def make(**options: Any) -> tuple[int, str]:
+        if Path(options["dir"]).name == "empty":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(**options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", make)
+    with pytest.raises(ViccError) as refused:
+        places.check_places(RetrieveConfig(run="run", store="store", out=out))  # type: ignore[arg-type]
+    assert said in str(refused.value)

@@ -83,9 +83,7 @@ def test_a_value_of_another_kind_is_named_with_what_is_expected(make: Callable[[
 
 def test_what_stands_for_the_same_thing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    config = vicc.RetrieveConfig(
-        encoder="run/rgb-2", store="s3://bucket/store", workers=np.int64(2), out="~/result.json"
-    )
+    config = vicc.RetrieveConfig(encoder="run/rgb-2", store="s3://bucket/store", workers=np.int64(2), out="~/r.json")
     assert config.encoder == [Path("run/rgb-2")], "one value is a list of one, not a list of letters"
     assert config.store == "s3://bucket/store"
     assert config.workers == 2

@@ -39,6 +39,31 @@ def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[
         raise
 
 
+def require_writable(path: Path, *, instead: str = "Give another --out") -> None:
+    """Find out before long work whether `atomic_write` could write a file there; nothing is left behind.
+
+    Args:
+        instead: what to do where it cannot, for the error.
+
+    Raises:
+        ViccError: a folder has that name, something above it is no folder, or nothing can be written there (rights, a
+            file system that is read-only, a name that is too long).
+    """
+    try:
+        if path.is_dir():
+            raise ViccError(f"{path} is a folder; expected a file to write. {instead}.")
+        folder = next(above for above in path.absolute().parents if above.exists())
+        if not folder.is_dir():
+            raise ViccError(f"{path} cannot be written, since {folder} is a file and no folder. {instead}.")
+        # Asking for rights is not enough: root has all of them on a read-only file system too.
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=folder)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ViccError(f"{path} cannot be written ({reason}). {instead}.") from error
+    os.close(descriptor)
+    Path(temporary).unlink()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically. In ASCII: names of files need not be valid UTF-8."""
     with atomic_write(path) as file:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vicc.errors import ViccError
+from vicc.files import require_writable
 from vicc.settings import Place, Settings, hints_of, marks
 from vicc.words import nearest
 
@@ -119,17 +120,6 @@ def require_result(place: str) -> None:
         _require_there(Path(name), "result or run", advice)
 
 
-def require_writable(path: Path) -> None:
-    """Raises ViccError if a file cannot be written at `path`: found out before the work, not after it."""
-    if path.is_dir():
-        raise ViccError(f"{path} is a folder; expected a file to write.")
-    folder = next(parent for parent in (path, *path.parents) if parent.exists()) if not path.exists() else path.parent
-    if not folder.is_dir():
-        raise ViccError(f"{path} cannot be written: {folder} is a file, not a folder.")
-    if not os.access(path if path.exists() else folder, os.W_OK) or not os.access(folder, os.W_OK | os.X_OK):
-        raise ViccError(f"{path} cannot be written: {folder} is read-only for you. Give another place.")
-
-
 _CHECKS: dict[str, Callable[[Path], None]] = {
     "store": require_store,
     "run": require_run,
@@ -140,7 +130,6 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
     "folder": require_folder,
     "checkpoint": lambda path: require_file(path, what="checkpoint"),
     "result": lambda place: require_result(str(place)),
-    "new file": require_writable,
 }
 
 
@@ -148,12 +137,14 @@ def check_places(config: Settings) -> None:
     """Look for everything on disk that a config names, see `vicc.settings.Place`; imports nothing heavy.
 
     Raises:
-        ViccError: something is not there, or is something else.
+        ViccError: something is not there, or is something else; a file to write cannot be written.
     """
     for name, hint in hints_of(type(config)).items():
-        kind = next((mark.kind for mark in marks(hint) if isinstance(mark, Place) and mark.kind in _CHECKS), None)
+        kind = next((mark.kind for mark in marks(hint) if isinstance(mark, Place)), None)
         value = getattr(config, name)
-        if kind is not None and value is not None:
+        if kind == "new file" and value is not None:
+            require_writable(value, instead=f"Give another --{name.replace('_', '-')}")
+        elif kind in _CHECKS and value is not None:
             for place in value if isinstance(value, list | tuple) else [value]:
                 if not is_url(place):
                     _CHECKS[kind](place)

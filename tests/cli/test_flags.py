@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from vicc.cli import main
+from vicc import configs
+from vicc.cli import COMMANDS, Group, main
 from vicc.cli.flags import flags_of, help_text, parse
 from vicc.configs import (
     CompareConfig,
@@ -127,6 +130,7 @@ def test_under_torchrun_a_missing_run_names_the_dashes(monkeypatch: pytest.Monke
         ("store-verify s", "Did you mean store verify?"),
         ("retreive", "Did you mean retrieve?"),
         ("train", "Did you mean pretrain?"),
+        ("--store s pretrain", "--store stands where a command is expected, as in vicc COMMAND --store."),
         ("recipes show vicc-ucf101", "Did you mean vicc_ucf101?"),
         ("recipes show demo --set rgb1.epochs=3", "Did you mean rgb-1?"),
         ("recipes show demo --set rgb-1.learningrate=1", "Did you mean learning_rate?"),
@@ -173,6 +177,14 @@ def test_what_is_mistyped_is_said_before_anything_heavy_is_imported(
         sys.modules.update(before)
     assert said in capsys.readouterr().err
     assert {entry.name for entry in tmp_path.iterdir()} == {"store", "clip.mp4"}, "nothing is left behind"
+
+
+def test_flags_of_every_command_may_stand_before_it_and_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json", "recipes"]) == 0
+    assert "demo" in json.loads(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["help", "store", "drop"])
+    assert capsys.readouterr().out.startswith("usage: vicc store drop STORE [IDS ...] [OPTIONS]")
 
 
 # --- a config to its help --------------------------------------------------------------------------------------------
@@ -280,3 +292,44 @@ def test_an_output_that_takes_nothing_is_said_and_a_full_standard_error_ends_not
     assert "could not be written to standard output (No space left on device)" in complaint
     said, _, _ = run_with(full.format(2), ["nonsense"])
     assert said.startswith("2 ")
+
+
+# --- the next command ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        ("recipes", "vicc recipes show NAME"),
+        (
+            "recipes show demo --set rgb-1.steps=7",
+            "vicc pretrain --recipe demo --set rgb-1.steps=7 --store STORE",
+        ),
+        ("store info {store}", "vicc pretrain --store {store} --run RUN"),
+        ("store copy {store} {tmp}/copy", "vicc store verify {tmp}/copy"),
+        ("store drop {copy} --label up", "vicc store info {copy}"),
+        ("splits {copy} --folds 3", "vicc pretrain --store {copy} --run RUN --split grouped-3:1"),
+        ("splits {store} --folds 3 --out {tmp}/f.csv", "vicc pretrain --store STORE --run RUN --split {tmp}/f.csv:1"),
+        ("check {videos} --fast --workers 1", "vicc prepare {videos} --store STORE"),
+        ("prepare {videos} --store {copy} --workers 1", "vicc pretrain --store {copy} --run RUN"),
+    ],
+)
+def test_a_command_that_ends_well_names_the_next_one(
+    words: str, following: str, store_path: Path, video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what it names is a command line that vicc understands."""
+    copy = shutil.copytree(store_path, tmp_path / "my store") if "{copy}" in words else ""
+    places = {"store": store_path, "videos": video_folder, "tmp": tmp_path, "copy": shlex.quote(str(copy))}
+    assert main(shlex.split(words.format(**places))) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith(f"next: {following.format(**places)}")
+    _, name, *rest = shlex.split(last.removeprefix("next: "))
+    entry = COMMANDS[name]
+    if isinstance(entry, Group):
+        entry, rest = entry.commands[rest[0]], rest[1:]
+    parse(getattr(configs, entry.config), rest, command=name)
+
+
+def test_json_has_no_next_line(store_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["store", "info", str(store_path), "--json"]) == 0
+    json.loads(capsys.readouterr().out)

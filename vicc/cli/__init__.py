@@ -120,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
+    while len(words) > 1 and words[0] in ("--json", "--debug"):  # before the command is as good as after it
+        words = [*words[1:], words[0]]
     if words[:1] == ["help"] and len(words) > 1:
         words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
@@ -142,6 +144,8 @@ def _main(words: list[str]) -> int:
             return _complain(f"There is no command {name!r}.{question} See: vicc {first} --help")
         command = known[name]
     if command is None:
+        if name.startswith("-"):
+            return _complain(f"{name} stands where a command is expected, as in vicc COMMAND {name}. See: vicc --help")
         question = _command_meant(name) or f" Commands: {', '.join(COMMANDS)}."
         return _complain(f"There is no command {name!r}.{question} See: vicc --help")
     as_json, debug = "--json" in words, "--debug" in words
