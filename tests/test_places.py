@@ -70,7 +70,11 @@ def test_a_place_is_known_by_what_is_in_it(here: Path, place: str, what: str) ->
         (places.require_run, "store", "store is not a run (it has no recipe.json); it is a store (--store store)."),
         (places.require_run, "runn", "No such run: runn. Did you mean run?"),
         (places.require_encoder, "run", "its stages have: run/rgb-1."),
-        (places.require_encoder, "run/rgb1", "No such encoder: run/rgb1. Did you mean run/rgb-1?"),
+        (
+            places.require_encoder,
+            "run/rgb1",
+            "No encoder at run/rgb1: there is no such folder. Did you mean",
+        ),
         (places.require_encoder, "store", "it is a store (--store store)."),
         (places.require_classifier, "run", "No classifier at run; it is a run"),
         (places.require_videos, "video", "No such folder: video. Did you mean videos?"),
@@ -79,7 +83,11 @@ def test_a_place_is_known_by_what_is_in_it(here: Path, place: str, what: str) ->
         (places.require_videos, "run", "run is a run, not a folder of videos: --run run?"),
         (places.require_videos_or_store, "vidoes", "No such file or folder: vidoes. Did you mean videos?"),
         (places.require_folder, "clip.mp4", "clip.mp4 is not a folder; it is a file."),
-        (lambda path: places.require_result(str(path)), "runs/frist:RGB-2", "No such result or run: runs/frist."),
+        (
+            lambda path: places.require_result(str(path)),
+            "runs/frist:RGB-2",
+            "no such file or run. Did you mean runs/first?",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(

@@ -65,6 +65,7 @@ def test_a_number_that_means_nothing_is_refused_in_the_words_of_its_field(kind: 
         (lambda: vicc.PrepareConfig("v", store="s", workers="four"), "PrepareConfig(workers='four'): expected a whole"),
         (lambda: vicc.PrepareConfig(3, store="s"), "PrepareConfig(videos=3): expected a path."),
         (lambda: vicc.PrepareConfig("", store="s"), "is a variable of the shell not set?"),
+        (lambda: configs.SlurmConfig(account=""), "--account '': expected something"),
         (lambda: vicc.PrepareConfig("v", store=Path("s3://bucket/s")), "give a URL as a text"),
         (lambda: vicc.PrepareConfig("v", store="s", groups="s3://b/groups.csv"), "a path on this machine"),
         (lambda: vicc.PrepareConfig("v", store="s", dry_run="yes"), "PrepareConfig(dry_run='yes'): expected true or f"),
@@ -111,6 +112,12 @@ def test_what_stands_for_the_same_thing_is_taken(monkeypatch: pytest.MonkeyPatch
 def test_a_function_called_in_another_way_says_how_it_is_called(name: str, call: Callable[[], Any]) -> None:
     with pytest.raises(vicc.ViccError, match=rf"^{name}: .*vicc\.{name}\(.*vicc\.\w+Config\(\.\.\.\)\)\.$"):
         call()
+
+
+def test_a_recipe_takes_one_change_as_a_text_and_refuses_what_is_no_name() -> None:
+    assert vicc.create_recipe("demo", changes="all.steps=2") == vicc.create_recipe("demo", changes=["all.steps=2"])
+    with pytest.raises(vicc.ViccError, match="There is no recipe 3"):
+        vicc.create_recipe(3)  # type: ignore[arg-type]
 
 
 def test_pretrain_refuses_what_is_no_recipe_and_a_config_that_asks_for_another() -> None:

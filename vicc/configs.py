@@ -414,6 +414,8 @@ class SlurmConfig(Settings):
             f"--signal-minutes {self.signal_minutes:g}: expected above 0, up to 1000, and less than --time"
             f"{'' if self.time is None else ' ' + self.time}.",
         )
+        for name in ("partition", "account", "qos", "constraint", "mem"):
+            _require(getattr(self, name) != "", f"{_flag(name)} '': expected something, or leave it out.")
         for option in self.sbatch:
             self._check_option(option)
 
@@ -1126,7 +1128,7 @@ class ExportConfig(Settings):
         vicc export run/rgb-2 --out rgb-2.pth.tar
     """
 
-    source: Annotated[ExistingFolder, Positional]
+    source: Annotated[Path, Place("source of an export"), Positional]
     """Imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or encoder folder (encoder only, without
     prototypes)."""
     out: Path

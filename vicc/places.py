@@ -28,7 +28,7 @@ def require_store(place: Path | str) -> None:
     if not is_url(place):
         path = Path(place)
         advice = f"Make one with: vicc prepare VIDEOS --store {path}"
-        _require_there(path, "store", advice, is_right=lambda other: (other / _STORE).exists())
+        _require_there(path, f"No such store: {path}.", advice, is_right=lambda other: (other / _STORE).exists())
         if not (path / _STORE).exists():
             raise ViccError(f"{path} is not a store (it has no {_STORE}){_it_is(path)}. {advice}")
 
@@ -37,7 +37,7 @@ def require_run(place: Path | str) -> None:
     """Raises ViccError if a folder is no run of `vicc pretrain` (or of a command that trains classifiers)."""
     path = Path(place)
     advice = f"Make one with: vicc pretrain --store STORE --run {path}"
-    _require_there(path, "run", advice, is_right=lambda other: (other / _RUN).exists())
+    _require_there(path, f"No such run: {path}.", advice, is_right=lambda other: (other / _RUN).exists())
     if not (path / _RUN).exists():
         raise ViccError(f"{path} is not a run (it has no {_RUN}){_it_is(path)}. {advice}")
 
@@ -45,7 +45,7 @@ def require_run(place: Path | str) -> None:
 def require_encoder(place: Path | str) -> None:
     """Raises ViccError if a folder is neither an encoder nor a finished stage of a run."""
     path = Path(place)
-    _require_there(path, "encoder", _ENCODER_ADVICE, is_right=_is_encoder)
+    _require_there(path, f"No encoder at {path}: there is no such folder.", _ENCODER_ADVICE, is_right=_is_encoder)
     if not _is_encoder(path):
         stages = [entry for entry in sorted(path.iterdir()) if _is_encoder(entry)] if path.is_dir() else []
         which = f"; its stages have: {', '.join(map(str, stages))}" if stages else _it_is(path)
@@ -58,7 +58,9 @@ _ENCODER_ADVICE = "Expected a folder such as RUN/rgb-2/encoder."
 def require_classifier(place: Path | str) -> None:
     """Raises ViccError if a folder is neither a classifier nor a run that has one."""
     path = Path(place)
-    _require_there(path, "classifier", _CLASSIFIER_ADVICE, is_right=_is_classifier)
+    _require_there(
+        path, f"No classifier at {path}: there is no such folder.", _CLASSIFIER_ADVICE, is_right=_is_classifier
+    )
     if not _is_classifier(path):
         raise ViccError(f"No classifier at {path}{_it_is(path)}. {_CLASSIFIER_ADVICE}")
 
@@ -73,7 +75,7 @@ def require_videos(place: Path | str) -> None:
     """Raises ViccError where videos are expected and there is nothing, an empty folder, or what vicc itself wrote."""
     path = Path(place)
     advice = "Give a folder of videos, a video file, or a list (.csv, .parquet)."
-    _require_there(path, "folder", advice)
+    _require_there(path, f"No such folder: {path}.", advice)
     if path.is_dir():
         if not any(path.iterdir()):
             raise ViccError(f"No videos in {path}: the folder is empty. {advice}")
@@ -88,7 +90,7 @@ def require_videos_or_store(place: Path | str) -> None:
     if not is_url(place):
         path = Path(place)
         advice = "Give videos, folders of videos, or a store."
-        _require_there(path, "file or folder", advice)
+        _require_there(path, f"No such file or folder: {path}.", advice)
         if not (path / _STORE).exists():
             require_videos(path)
 
@@ -96,17 +98,23 @@ def require_videos_or_store(place: Path | str) -> None:
 def require_folder(place: Path | str) -> None:
     """Raises ViccError if there is no folder."""
     path = Path(place)
-    _require_there(path, "folder", "", is_right=Path.is_dir)
+    _require_there(path, f"No such folder: {path}.", "", is_right=Path.is_dir)
     if not path.is_dir():
         raise ViccError(f"{path} is not a folder{_it_is(path)}.")
 
 
-def require_file(place: Path | str, *, what: str, advice: str = "") -> None:
+def require_checkpoint(place: Path | str) -> None:
     """Raises ViccError if there is no file."""
     path = Path(place)
-    _require_there(path, what, advice, is_right=Path.is_file)
+    _require_there(path, f"No checkpoint at {path}: there is no such file.", "", is_right=Path.is_file)
     if path.is_dir():
-        raise ViccError(f"{path} is a folder; expected a file, the {what}. {advice}".rstrip())
+        raise ViccError(f"No checkpoint at {path}{_it_is(path) or '; it is a folder'}. Expected a file, .pth.tar.")
+
+
+def require_source_of_export(place: Path | str) -> None:
+    """Raises ViccError if there is no folder that an encoder could be in."""
+    path = Path(place)
+    _require_there(path, f"No encoder at {path}: there is no such folder.", _ENCODER_ADVICE, is_right=Path.is_dir)
 
 
 def require_result(place: str) -> None:
@@ -117,7 +125,7 @@ def require_result(place: str) -> None:
         name = before if Path(before).exists() else place.partition(":")[0]
     if not Path(name).exists() and not glob.glob(name):
         advice = "Make one with: vicc retrieve --run RUN --store STORE"
-        _require_there(Path(name), "result or run", advice)
+        _require_there(Path(name), f"No result at {name}: there is no such file or run.", advice)
 
 
 _CHECKS: dict[str, Callable[[Path], None]] = {
@@ -128,7 +136,8 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
     "videos": require_videos,
     "videos or store": require_videos_or_store,
     "folder": require_folder,
-    "checkpoint": lambda path: require_file(path, what="checkpoint"),
+    "checkpoint": require_checkpoint,
+    "source of an export": require_source_of_export,
     "result": lambda place: require_result(str(place)),
 }
 
@@ -175,8 +184,9 @@ def _it_is(path: Path) -> str:
     return f"; it is {what}" if what in ("a file", "an empty folder") else ""
 
 
-def _require_there(path: Path, what: str, advice: str, *, is_right: Callable[[Path], bool] | None = None) -> None:
-    """Raises ViccError if nothing is at `path`; asks for a neighbour of nearly that name, best one that `is_right`."""
+def _require_there(path: Path, sentence: str, advice: str, *, is_right: Callable[[Path], bool] | None = None) -> None:
+    """Raises ViccError, with `sentence`, if nothing is at `path`; asks for a neighbour of nearly that name which
+    `is_right`."""
     if path.exists():
         return
     missing = path
@@ -192,7 +202,7 @@ def _require_there(path: Path, what: str, advice: str, *, is_right: Callable[[Pa
         question = f" There is no folder {missing}; did you mean {missing.parent / near[0]}?"
     else:
         question = f" There is no folder {missing}."
-    raise ViccError(f"No such {what}: {path}.{question} {advice}".rstrip())
+    raise ViccError(f"{sentence}{question} {advice}".rstrip())
 
 
 def _names(folder: Path) -> Iterable[str]:

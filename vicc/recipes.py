@@ -21,7 +21,7 @@ def create_recipe(
     """
     if name not in RECIPES:
         raise ViccError(
-            f"There is no recipe {name!r}.{did_you_mean(name, RECIPES)} Known are {', '.join(RECIPES)}. "
+            f"There is no recipe {name!r}.{did_you_mean(str(name), RECIPES)} Known are {', '.join(RECIPES)}. "
             "See: vicc recipes"
         )
     recipe = RECIPES[name]().with_motion(motion)

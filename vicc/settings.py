@@ -292,13 +292,13 @@ def _text_or_path(value: Any, kind: type, hint: Any) -> Any:
     text = os.fspath(value)
     if not isinstance(text, str) or "\0" in text:
         raise _refused(value, hint)
-    if not text.strip():
-        raise ValueError(f"expected {expected(hint)}, got an empty one; is a variable of the shell not set?")
     if Path not in members(hint):
         return text
+    if not text.strip():  # which would be the folder in which one stands
+        raise ValueError(f"expected {expected(hint)}, got an empty one; is a variable of the shell not set?")
     if "://" in text:
         if not takes_url(hint):
-            raise ValueError("expected a path on this machine; a URL is understood only where a store is named.")
+            raise ValueError("expected a path on this machine, not a URL (commands that read a store take one).")
         return text
     if not isinstance(value, str) and ":/" in text and text.partition(":/")[0] in _URL_SCHEMES:
         raise ValueError("a Path makes s3:/ of s3://; give a URL as a text.")

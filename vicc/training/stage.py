@@ -364,6 +364,7 @@ class Recipe:
         Raises:
             ViccError: no such stage or field, or a value of the wrong type.
         """
+        changes = [changes] if isinstance(changes, str) else changes  # one change, and no list of letters
         stages = {stage.name: stage for stage in self.stages}
         pending: dict[str, dict[str, Any]] = {}
         for change in changes:
