@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
-import tyro
 
+from vicc.cli.flags import parse
 from vicc.configs import PrepareConfig
 from vicc.data.sources import discover_videos
 from vicc.errors import ViccError
@@ -102,7 +102,7 @@ def measure(videos: Path, workers: list[int], repeats: int, words: list[str]) ->
 
 def decode_and_flow(videos: Path, words: list[str]) -> int:
     """What preparing cannot do without: decode every video and compute its flow. Returns the number of frames."""
-    config = tyro.cli(PrepareConfig, args=[str(videos), "--store", "unused", *words])
+    config = parse(PrepareConfig, [str(videos), "--store", "unused", *words], command="prepare")
     settings = store_settings(config)
     short_side = settings.short_side if settings.flow_at == "store" else None
     cv2.setNumThreads(1)

@@ -15,8 +15,10 @@ PACKAGE = Path(vicc.__file__).parent
 # Bottom first. A part may import itself and what stands before it. Names on one line are of equal rank and may not
 # import each other, but for the leaves of the first lines.
 ORDER = (
-    ("version", "errors", "cores"),
+    ("version", "errors", "cores", "words"),
+    ("settings",),
     ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval", "text_table"),
+    ("places",),
     ("video",),
     ("transforms",),
     ("data",),
@@ -77,9 +79,9 @@ def test_the_parser_sees_imports_inside_functions_and_relative_ones(tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_only_the_command_line_and_its_settings_know_the_parser_of_flags(path: Path) -> None:
-    users = {name.split(".")[0] for name in imported_names(path)}
-    assert "tyro" not in users or part_of(path) in ("cli", "configs")
+def test_only_the_command_line_knows_the_parser_of_flags(path: Path) -> None:
+    assert "vicc.cli.flags" not in {name.rpartition(".")[0] for name in imported_names(path)} or part_of(path) == "cli"
+    assert not {"tyro", "argparse"} & {name.split(".")[0] for name in imported_names(path)}, "vicc.cli.flags is the one"
 
 
 def modules_after(statement: str) -> set[str]:

@@ -3,6 +3,7 @@
 The names below are the public interface; they are imported on first use, so that `import vicc` costs nothing.
 """
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,8 @@ _WITH_WORKERS = frozenset(
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
-        raise AttributeError(f"module 'vicc' has no attribute {name!r}")
+        # With name and module, Python asks for the nearest name itself.
+        raise AttributeError(f"module 'vicc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     if name in _WITH_WORKERS and imports_main():
         return _not_yet(name)
     return getattr(import_module(_PLACES[name]), name)

@@ -10,20 +10,28 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from vicc.errors import ViccError
+from vicc.settings import Place, Positional, Settings, boxes
 
-Positional = tyro.conf.Positional
 # A folder or a URL. A Path would turn s3:// into s3:/.
-StorePlace = Annotated[str | Path, tyro.conf.arg(metavar="FOLDER|URL")]
+StorePlace = Annotated[str | Path, Place("store to write", url=True)]
+# What must be there before a command begins; `vicc.places` looks.
+ExistingStore = Annotated[str | Path, Place("store", url=True)]
+ExistingRun = Annotated[Path, Place("run")]
+ExistingEncoder = Annotated[Path, Place("encoder")]
+ExistingVideos = Annotated[Path, Place("videos")]
+ExistingVideosOrStore = Annotated[str | Path, Place("videos or store", url=True)]
+ExistingClassifier = Annotated[Path, Place("classifier")]
+ExistingFolder = Annotated[Path, Place("folder")]
+ExistingResult = Annotated[str, Place("result")]
+NewFile = Annotated[Path, Place("new file")]
 SinkName = Literal["tensorboard", "wandb", "mlflow"]
 MIN_FRAMES = 3
 """Of a video that is used: two flow frames are the least that show a motion."""
 
 
 @dataclass(frozen=True)
-class DemoVideosConfig:
+class DemoVideosConfig(Settings):
     """Write the demo's videos: a drawn figure doing ten actions, as .mp4 files in class folders.
 
     Example:
@@ -39,18 +47,20 @@ class DemoVideosConfig:
     seed: int = 0
     """Videos of the same seed are the same, pixel for pixel."""
     workers: int | None = None
-    """Processes that draw. Default: one for each core."""
+    """Processes that draw, at least 1. Default: one for each core."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(
             self.train >= 10 and self.test >= 0 and self.train % 10 == self.test % 10 == 0,
             f"--train {self.train} --test {self.test}: expected multiples of 10, as there are ten actions.",
         )
-        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require_decoders(self.workers)
+        _require_seed("--seed", self.seed)
 
 
 @dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Settings):
     """Decode videos, compute optical flow and write both to a store that training reads.
 
     Given again, it continues where it stopped. Files that cannot be read are listed with their reason.
@@ -66,7 +76,18 @@ class PrepareConfig:
         vicc prepare videos --store store --engine ray --ray-address head:6379
     """
 
-    videos: Annotated[Path, Positional]
+    GROUPS = boxes(
+        ("where to", ("store", "shard", "shard_mb", "dry_run")),
+        ("what is known of the videos", ("groups", "official_splits")),
+        (
+            "frames and flow",
+            ("short_side", "fps", "flow", "flow_bound", "flow_at", "codec", "quality", "flow_quality", "min_frames"),
+        ),
+        ("parts of long files", ("segment_seconds", "shots")),
+        ("speed", ("workers", "engine", "ray_address")),
+    )
+
+    videos: Annotated[ExistingVideos, Positional]
     """Folder of videos, searched at every depth; or a video file; or a list of videos, .csv or .parquet."""
     store: StorePlace
     """Folder of the store; made if it does not exist. A URL such as s3://bucket/store is prepared in a folder in
@@ -104,7 +125,7 @@ class PrepareConfig:
     min_frames: int = MIN_FRAMES
     """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
     workers: int | None = None
-    """Processes that decode. Default: one for each core, of the whole cluster with --engine ray."""
+    """Processes that decode, at least 1. Default: one for each core, of the whole cluster with --engine ray."""
     engine: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes see the videos at the
     same path; the store is written by this machine."""
@@ -120,6 +141,7 @@ class PrepareConfig:
     and leave nothing behind."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(8 <= self.short_side <= 2048, f"--short-side {self.short_side}: expected 8 to 2048 pixels.")
         best, worst = (0, 51) if self.codec == "h264" else (1, 100)
         for flag, value in (("--quality", self.quality), ("--flow-quality", self.flow_quality)):
@@ -135,7 +157,7 @@ class PrepareConfig:
         )
         _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
         _require(self.min_frames >= 2, f"--min-frames {self.min_frames}: expected at least 2, or there is no flow.")
-        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        _require_decoders(self.workers)
         _require(
             self.ray_address is None or self.engine == "ray",
             f"--ray-address {self.ray_address} without --engine ray: expected both, or neither.",
@@ -148,7 +170,7 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
-class CheckConfig:
+class CheckConfig(Settings):
     """Decode all videos and say which are readable, and what is wrong with the others; exit status 1 if any is not.
 
     Shows frames declared and decoded, size, rate, rotation, variable frame rates, and duplicates. Give files, folders
@@ -160,23 +182,25 @@ class CheckConfig:
         vicc check store
     """
 
-    paths: Annotated[list[StorePlace], Positional]
+    paths: Annotated[list[ExistingVideosOrStore], Positional]
     """Videos, folders that are searched at every depth, stores."""
     fast: bool = False
     """Of videos longer than 15 s, decode only a second at the beginning, in the middle and at the end."""
-    html: Path | None = None
+    html: NewFile | None = None
     """Also write a contact sheet to this file: a few pictures of each video, problems first."""
     all: bool = False
     """Print a row for every video. Default: when there are many, only for those with something to say."""
     workers: int | None = None
-    """Processes that decode. Default: one for each core."""
+    """Processes that decode, at least 1. Default: one for each core."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.paths) > 0, "No paths are given: expected videos, folders of videos, or a store.")
+        _require_decoders(self.workers)
 
 
 @dataclass(frozen=True)
-class StoreInfoConfig:
+class StoreInfoConfig(Settings):
     """Say what a store holds: videos, labels, frames, bytes of each stream, settings.
 
     Example:
@@ -184,14 +208,14 @@ class StoreInfoConfig:
         vicc store info s3://bucket/store --json
     """
 
-    store: Annotated[StorePlace, Positional]
+    store: Annotated[ExistingStore, Positional]
     """Store to look at."""
     videos: bool = False
     """List every video, and every file set aside, as well."""
 
 
 @dataclass(frozen=True)
-class StoreVerifyConfig:
+class StoreVerifyConfig(Settings):
     """Read all of a store and compare it with its checksums. Exit status 1 if something is damaged, with its name.
 
     Example:
@@ -199,19 +223,20 @@ class StoreVerifyConfig:
         vicc store verify store --decode
     """
 
-    store: Annotated[StorePlace, Positional]
+    store: Annotated[ExistingStore, Positional]
     """Store to read."""
     decode: bool = False
     """Decode every frame too, which takes longer."""
     workers: int | None = None
-    """Processes that read. Default: one for each core."""
+    """Processes that read, at least 1. Default: one for each core."""
 
     def __post_init__(self) -> None:
-        _require(self.workers is None or self.workers > 0, f"--workers {self.workers}: expected at least 1.")
+        super().__post_init__()
+        _require_decoders(self.workers)
 
 
 @dataclass(frozen=True)
-class StoreMergeConfig:
+class StoreMergeConfig(Settings):
     """Write a new store of all videos of several stores that were prepared with equal settings.
 
     Its files are the same, byte for byte, as those of a store prepared at once. A video that several stores have in the
@@ -221,7 +246,7 @@ class StoreMergeConfig:
         vicc store merge store.part-01-of-02 store.part-02-of-02 --store store
     """
 
-    stores: Annotated[list[str], Positional]
+    stores: Annotated[list[ExistingStore], Positional]
     """Stores to merge, folders or URLs."""
     store: StorePlace
     """Folder or URL of the new store."""
@@ -229,12 +254,13 @@ class StoreMergeConfig:
     """MiB at which a new shard is begun."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.stores) > 0, "vicc store merge: expected stores to merge.")
         _require(self.shard_mb > 0, f"--shard-mb {self.shard_mb}: expected at least 1.")
 
 
 @dataclass(frozen=True)
-class StoreDropConfig:
+class StoreDropConfig(Settings):
     """Take videos out of a store and give their space back. All that are named are taken out, or none.
 
     `vicc prepare` on a folder that still has their files would add them again.
@@ -244,7 +270,7 @@ class StoreDropConfig:
         vicc store drop store --label noFight --dry-run
     """
 
-    store: Annotated[Path, Positional]
+    store: Annotated[Path, Place("store"), Positional]
     """Folder of the store."""
     ids: Annotated[list[str], Positional] = field(default_factory=list)
     """Videos to drop; `vicc store info --videos` lists them."""
@@ -254,11 +280,12 @@ class StoreDropConfig:
     """Say what would be dropped, and do nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(bool(self.ids or self.label), "vicc store drop: expected ids of videos, or --label.")
 
 
 @dataclass(frozen=True)
-class StoreCopyConfig:
+class StoreCopyConfig(Settings):
     """Copy a store to a URL, from one, or to another folder. Given again, it sends only what is missing.
 
     Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the address of another server
@@ -268,14 +295,14 @@ class StoreCopyConfig:
         vicc store copy store s3://bucket/store
     """
 
-    source: Annotated[StorePlace, Positional]
+    source: Annotated[ExistingStore, Positional]
     """Store to copy."""
     target: Annotated[StorePlace, Positional]
     """Where to: a folder, new or of an earlier copy, or a URL."""
 
 
 @dataclass(frozen=True)
-class SplitsConfig:
+class SplitsConfig(Settings):
     """Divide videos into folds for cross-validation: each video is tested in one fold and trains in the others.
 
     No group of videos lies in two folds, and every class is spread as evenly as whole groups allow. The split is
@@ -286,7 +313,7 @@ class SplitsConfig:
         vicc pretrain --store store --run run-3 --split grouped-5:3
     """
 
-    place: Annotated[StorePlace, Positional]
+    place: Annotated[ExistingVideosOrStore, Positional]
     """Store; or what `vicc prepare` takes, a folder or list of videos, and then --out."""
     folds: int = 5
     """Number of folds."""
@@ -294,12 +321,14 @@ class SplitsConfig:
     """Another seed divides otherwise; the same one always the same."""
     name: str | None = None
     """Name of the split. Default: grouped-FOLDS, with -SEED after it if that is not 0."""
-    out: Path | None = None
+    out: NewFile | None = None
     """File to write, .csv, in place of one in the store."""
     groups: Path | None = None
     """CSV with the columns path and group, for a folder of videos, as for `vicc prepare`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_seed("--seed", self.seed)
         _require(2 <= self.folds <= 1000, f"--folds {self.folds}: expected 2 to 1000.")
         _require(self.out is None or self.name is None, "--name and --out are both given: expected one of the two.")
         _require(
@@ -309,7 +338,7 @@ class SplitsConfig:
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(Settings):
     """Measure how fast a store feeds training on this machine.
 
     Prints samples a second of one process for each stream and for both (a sample is two clips), the share of time that
@@ -323,7 +352,7 @@ class BenchConfig:
 
     what: Annotated[Literal["data"], Positional]
     """What to measure: data is the way from a store to batches."""
-    store: StorePlace
+    store: ExistingStore
     """Store made by `vicc prepare`, a folder or a URL."""
     preset: Literal["default", "published"] = "published"
     """Augmentation."""
@@ -335,13 +364,14 @@ class BenchConfig:
     """How long each figure is measured."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self.clip_frames >= 1, f"--clip-frames {self.clip_frames}: expected at least 1.")
         _require(self.size >= 8, f"--size {self.size}: expected at least 8 pixels.")
         _require(0 < self.seconds <= 3600, f"--seconds {self.seconds}: expected more than 0, up to 3600.")
 
 
 @dataclass(frozen=True)
-class SlurmConfig:
+class SlurmConfig(Settings):
     """What a Slurm job asks for; only with --launcher slurm."""
 
     nodes: int = 1
@@ -372,6 +402,7 @@ class SlurmConfig:
     """Further options of sbatch, each KEY=VALUE or KEY, for instance gres=gpu:a100:4 exclusive."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{_flag(name)} {value}: expected at least 1.")
@@ -386,6 +417,8 @@ class SlurmConfig:
             f"--signal-minutes {self.signal_minutes:g}: expected above 0, up to 1000, and less than --time"
             f"{'' if self.time is None else ' ' + self.time}.",
         )
+        for name in ("partition", "account", "qos", "constraint", "mem"):
+            _require(getattr(self, name) != "", f"{_flag(name)} '': expected something, or leave it out.")
         for option in self.sbatch:
             self._check_option(option)
 
@@ -447,15 +480,27 @@ _SET_BY_VICC = frozenset(
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """The flags of every command that trains: on which videos, how, watched how."""
+
+    GROUPS = boxes(
+        ("run", ("run", "seed", "dry_run", "checkpoint_minutes", "keep_checkpoints", "allow_elastic")),
+        ("what to train on", ("store", "videos", "split")),
+        ("recipe", ("set", "batch_size")),
+        (
+            "speed and memory",
+            ("device", "precision", "workers", "cache_mb", "accumulate", "checkpoint_activations", "compile"),
+        ),
+        ("watching", ("log_to", "hang_minutes")),
+        ("jobs of a Slurm cluster", ("launcher", "slurm")),
+    )
 
     run: Path
     """Folder of the run: checkpoints, logs, results."""
-    store: StorePlace | None = None
+    store: ExistingStore | None = None
     """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to VICC_CACHE (default:
     ~/.cache/vicc), once."""
-    videos: Path | None = None
+    videos: ExistingVideos | None = None
     """Folder of videos, in place of a store: they are decoded and DIS flow is computed while training, at a short side
     of 128 pixels. That is slower; the measured difference is said. For large and lasting work, prepare a store."""
     split: str | None = None
@@ -485,7 +530,8 @@ class TrainingConfig:
     """Threads that compute on CPUs, of each process. auto: measured at the first start, fewer where other programs keep
     the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps its number, which its numbers depend on."""
     workers: int | None = None
-    """Processes that load clips. Default: 0 on two cores or fewer, else up to 8."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: 0 on two cores or fewer, else up to
+    8."""
     cache_mb: int = 1024
     """Memory for decoded frames, in MiB and for each process that loads; a store that fits is decoded only once."""
     checkpoint_minutes: float = 5.0
@@ -506,11 +552,15 @@ class TrainingConfig:
     launcher: Literal["here", "slurm"] = "here"
     """here: train in this process. slurm: submit a job for each stage that is not finished, each after the one before,
     and return (pip install 'vicc[slurm]')."""
-    slurm: Annotated[SlurmConfig, tyro.conf.arg(name="")] = field(default_factory=SlurmConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """What a Slurm job asks for; only with --launcher slurm."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_store_or_videos(self.store, self.videos)
+        _require_loaders(self.workers)
+        _require_seed("--seed", self.seed)
+        _require(self.cache_mb >= 0, f"--cache-mb {self.cache_mb}: expected 0 (nothing is kept) or more.")
         _require(self.keep_checkpoints >= 1, f"--keep-checkpoints {self.keep_checkpoints}: expected at least 1.")
         _require(
             self.batch_size in (None, "auto") or self.batch_size >= 1,  # type: ignore[operator]
@@ -564,6 +614,11 @@ class PretrainConfig(TrainingConfig):
         vicc pretrain --store store --run run --launcher slurm --nodes 2 --gpus-per-node 4 --time 24:00:00
     """
 
+    GROUPS = boxes(
+        ("recipe", ("recipe", "motion", "views", "fit_to_data", "stages")),
+        ("watching", ("evaluate_epochs", "best")),
+    )
+
     recipe: str = "default"
     """Name of the recipe; `vicc recipes` lists them."""
     motion: Literal["flow", "diff"] = "flow"
@@ -600,7 +655,14 @@ class PretrainConfig(TrainingConfig):
 class ClassifierConfig(TrainingConfig):
     """The flags of commands that train a classifier on an encoder."""
 
-    encoder: Path
+    GROUPS = boxes(
+        ("run", ("encoder",)),
+        ("what to train on", ("label_share", "label_seed", "validation_share")),
+        ("recipe", ("schedule", "epochs", "milestones", "learning_rate")),
+        ("watching", ("evaluate_epochs",)),
+    )
+
+    encoder: ExistingEncoder
     """Encoder to start from: a stage of a run (RUN/rgb-2), or an encoder folder such as `vicc import` makes."""
     schedule: Literal["default", "published"] = "default"
     """default: made for small data sets, steps in proportion to the published ones. published: batches, epochs,
@@ -646,6 +708,7 @@ class ClassifierConfig(TrainingConfig):
             "rate depends on the batch.",
         )
         _require_share(self.label_share)
+        _require_seed("--label-seed", self.label_seed)
         _require(
             self.validation_share is None or 0 <= self.validation_share <= 0.5,
             f"--validation-share {self.validation_share}: expected 0 to 0.5.",
@@ -671,6 +734,8 @@ class FinetuneConfig(ClassifierConfig):
         vicc finetune --encoder run/flow-2 --store store --run ft-flow --label-share 0.1
         vicc finetune --encoder imported-rgb --store ucf101 --run ft --schedule published
     """
+
+    GROUPS = boxes(("recipe", ("dropout", "backbone_learning_rate_ratio")))
 
     dropout: float | None = None
     """Share of the features that is dropped at random. Default: 0.5; with --schedule published 0.9."""
@@ -710,12 +775,20 @@ class ProbeClipsConfig(ClassifierConfig):
 
 
 @dataclass(frozen=True)
-class MeasuredVideos:
+class MeasuredVideos(Settings):
     """The flags of every command that measures: which videos, how divided, computed where."""
 
-    store: StorePlace | None = None
+    GROUPS = boxes(
+        ("what to measure", ()),
+        ("on which videos", ("store", "videos", "split", "test_share", "split_seed", "intersection")),
+        ("how", ()),
+        ("result", ()),
+        ("speed and memory", ("workers", "device", "precision")),
+    )
+
+    store: ExistingStore | None = None
     """Store with the videos; may be another than the encoders were trained on. Give this, or --videos."""
-    videos: Path | None = None
+    videos: ExistingVideos | None = None
     """Folder of videos in place of a store; see `vicc pretrain --videos`."""
     split: str | None = None
     """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders
@@ -729,7 +802,8 @@ class MeasuredVideos:
     """Measure what is there where a split names videos that are missing, or has classes without training videos.
     Default: refuse, with their names."""
     workers: int | None = None
-    """Processes that load clips beside this one. Default: as for `vicc pretrain`. Changes no number."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc pretrain`. Changes no
+    number."""
     threads: int | Literal["auto"] = "auto"
     """Threads that compute on CPUs. auto: measured at the start, fewer where other programs keep the cores busy;
     OMP_NUM_THREADS is taken where it is set."""
@@ -739,7 +813,9 @@ class MeasuredVideos:
     """Precision of the network. auto takes bf16 where the device has it: faster, and a rank changes now and then."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_store_or_videos(self.store, self.videos)
+        _require_seed("--split-seed", self.split_seed)
         _require(
             self.test_share is None or 0 < self.test_share < 1,
             f"--test-share {self.test_share}: expected a number between 0 and 1.",
@@ -748,7 +824,7 @@ class MeasuredVideos:
             self.split in (None, "grouped") or (self.test_share is None and self.split_seed is None),
             f"--test-share and --split-seed are for --split grouped, not for --split {self.split}.",
         )
-        _require(self.workers is None or self.workers >= 0, f"--workers {self.workers}: expected 0 or more.")
+        _require_loaders(self.workers)
         _require_threads(self.threads)
 
 
@@ -756,12 +832,18 @@ class MeasuredVideos:
 class MeasuredEncoders(MeasuredVideos):
     """The flags of commands that measure encoders by their features."""
 
-    run: Path | None = None
+    GROUPS = boxes(
+        ("what to measure", ("run", "encoder", "baselines")),
+        ("how", ("window_step",)),
+        ("result", ("out", "cache")),
+    )
+
+    run: ExistingRun | None = None
     """Run made by `vicc pretrain`: all its finished stages are measured. Give this, or --encoder."""
-    encoder: list[Path] = field(default_factory=list)
+    encoder: list[ExistingEncoder] = field(default_factory=list)
     """Encoder folders, such as `vicc import` makes, at most one of each stream; rgb and flow give R+F too, rgb and
     diff R+D."""
-    out: Path | None = None
+    out: NewFile | None = None
     """File to write, .json. Default: named after the command, in the run or in the first encoder's folder."""
     window_step: int | None = None
     """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
@@ -799,6 +881,8 @@ class RetrieveConfig(MeasuredEncoders):
         vicc retrieve --encoder ucf101-rgb --store hmdb51 --gallery published
     """
 
+    GROUPS = boxes(("how", ("gallery", "shuffle_frames")))
+
     gallery: Literal["sliding", "published"] = "sliding"
     """sliding: gallery videos are described by the mean over sliding windows, as the queries. published: by one window,
     as the published code does it; which one depends on the video's id alone."""
@@ -820,6 +904,8 @@ class KnnConfig(MeasuredEncoders):
         vicc knn --encoder imported-rgb --store store --k 5
     """
 
+    GROUPS = boxes(("how", ("k", "temperature", "label_share", "label_seed")))
+
     k: int = 20
     """Training videos that vote."""
     temperature: float = 0.07
@@ -834,6 +920,7 @@ class KnnConfig(MeasuredEncoders):
         _require(self.k > 0, f"--k {self.k}: expected at least 1.")
         _require(0 < self.temperature < math.inf, f"--temperature {self.temperature}: expected a number above 0.")
         _require_share(self.label_share)
+        _require_seed("--label-seed", self.label_seed)
 
 
 @dataclass(frozen=True)
@@ -849,6 +936,8 @@ class ProbeConfig(MeasuredEncoders):
         vicc probe --run run --store store --solver closed-form --label-share 0.1
     """
 
+    GROUPS = boxes(("how", ("solver", "label_share", "label_seed")))
+
     solver: Literal["sgd", "closed-form"] = "sgd"
     """sgd: BatchNorm and a linear layer, with the published schedule (100 epochs, a tenth of the rate at 60 and 80).
     closed-form: ridge regression on the classes, its penalty chosen on the training videos by folds that keep groups
@@ -861,6 +950,7 @@ class ProbeConfig(MeasuredEncoders):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_share(self.label_share)
+        _require_seed("--label-seed", self.label_seed)
 
 
 @dataclass(frozen=True)
@@ -876,12 +966,18 @@ class MeasuredClassifiers(MeasuredVideos):
         vicc test --classifier imported-classifier --store ucf101 --crops ten
     """
 
-    classifier: list[Path] = field(default_factory=list)
+    GROUPS = boxes(
+        ("what to measure", ("classifier",)),
+        ("how", ("crops", "window_step")),
+        ("result", ("out",)),
+    )
+
+    classifier: list[ExistingClassifier] = field(default_factory=list)
     """Runs of `vicc finetune`, or folders of classifiers such as `vicc import` makes; several stand in one table."""
     crops: Literal["center", "five", "ten"] = "center"
     """Squares of 224/240 of a frame's shorter side. center: the one in the centre. five: those in the corners as well.
     ten: the five and their mirror images, as published."""
-    out: Path | None = None
+    out: NewFile | None = None
     """File to write, .json. Default: test.json in the first classifier's folder, test-five-crop.json or
     test-ten-crop.json with --crops."""
     window_step: int | None = None
@@ -897,7 +993,7 @@ class MeasuredClassifiers(MeasuredVideos):
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Settings):
     """Compare two models on the same queries: difference with its 95 % interval and p, and the classes where it lies.
 
     A model is a result file, or a run (of which retrieval.json is read, see --kind), with :ROW for one row of it.
@@ -911,20 +1007,21 @@ class CompareConfig:
         vicc compare --a "vicc-fold-*:RGB-2" --b "coclr-fold-*:CoCLR RGB-2" --kind probe
     """
 
-    models: Annotated[list[str], Positional] = field(default_factory=list)
+    models: Annotated[list[ExistingResult], Positional] = field(default_factory=list)
     """Two models, each FILE or RUN, with or without :ROW. Give these, or --a and --b."""
-    a: list[str] = field(default_factory=list)
+    a: list[ExistingResult] = field(default_factory=list)
     """Several files or runs of the first model; wildcards with :ROW in quotes."""
-    b: list[str] = field(default_factory=list)
+    b: list[ExistingResult] = field(default_factory=list)
     """The same of the second model."""
     kind: str = "retrieval"
     """Which result of a run: retrieval, knn, probe or another that is there as RUN/KIND.json."""
     intersection: bool = False
     """Where the two were measured on different queries, compare on the common ones, and say how many these are."""
-    out: Path | None = None
+    out: NewFile | None = None
     """Also write all of it to this file, .json."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(
             (len(self.models) == 2 and not self.a and not self.b) or (not self.models and bool(self.a and self.b)),
             f"vicc compare: got {len(self.models)} models, {len(self.a)} files of --a and {len(self.b)} of --b; "
@@ -938,7 +1035,7 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
-class TableConfig:
+class TableConfig(Settings):
     """Put results side by side: models down, what was measured across, folds and seeds of a model as mean and spread.
 
     Rows of the literature are added where data and protocol are theirs. What was measured in different ways, or on
@@ -951,7 +1048,7 @@ class TableConfig:
         vicc table run/retrieval.json:RGB-2 --view confusions
     """
 
-    results: Annotated[list[str], Positional] = field(default_factory=list)
+    results: Annotated[list[ExistingResult], Positional] = field(default_factory=list)
     """Result files, each with or without :ROW, or folders with results at any depth."""
     view: Literal["models", "classes", "confusions"] = "models"
     """models: the table of models. classes: of one result every class by itself. confusions: of one result, for each
@@ -964,10 +1061,11 @@ class TableConfig:
     """Give every protocol, data set and set of splits columns of its own, in place of refusing to mix them."""
     published: bool = True
     """Add rows of the literature where data and protocol are the same."""
-    out: Path | None = None
+    out: NewFile | None = None
     """File to write the table to. Default: print it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.results) > 0, "vicc table: expected result files, or folders with results in them.")
         _require(
             self.view == "models" or len(self.results) == 1,
@@ -980,7 +1078,7 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
-class FuseConfig:
+class FuseConfig(Settings):
     """Two or more streams as one model: similarities or probabilities of results already measured are averaged.
 
     Retrieval needs the features that `vicc retrieve` keeps, classification the probabilities that `vicc test` keeps.
@@ -990,7 +1088,7 @@ class FuseConfig:
         vicc fuse rgb-classifier/test.json flow-classifier/test.json --weights 2 1 --out fused.json
     """
 
-    results: Annotated[list[str], Positional] = field(default_factory=list)
+    results: Annotated[list[ExistingResult], Positional] = field(default_factory=list)
     """Results to fuse, two or more, each FILE or RUN, with :ROW where it has several trained rows."""
     weights: list[float] = field(default_factory=list)
     """Weight of each, for instance 2 1. Default: all the same, as published."""
@@ -1000,10 +1098,11 @@ class FuseConfig:
     """What to call the fused row. Default: the names of its parts."""
     intersection: bool = False
     """Where they were measured on different videos, evaluate on the common ones, and say how many these are."""
-    out: Path | None = None
+    out: NewFile | None = None
     """File to write, .json. Default: fused.json beside the first result."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.results) > 1, f"vicc fuse: got {len(self.results)} result; expected two or more.")
         _require(
             not self.weights or len(self.weights) == len(self.results),
@@ -1016,7 +1115,7 @@ class FuseConfig:
 
 
 @dataclass(frozen=True)
-class ImportConfig:
+class ImportConfig(Settings):
     """Read a published checkpoint of ViCC, InfoNCE, UberNCE, CoCLR or a classifier on them into an encoder folder.
 
     Says what it found. Every tensor is given a place, or the file is refused with the names of those that have none.
@@ -1027,7 +1126,7 @@ class ImportConfig:
         vicc import vicc-rgb.pth.tar --out imported-rgb --stream rgb
     """
 
-    file: Annotated[Path, Positional]
+    file: Annotated[Path, Place("checkpoint"), Positional]
     """The published file, .pth.tar. Loading it never executes code."""
     out: Path
     """Folder to write; must not exist, or be empty."""
@@ -1038,7 +1137,7 @@ class ImportConfig:
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Settings):
     """Write an encoder in the layout that the published code reads.
 
     Example:
@@ -1046,7 +1145,7 @@ class ExportConfig:
         vicc export run/rgb-2 --out rgb-2.pth.tar
     """
 
-    source: Annotated[Path, Positional]
+    source: Annotated[Path, Place("source of an export"), Positional]
     """Imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or encoder folder (encoder only, without
     prototypes)."""
     out: Path
@@ -1056,7 +1155,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """Write one HTML file of a run: table, curves, queries with their nearest neighbours as animations.
 
     It needs no network and no other file. Give `vicc retrieve` first: the report shows what that measured.
@@ -1065,24 +1164,25 @@ class ReportConfig:
         vicc report --run run --store store --out report.html
     """
 
-    run: Path
+    run: ExistingRun
     """Run that `vicc retrieve` has measured."""
-    store: StorePlace | None = None
+    store: ExistingStore | None = None
     """The store it was measured on. Give this, or --videos."""
-    videos: Path | None = None
+    videos: ExistingVideos | None = None
     """The folder of videos it was measured on, in place of a store."""
-    out: Path | None = None
+    out: NewFile | None = None
     """File to write. Default: RUN/report.html."""
     queries: int = 10
     """Number of queries shown with their neighbours."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_store_or_videos(self.store, self.videos)
         _require(self.queries > 0, f"--queries {self.queries}: expected at least 1.")
 
 
 @dataclass(frozen=True)
-class RunsConfig:
+class RunsConfig(Settings):
     """Compare runs: how far each is, its loss beside ln K, what evaluations found, speed, and which settings differ.
 
     Runs are found at any depth below the folders. Their logs are read, nothing is changed; those that are still
@@ -1094,12 +1194,13 @@ class RunsConfig:
         vicc runs run-1 run-2 --json
     """
 
-    folders: Annotated[list[Path], Positional]
+    folders: Annotated[list[ExistingFolder], Positional]
     """Runs, or folders with runs in them."""
-    out: Path | None = None
+    out: NewFile | None = None
     """Also draw losses and evaluations of all of them into this file, .png, .svg or .pdf."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.folders) > 0, "vicc runs: expected runs, or folders with runs in them.")
         _require(
             self.out is None or self.out.suffix.lower() in (".png", ".svg", ".pdf"),
@@ -1108,7 +1209,7 @@ class RunsConfig:
 
 
 @dataclass(frozen=True)
-class RecipesConfig:
+class RecipesConfig(Settings):
     """List the recipes that `vicc pretrain --recipe` knows, or show one: stages, learning rate, what it costs.
 
     Example:
@@ -1132,10 +1233,11 @@ class RecipesConfig:
     hours on four GPUs of 24 GB). Newer GPUs do many times that: see `seconds` in log.jsonl of your own run."""
     gpus: int = 4
     """GPUs that share the work, for the hours."""
-    plot: Path | None = None
+    plot: NewFile | None = None
     """Also draw the learning rate into this file, .png, .svg or .pdf."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(
             self.action in (None, "show"),
             f"vicc recipes {self.action!r}: expected `vicc recipes` for the list, or `vicc recipes show NAME`.",
@@ -1162,7 +1264,7 @@ class RecipesConfig:
 
 
 @dataclass(frozen=True)
-class ParityConfig:
+class ParityConfig(Settings):
     """Compare vicc, in float64, with numbers of the published implementation; exit status 1 if one differs.
 
     The folder holds arrays (.npz) and their descriptions (.json); weights and inputs are made from their names. Kinds
@@ -1173,16 +1275,16 @@ class ParityConfig:
         vicc parity --fixtures numbers --only 'training/*'
     """
 
-    fixtures: Path
+    fixtures: ExistingFolder
     """Folder of published numbers."""
     only: str = "*"
     """Cases to run, by a pattern such as 'vicc/*'."""
-    markdown: Path | None = None
+    markdown: NewFile | None = None
     """Also write the table to this file, as Markdown."""
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Settings):
     """Walk the whole road on drawn videos: videos, prepare, pretrain, retrieve, report. Minutes on two cores.
 
     Every step is an ordinary command, shown before it runs. Given again, it continues.
@@ -1199,6 +1301,8 @@ class DemoConfig:
     """Seed of the videos and of the training."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_seed("--seed", self.seed)
         _require(
             self.videos >= 30 and self.videos % 10 == 0,
             f"--videos {self.videos}: expected a multiple of 10, as there are ten actions, and at least 30.",
@@ -1218,6 +1322,27 @@ def _require_threads(threads: int | Literal["auto"]) -> None:
         threads == "auto" or (isinstance(threads, int) and 1 <= threads <= 1024),
         f"--threads {threads}: expected auto, or a number from 1 to 1024.",
     )
+
+
+def _require_decoders(workers: int | None) -> None:
+    """Of commands that decode files for the first time: a broken one may end the process that decodes it."""
+    _require(
+        workers is None or workers >= 1,
+        f"--workers {workers}: expected at least 1, since a broken video may end the process that decodes it; 0 is for "
+        "commands that train and measure.",
+    )
+
+
+def _require_loaders(workers: int | None) -> None:
+    """Of commands that train and measure."""
+    _require(
+        workers is None or workers >= 0,
+        f"--workers {workers}: expected 0 (clips are loaded in this process) or more.",
+    )
+
+
+def _require_seed(flag: str, seed: int | None) -> None:
+    _require(seed is None or seed >= 0, f"{flag} {seed}: expected 0 or more.")
 
 
 def _require_share(share: float) -> None:

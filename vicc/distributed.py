@@ -38,7 +38,7 @@ def processes(device: torch.device) -> Iterator[None]:
     if missing:
         raise ViccError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, so this is one of several processes, but {', '.join(missing)} "
-            "is not set. Start with: torchrun --nproc-per-node N -m vicc pretrain ..."
+            "is not set. Start with: torchrun --nproc-per-node N -m -- vicc pretrain ..."
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)

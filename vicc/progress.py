@@ -1,15 +1,15 @@
 """Progress on standard error: a bar with an ETA on a terminal, a line now and then in a log file."""
 
+import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+if TYPE_CHECKING:  # it takes a third of a second, and a wrong flag is answered without it
+    from rich.console import Console
 
 
 class Advance(Protocol):
@@ -29,7 +29,7 @@ def process_number() -> int:
 def complain(message: str) -> None:
     """Print a sentence on standard error from any process, with its number if there are several."""
     who = f" (process {process_number()})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-    print(f"vicc{who}: {message}", file=sys.stderr, flush=True)
+    print(f"vicc{who}: {message}", file=cast(IO[str], _StandardError()), flush=True)
 
 
 def say(message: str) -> None:
@@ -57,6 +57,16 @@ def progress(description: str, *, total: int, start: int = 0, unit: str = "") ->
         with _lines(console, description, total, start, unit) as advance:
             yield advance
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
@@ -76,7 +86,7 @@ def progress(description: str, *, total: int, start: int = 0, unit: str = "") ->
 
 
 @contextmanager
-def _lines(console: Console, description: str, total: int, start: int, unit: str) -> Iterator[Advance]:
+def _lines(console: "Console", description: str, total: int, start: int, unit: str) -> Iterator[Advance]:
     began = last = time.monotonic()
     done, latest_note = start, ""
 
@@ -108,5 +118,30 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _console() -> Console:
-    return Console(file=sys.stderr)
+class _StandardError:
+    """Standard error as it is now, where a disk that is full ends no training: what is said of it is lost, no more."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        self._unless_full(lambda: sys.stderr.write(text))
+
+    def flush(self) -> None:
+        self._unless_full(sys.stderr.flush)
+
+    @staticmethod
+    def _unless_full(act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BrokenPipeError:  # nobody reads: the program ends, as others do
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(file=cast(IO[str], _StandardError()))

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from vicc.errors import ViccError
 from vicc.training.stage import Recipe, Stage
 from vicc.transforms.augmentation import PRESETS, Augmentation
+from vicc.words import did_you_mean
 
 
 def create_recipe(
@@ -19,7 +20,10 @@ def create_recipe(
         ViccError: no such recipe, stage or field, or a value of the wrong kind.
     """
     if name not in RECIPES:
-        raise ViccError(f"There is no recipe {name!r}; known are {', '.join(RECIPES)}. See: vicc recipes")
+        raise ViccError(
+            f"There is no recipe {name!r}.{did_you_mean(str(name), RECIPES)} Known are {', '.join(RECIPES)}. "
+            "See: vicc recipes"
+        )
     recipe = RECIPES[name]().with_motion(motion)
     return (recipe if views is None else recipe.with_views(views)).with_changes(changes)
 

@@ -140,7 +140,7 @@ def test_every_command_has_help_with_an_example_of_itself(name: str, capsys: pyt
 
 @pytest.mark.parametrize("name", EVERY_COMMAND)
 def test_every_flag_is_explained(name: str) -> None:
-    """tyro takes the docstring below a field; a field without one has an empty help."""
+    """The docstring below a field is its help; a field without one has an empty help."""
     import ast
     import inspect
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vicc.errors import ViccError
+from vicc.words import did_you_mean
 
 
 class Backbone(Protocol):
@@ -65,7 +66,10 @@ def require_backbone(name: str) -> str:
     """
     name = _ALIASES.get(name, name)
     if name not in _FACTORIES:
-        raise ViccError(f"There is no backbone {name!r}; known are {', '.join(list_backbones())}.")
+        raise ViccError(
+            f"There is no backbone {name!r}; known are {', '.join(list_backbones())}."
+            + did_you_mean(name, [*_FACTORIES, *_ALIASES])
+        )
     return name
 
 

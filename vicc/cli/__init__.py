@@ -4,7 +4,6 @@ Nothing heavy is imported before a command is known, so that `vicc --help` answe
 """
 
 import errno
-import inspect
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 
 from vicc.errors import ViccError
 from vicc.version import __version__
+from vicc.words import did_you_mean
 
 EXIT_BAD_INPUT, EXIT_STOPPED, EXIT_UNREAD = 2, 130, 141
 
@@ -109,9 +109,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What is printed into a pipe that nobody reads any more ends the program silently with 141, as other programs end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
+    try:
+        return _main(words)
+    except OutputLostError as error:
+        return _complain(str(error))
+
+
+def _main(words: list[str]) -> int:
+    while len(words) > 1 and words[0] in ("--json", "--debug"):  # before the command is as good as after it
+        words = [*words[1:], words[0]]
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         _print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))
@@ -125,14 +137,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words or words[0] in ("-h", "--help", "help"):
             _print(_group_help(name, command))
             return 0
-        group, name, words = command, f"{name} {words[0]}", words[1:]
-        command = group.commands.get(name.partition(" ")[2])
-        if command is None:
-            first = name.partition(" ")[0]
-            known = ", ".join(f"{first} {word}" for word in group.commands)
-            return _complain(f"There is no command {name!r}. Commands: {known}. See: vicc {first} --help")
+        first, name, words = name, f"{name} {words[0]}", words[1:]
+        known = {f"{first} {word}": entry for word, entry in command.commands.items()}
+        if name not in known:
+            question = did_you_mean(name, known) or f" Commands: {', '.join(known)}."
+            return _complain(f"There is no command {name!r}.{question} See: vicc {first} --help")
+        command = known[name]
     if command is None:
-        return _complain(f"There is no command {name!r}. Commands: {', '.join(COMMANDS)}. See: vicc --help")
+        if name.startswith("-"):
+            return _complain(f"{name} stands where a command is expected, as in vicc COMMAND {name}. See: vicc --help")
+        question = _command_meant(name) or f" Commands: {', '.join(COMMANDS)}."
+        return _complain(f"There is no command {name!r}.{question} See: vicc --help")
     as_json, debug = "--json" in words, "--debug" in words
     words = [word for word in words if word not in ("--json", "--debug")]
     try:
@@ -153,20 +168,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an interrupt while Python itself ends is only noise
 
 
+_OTHER_COMMANDS = {
+    "train": "pretrain",
+    "fit": "pretrain",
+    "extract": "prepare",
+    "convert": "prepare",
+    "eval": "retrieve",
+    "evaluate": "retrieve",
+    "search": "retrieve",
+    "linear": "probe",
+    "version": "--version",
+}
+
+
+def _command_meant(name: str) -> str:
+    """Which command an unknown one was meant to be: one of its letters, of two words, or by another program's name."""
+    if name.casefold() in _OTHER_COMMANDS:
+        return f" Did you mean {_OTHER_COMMANDS[name.casefold()]}?"
+    for group_name, group in COMMANDS.items():
+        if isinstance(group, Group):
+            second = name.casefold().removeprefix(group_name).lstrip("-_ ")
+            if second in group.commands:
+                return f" Did you mean {group_name} {second}?"
+    return did_you_mean(name, COMMANDS)
+
+
 def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
-    import tyro  # here, not above: it takes half of the time that `vicc --help` may take
+    from vicc.cli.flags import help_text, parse  # here, not above: `vicc --help` does without
+    from vicc.places import check_places
+
+    config_type = getattr(import_module("vicc.configs"), command.config)
+    before_end = words[: words.index("--")] if "--" in words else words
+    if "--help" in before_end or "-h" in before_end:
+        _print(help_text(config_type, command=name, more=_EVERYWHERE, encoding=getattr(sys.stdout, "encoding", None)))
+        raise SystemExit(0)
+    config = parse(config_type, words, command=name)
+    check_places(config)  # before anything heavy is imported: torch alone takes seconds
 
     from vicc.progress import process_number
 
-    config_type = getattr(import_module("vicc.configs"), command.config)
-    # The whole docstring, not tyro's reading of it, which drops the example.
-    description = f"{inspect.getdoc(config_type)}\n\n{_EVERYWHERE}"
-    with _reader_may_leave():
-        config = tyro.cli(config_type, prog=f"vicc {name}", args=words, description=description)
     result = getattr(import_module("vicc.cli.commands"), command.run)(config)
     if process_number() != 0:
         return int(result.status)  # the first process shows what all of them did
-    with _reader_may_leave():
+    with _output():
         if as_json:
             json.dump(result.document, sys.stdout, indent=2)
             sys.stdout.write("\n")
@@ -175,22 +219,59 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     return int(result.status)
 
 
+class OutputLostError(ViccError):
+    """What a command has to say could not be written to standard output."""
+
+
 @contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """Around what is printed: who reads it through a pipe (head, less) may have had enough, which is no error."""
+def _output() -> Iterator[None]:
+    """Around what is printed: who reads it through a pipe (head, less) may have had enough, which is no error.
+
+    Raises:
+        OutputLostError: standard output takes nothing, since its disk is full, for instance.
+    """
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise SystemExit(EXIT_UNREAD) from None
+    except OSError as error:
+        _drop_output()
+        raise OutputLostError(
+            f"What the command found could not be written to standard output ({error.strerror or error}). Its work is "
+            "done; give the same command again with the output elsewhere."
+        ) from error
+
+
+def _drop_output() -> None:
+    """Let standard output lead nowhere, since Python flushes once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that are closed (>&-, some services) lead nowhere.
+
+    Python has None in their place; worse, the next file that is opened, a store's perhaps, would become standard output
+    for every library and child process that prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)  # also by the processes that decode and load
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _print(text: str) -> None:
-    with _reader_may_leave():
+    with _output():
         print(text)
 
 

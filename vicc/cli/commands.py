@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vicc.configs import (
@@ -38,12 +39,12 @@ from vicc.configs import (
     TableConfig,
     TrainingConfig,
 )
+from vicc.places import is_url, what_is_at
 from vicc.text_table import TextTable, print_table
 from vicc.text_table import print_line as _print
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from vicc.data.survey import Survey
     from vicc.evaluation.results import Result
@@ -86,9 +87,12 @@ def demo_videos(config: DemoVideosConfig) -> Outcome:
             on_progress=on_progress,
         )
     document = {"folder": str(config.folder), "train": config.train, "test": config.test, "written": count}
-    return Outcome(
-        document, lambda: _print(f"{config.train} training and {config.test} test videos in {config.folder}")
-    )
+
+    def show() -> None:
+        _print(f"{config.train} training and {config.test} test videos in {config.folder}")
+        say_next(f"vicc prepare {_word(config.folder)} --store STORE")
+
+    return Outcome(document, show)
 
 
 def prepare(config: PrepareConfig) -> Outcome:
@@ -114,6 +118,8 @@ def prepare(config: PrepareConfig) -> Outcome:
         _reasons("note on", list(report.notes.items()))
         for line in report.changes:
             _print(line)
+        if config.shard is None:
+            say_next(f"vicc pretrain --store {_word(report.store)} --run RUN{_MOTION_OF_RGB * (config.flow == 'none')}")
 
     return Outcome(asdict(report), show)
 
@@ -144,6 +150,7 @@ def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome
             f"(measured on {estimate.videos} of the videos)"
         )
         _print(f"training would load {estimate.loading}, with two clips of 32 frames at 128 pixels")
+        say_next("the same command without --dry-run")
 
     return Outcome({**document, "estimate": None if estimate is None else asdict(estimate)}, show)
 
@@ -180,6 +187,9 @@ def check(config: CheckConfig) -> Outcome:
         _print(f"{len(videos)} videos: {counts}; {report.duplicates} duplicates" + (", sampled" if config.fast else ""))
         if config.html is not None:
             _print(f"contact sheet: {config.html.absolute()}")
+        folders = [place for place in config.paths if what_is_at(Path(place)) != "a store" and not is_url(place)]
+        if len(folders) == len(config.paths) == 1:
+            say_next(f"vicc prepare {_word(folders[0])} --store STORE")
 
     return Outcome(report.to_json(), show, 0 if report.passed else 1)
 
@@ -200,6 +210,8 @@ def splits(config: SplitsConfig) -> Outcome:
         for note in result.notes:
             _print(note)
         _print(f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}")
+        store = "STORE" if config.out is not None else _word(config.place)
+        say_next(f"vicc pretrain --store {store} --run RUN --split {_word(result.split)}:1")
 
     return Outcome(asdict(result), show)
 
@@ -232,6 +244,7 @@ def store_info(config: StoreInfoConfig) -> Outcome:
             print_table(TextTable(["video", "label", "group", "frames", "size", "note"], [videos]))
         for problem in info.problems:
             _print(f"note: {problem}")
+        say_next(f"vicc pretrain --store {_word(config.store)} --run RUN")
 
     return Outcome({**asdict(info), **({"listed": listed} if config.videos else {})}, show)
 
@@ -248,6 +261,9 @@ def store_verify(config: StoreVerifyConfig) -> Outcome:
         frames = f", {found.decoded_frames:,} frames decoded" if config.decode else ""
         verdict = f"{len(found.damage)} damaged" if found.damage else "all as it was written"
         _print(f"{found.store}: {found.videos:,} videos, {found.bytes / 1e6:,.1f} MB read{frames}: {verdict}")
+        if found.damage:
+            store = _word(config.store)
+            say_next(f"vicc store drop {store} VIDEO ..., then vicc prepare VIDEOS --store {store}")
 
     return Outcome(asdict(found), show, 1 if found.damage else 0)
 
@@ -262,6 +278,7 @@ def store_merge(config: StoreMergeConfig) -> Outcome:
         _print(
             f"{merged.store}: {merged.videos:,} videos of {len(merged.stores)} stores{twice}, {merged.shards} shards"
         )
+        say_next(f"vicc pretrain --store {_word(merged.store)} --run RUN")
 
     return Outcome(asdict(merged), show)
 
@@ -277,6 +294,7 @@ def store_drop(config: StoreDropConfig) -> Outcome:
                 _print(video_id)
         verb = "would drop" if config.dry_run else "dropped"
         _print(f"{verb} {len(dropped.ids)} of {dropped.store}, {dropped.bytes / 1e6:,.1f} MB")
+        say_next("the same command without --dry-run" if config.dry_run else f"vicc store info {_word(config.store)}")
 
     return Outcome({**asdict(dropped), "dry_run": config.dry_run}, show)
 
@@ -289,16 +307,21 @@ def store_copy(config: StoreCopyConfig) -> Outcome:
     def show() -> None:
         sent = f"{done.sent_bytes / 1e6:,.1f} of {done.bytes / 1e6:,.1f} MB sent"
         _print(f"{done.target}: {done.videos:,} videos, {sent}, the rest was there")
+        say_next(f"vicc store verify {_word(done.target)}")
 
     return Outcome(asdict(done), show)
 
 
 def pretrain(config: PretrainConfig) -> Outcome:
     from vicc.recipes import create_recipe
+
+    recipe = create_recipe(config.recipe, motion=config.motion, views=config.views, changes=config.set)
+    recipe.require_stages(config.stages)
+
+    # Only now, with what is wrong with the words said: these take seconds.
     from vicc.training.plan import describe_costs
     from vicc.training.pretrain import pretrain as run
 
-    recipe = create_recipe(config.recipe, motion=config.motion, views=config.views, changes=config.set)
     if config.launcher == "slurm":
         planned = run(recipe, _planned_here(config))
         todo = [stage.name for stage in planned if not config.stages or stage.name in config.stages]
@@ -333,9 +356,11 @@ def pretrain(config: PretrainConfig) -> Outcome:
         print_table(TextTable([*titles, *more], [rows]))
         if not config.dry_run:
             _print(f"finished: encoders are in {config.run}/STAGE/encoder")
+            say_next(f"vicc retrieve --run {_word(config.run)} {_videos_flag(config)}")
             return
         for line in describe_costs({stage.name: stage.cost for stage in stages if stage.cost is not None})[-1:]:
             _print(line)
+        say_next("the same command without --dry-run")
 
     return Outcome(document, show)
 
@@ -386,7 +411,8 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
             facts |= dict(zip(("time", "memory", "disk"), summary.cost.texts, strict=True))
         print_table(TextTable(["", ""], [list(facts.items())]))
         if not config.dry_run:
-            _print(f"finished: measure it with: vicc test --classifier {config.run} {_videos_flag(config)}")
+            _print("finished")
+            say_next(f"vicc test --classifier {_word(config.run)} {_videos_flag(config)}")
 
     return Outcome(document, show)
 
@@ -429,7 +455,7 @@ def _stopped(config: TrainingConfig) -> Outcome:
 
 
 def _videos_flag(config: TrainingConfig) -> str:
-    return f"--store {config.store}" if config.videos is None else f"--videos {config.videos}"
+    return f"--store {_word(config.store)}" if config.videos is None else f"--videos {_word(config.videos)}"
 
 
 def _planned_here(config: Training) -> Training:
@@ -639,6 +665,8 @@ def import_(config: ImportConfig) -> Outcome:
             if names:
                 _print(f"{what}, {len(names)} tensors: {', '.join(names)}")
         _print("left out: the optimiser's state, since vicc resumes no published training")
+        measure = "retrieve --encoder" if found.classes is None else "test --classifier"
+        say_next(f"vicc {measure} {_word(config.out)} --store STORE")
 
     return Outcome(asdict(found), show)
 
@@ -654,6 +682,7 @@ def export(config: ExportConfig) -> Outcome:
         _print(f"{written.file}: {written.title}, {written.backbone}, {written.tensors} tensors; optimizer is empty")
         if written.lacks:
             _print(f"not in {config.source}, so not in the file: {', '.join(written.lacks)}")
+        say_next(f"give {written.file} to the published code, or back: vicc import {_word(written.file)} --out FOLDER")
 
     return Outcome(asdict(written), show)
 
@@ -716,6 +745,7 @@ def bench(config: BenchConfig) -> Outcome:
             f"{result.bytes_per_frame:,.0f} bytes a frame, all streams; {result.videos} videos, {result.frames} frames"
         )
         _print(f"a sample: two clips of {config.clip_frames} frames, {config.size} x {config.size}, {config.preset}")
+        say_next(f"vicc pretrain --store {_word(config.store)} --run RUN --dry-run, for the time of a whole training")
 
     return Outcome(asdict(result), show)
 
@@ -766,6 +796,14 @@ def _print_parts(parts: "Iterable[TextTable | str]") -> None:
             _print(part)
 
 
+_MOTION_OF_RGB = " --motion diff"  # of a store without flow
+
+
 def say_next(command: str) -> None:
     """The last line of a command that ended well: what is usually given after it."""
     _print(f"next: {command}")
+
+
+def _word(place: "Path | str | None") -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(place))

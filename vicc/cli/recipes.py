@@ -1,11 +1,12 @@
 """`vicc recipes`: the list, and one recipe in full: its stages, its learning rate, what it costs."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vicc.cli.commands import Outcome
+from vicc.cli.commands import Outcome, say_next
 from vicc.configs import RecipesConfig
 from vicc.files import require_writable
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
@@ -40,6 +41,7 @@ def list_recipes() -> Outcome:
 
     def show() -> None:
         print_table(TextTable(["recipe", "what for"], [list(described.items())]))
+        say_next("vicc recipes show NAME")
 
     return Outcome(described, show)
 
@@ -89,8 +91,16 @@ def show_recipe(name: str, config: RecipesConfig) -> Outcome:
         print_table(_cost_table(costs, config, videos, guessed=known is None))
         if config.plot is not None:
             print_line(f"plot: {config.plot}")
+        more = "".join(
+            f" {flag}" for flag in [*(["--motion diff"] * (config.motion == "diff")), *_set_flag(config.set)]
+        )
+        say_next(f"vicc pretrain --recipe {name}{more} --store STORE --run RUN")
 
     return Outcome(document, show)
+
+
+def _set_flag(changes: list[str]) -> list[str]:
+    return ["--set", *(shlex.quote(change) for change in changes)] if changes else []
 
 
 def stage_cost(stage: Stage, length: StageLength, clips_per_second: float) -> StageCost:

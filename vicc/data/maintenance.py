@@ -16,7 +16,6 @@ from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
 from vicc.data.remote import (
     SEGMENTS_FILE,
     download_store,
-    is_url,
     other_files,
     read_segments,
     remote_manifest,
@@ -43,7 +42,9 @@ from vicc.data.store import (
 )
 from vicc.errors import ViccError
 from vicc.files import atomic_write, exclusive_folder, write_json
+from vicc.places import is_url
 from vicc.progress import progress, say
+from vicc.words import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -326,7 +327,10 @@ def drop_videos(place: Path, ids: Iterable[str] = (), *, labels: Iterable[str] =
         here = {video.id for video in store.videos if video.label == label}
         if not here:
             known = sorted({video.label for video in store.videos if video.label is not None})
-            raise ViccError(f"The store {place} has no label {label!r}. Labels: {', '.join(known[:20]) or 'none'}.")
+            raise ViccError(
+                f"The store {place} has no label {label!r}.{did_you_mean(label, known)} "
+                f"Labels: {', '.join(known[:20]) or 'none'}."
+            )
         chosen |= here
     if not chosen:
         raise ViccError("Nothing to drop: expected ids of videos, or --label.")

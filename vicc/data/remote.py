@@ -22,6 +22,7 @@ from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
 from vicc.data.shard import blake2b, file_blake2b
 from vicc.errors import ViccError
 from vicc.files import atomic_write
+from vicc.places import is_url
 from vicc.progress import progress
 
 _STORE_FILE = "store.json"
@@ -32,11 +33,6 @@ _CHUNK_BYTES = 8 << 20
 
 class DamagedShardError(ViccError):
     """A remote shard is not what its manifest says."""
-
-
-def is_url(place: Path | str) -> bool:
-    """Whether a store's place is a URL, and not a folder."""
-    return isinstance(place, str) and "://" in place
 
 
 def staging_folder(url: str) -> Path:

@@ -15,6 +15,7 @@ from vicc.data.folder_walk import PassedOver, walk_folder
 from vicc.data.names import ExistingFiles, VideoNames, clean_path, some
 from vicc.data.sides import Folders, Kind, Side, find_side_folders, kind_of, resolve_sides
 from vicc.errors import ViccError
+from vicc.places import require_videos
 from vicc.progress import say
 from vicc.video.decode import VIDEO_SUFFIXES
 
@@ -112,8 +113,7 @@ def list_sources(place: Path, *, groups: Path | None = None) -> Listing:
     Raises:
         ViccError: no such place, no video in it, or a list or groups file that cannot be used.
     """
-    if not os.path.exists(place):
-        raise ViccError(f"No such folder: {place}. Give a folder of videos, a video file, or a list (.csv, .parquet).")
+    require_videos(place)
     if place.is_dir():
         listing = _from_folder(place, groups)
     elif groups is not None:

@@ -21,6 +21,7 @@ from vicc.data.sides import Side, Split
 from vicc.data.sources import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write
+from vicc.words import did_you_mean
 
 SPLITS_FOLDER = "splits"
 OFFICIAL = "official"
@@ -459,7 +460,8 @@ def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Divis
     if not path.is_file() and path.parent == folder:
         there = sorted(file.stem for file in folder.glob("*.csv"))
         raise ViccError(
-            f"--split {split}: there is no split {name!r} in {folder}. "
+            f"--split {split}: there is no split {name!r} in {folder}."
+            f"{did_you_mean(name, [*there, 'folders', 'grouped'])} "
             + (f"There are: {', '.join(there)}." if there else "Make one with: vicc splits STORE --folds 5")
         )
     table = read_split_table(path)

@@ -35,7 +35,7 @@ import numpy as np
 
 from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_frames, read_header
 from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
-from vicc.data.remote import fetch_shard, is_url, remote_manifest
+from vicc.data.remote import fetch_shard, remote_manifest
 from vicc.data.shard import (
     JOURNAL,
     OpenFiles,
@@ -55,6 +55,7 @@ from vicc.data.shard import (
 from vicc.data.sides import Side
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
+from vicc.places import is_url, require_store
 from vicc.progress import progress
 
 FlowAt = Literal["store", "native"]
@@ -704,12 +705,7 @@ def read_settings(path: Path) -> StoreSettings:
     Raises:
         ViccError: no store, one of another format version, or a damaged description.
     """
-    if not path.exists():
-        raise ViccError(f"No such store: {path}. Make one with: vicc prepare VIDEOS --store {path}")
-    if not (path / _STORE_FILE).exists():
-        raise ViccError(
-            f"{path} is not a store (it has no {_STORE_FILE}). Make one with: vicc prepare VIDEOS --store {path}"
-        )
+    require_store(path)
     return _parse_description(read_json(path / _STORE_FILE, what="store description"), path)
 
 

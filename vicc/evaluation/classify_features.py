@@ -30,6 +30,7 @@ from vicc.evaluation.results import Protocol, Result, Row, made_with, write_resu
 from vicc.evaluation.sets import Sets, few_labels, open_sets
 from vicc.evaluation.solvers import Solver, nearest_vote, ridge_classifier, sgd_classifier
 from vicc.progress import say
+from vicc.settings import takes_settings
 
 _KNN_VERSION = 2  # 1: classes without a vote could be among the top five, in the order of their names
 _FOLDS = 5  # in which the closed form looks for its penalty
@@ -45,6 +46,7 @@ class _Method:
     solver: Callable[[Sequence[Video]], Solver]
 
 
+@takes_settings(KnnConfig)
 def knn(config: KnnConfig) -> Result:
     """The nearest training videos vote; writes RUN/knn.json, or where `result_path` says.
 
@@ -55,6 +57,7 @@ def knn(config: KnnConfig) -> Result:
     return _classify(config, _Method("knn", _KNN_VERSION, settings, lambda videos: partial(nearest_vote, **settings)))
 
 
+@takes_settings(ProbeConfig)
 def probe(config: ProbeConfig) -> Result:
     """A linear classifier on stored features; writes RUN/probe.json, or where `result_path` says.
 

@@ -24,6 +24,7 @@ from vicc.evaluation.results import Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import read_json, require_writable
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.places import require_run
 from vicc.progress import Advance
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
@@ -272,10 +273,7 @@ def finished_stages(run: Path) -> list[Stage]:
     Raises:
         ViccError: not a run, or no stage is finished.
     """
-    if not (run / RECIPE_FILE).exists():
-        raise ViccError(
-            f"{run} is not a run (it has no {RECIPE_FILE}). Make one with: vicc pretrain --store STORE --run {run}"
-        )
+    require_run(run)
     recipe = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"])
     stages = [stage for stage in recipe.stages if (run / stage.name / ENCODER_FOLDER / "config.json").exists()]
     if not stages:

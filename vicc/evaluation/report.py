@@ -29,8 +29,10 @@ from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.evaluation.sheet import Sheet
 from vicc.evaluation.table import make_table, table_sheet
 from vicc.files import atomic_write, read_json, require_writable
+from vicc.places import require_run
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress
+from vicc.settings import takes_settings
 from vicc.training.curves import USE, curves_figure, curves_svg
 from vicc.training.log import read_log
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
@@ -131,6 +133,7 @@ class _Pages:
     stills: dict[str, str]
 
 
+@takes_settings(ReportConfig)
 def write_report(config: ReportConfig) -> Path:
     """Write the report of a run that has been measured; returns the file.
 
@@ -203,6 +206,7 @@ def write_report(config: ReportConfig) -> Path:
 
 
 def _measured(run: Path) -> Result:
+    require_run(run)
     path = run / RESULT_FILE
     if not path.exists():
         raise ViccError(

@@ -17,6 +17,7 @@ import torch
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.version import __version__
+from vicc.words import did_you_mean
 
 RESULT_VERSION = 1
 MEAN_CLASS_ACCURACY = "mean class accuracy"
@@ -171,7 +172,8 @@ class Result:
         for row in self.rows:
             if row.name == name:
                 return row
-        raise ViccError(f"There is no row {name!r}; there are: {', '.join(row.name for row in self.rows)}.")
+        names = [row.name for row in self.rows]
+        raise ViccError(f"There is no row {name!r}; there are: {', '.join(names)}.{did_you_mean(name, names)}")
 
     def to_json(self) -> dict[str, Any]:
         return {"vicc_result": RESULT_VERSION, **asdict(self)}

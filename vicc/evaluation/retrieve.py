@@ -29,11 +29,13 @@ from vicc.evaluation.results import Estimate, Neighbours, Protocol, Queries, Res
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
+from vicc.settings import takes_settings
 
 RESULT_FILE = "retrieval.json"
 NEIGHBOURS_KEPT = 20
 
 
+@takes_settings(RetrieveConfig)
 def retrieve(config: RetrieveConfig) -> Result:
     """Measure retrieval and write it to RUN/retrieval.json, or where `result_path` says.
 

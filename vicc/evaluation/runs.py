@@ -19,6 +19,7 @@ from vicc.evaluation.report import read_runs
 from vicc.evaluation.results import read_result
 from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, is_held, read_json, require_writable
+from vicc.places import require_folder
 from vicc.progress import say
 from vicc.training.alarms import ALARMS_FILE
 from vicc.training.build import ENCODER_FOLDER
@@ -114,8 +115,7 @@ def compare_runs(config: RunsConfig) -> list[RunState]:
 def _find(places: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for place in places:
-        if not place.is_dir():
-            raise ViccError(f"There is no folder {place}. Give runs, or folders with runs in them.")
+        require_folder(place)
         for path in sorted(place.rglob(RECIPE_FILE)):
             found.setdefault(path.parent.resolve(), path.parent)
     if not found:

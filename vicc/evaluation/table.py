@@ -23,6 +23,7 @@ from vicc.evaluation.results import Data, Estimate, Kind, Protocol, Result, Row
 from vicc.evaluation.sheet import Sheet, render
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS, estimate, reported
 from vicc.files import atomic_write, require_writable
+from vicc.words import did_you_mean
 
 _KINDS: tuple[Kind, ...] = ("chance", "baseline", "untrained", "trained", "fused")
 # What is another in every seed of the same model, and in every place it is kept.
@@ -175,7 +176,11 @@ def make_table(
     models = _models(found)
     groups = [group for group in _groups(models, separate=separate) if _shown_metrics(group, metrics)]
     if not groups:
-        raise ViccError(f"No result has the metrics {', '.join(metrics)}; they have: {', '.join(_all_metrics(found))}.")
+        known = _all_metrics(found)
+        raise ViccError(
+            f"No result has the metrics {', '.join(metrics)}; they have: {', '.join(known)}."
+            f"{did_you_mean(metrics[0], known)}"
+        )
     if not separate:
         for group in groups:
             _require_one_measurement(group)

@@ -17,18 +17,20 @@ from vicc.cores import usable_cores
 from vicc.data.cache import cache_folder
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
-from vicc.data.remote import is_url, other_files
+from vicc.data.remote import other_files
 from vicc.data.sources import VideoSource, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.data.survey import Survey, survey_videos
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
+from vicc.places import is_url
 from vicc.prepare.engines import Engine, run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.update import Updates, find_updates
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
+from vicc.settings import takes_settings
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, no_flow, quantize_flow
 
@@ -64,6 +66,7 @@ class PrepareReport:
     survey: Survey | None = None
 
 
+@takes_settings(PrepareConfig)
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
     """Prepare every video of a folder, file or list that the store does not hold yet, or every part of them.
 

@@ -20,16 +20,17 @@ import numpy as np
 from vicc.configs import MIN_FRAMES, CheckConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
-from vicc.data.remote import is_url
 from vicc.data.sources import file_id
 from vicc.data.store import Store, Video
 from vicc.data.survey import Survey, survey_members, survey_videos
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
+from vicc.places import is_url, require_videos_or_store
 from vicc.prepare.build import too_few_frames
 from vicc.prepare.engines import run_locally
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
+from vicc.settings import takes_settings
 from vicc.version import __version__
 from vicc.video.decode import VideoError, VideoInfo, VideoReader, declared_seconds
 
@@ -153,6 +154,7 @@ class _Entry:
     video: Video
 
 
+@takes_settings(CheckConfig)
 def check_videos(config: CheckConfig) -> CheckReport:
     """Decode all files under some paths, and all entries of the stores among them; write the contact sheet if asked.
 
@@ -214,7 +216,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
-            raise ViccError(f"No such file or folder: {path}. Give videos, folders of videos, or a store.")
+            require_videos_or_store(path)
     return list(items.values()), aside, surveys
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vicc.configs import SplitsConfig
 from vicc.data.names import some
-from vicc.data.remote import is_url
 from vicc.data.sources import discover_videos
 from vicc.data.splits import (
     SPLITS_FOLDER,
@@ -22,6 +21,7 @@ from vicc.data.splits import (
 )
 from vicc.data.store import Store, store_exists
 from vicc.errors import ViccError
+from vicc.places import is_url
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.places import require_encoder
 from vicc.progress import say
 
 CHECKPOINT_VERSION = 2
@@ -195,7 +196,8 @@ def _encoder_folder(place: Path | str) -> Path:
             return candidate
     if isinstance(place, str) and not folder.exists() and _HUB_ID.fullmatch(place):
         return _from_hub(*place.split("@"))
-    raise ViccError(f"No encoder at {folder}: it has no {_CONFIG}. Expected a folder such as RUN/rgb-2/encoder.")
+    require_encoder(folder)  # which says what is there in its place
+    return folder
 
 
 def _from_hub(name: str, revision: str | None = None) -> Path:

@@ -15,6 +15,7 @@ import safetensors.torch
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
 from vicc.methods.classifier import FineTuned, LinearProbe
+from vicc.places import require_classifier
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder, save_encoder
 
@@ -113,13 +114,8 @@ def _find(place: Path) -> Path | None:
 
 
 def _folder(place: Path) -> Path:
-    folder = _find(place)
-    if folder is not None:
-        return folder
-    raise ViccError(
-        f"No classifier at {place}: expected a finished run of `vicc finetune` or `vicc probe-clips`, or an imported "
-        f"classifier (a folder with {HEAD_FILE})."
-    )
+    require_classifier(place)
+    return _find(place) or place
 
 
 def _described(folder: Path, num_classes: int) -> tuple[list[str] | None, float]:

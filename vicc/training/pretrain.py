@@ -35,6 +35,7 @@ from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_source
 from vicc.progress import say
+from vicc.settings import takes_settings
 from vicc.training.build import ENCODER_FOLDER, build_task
 from vicc.training.checkpoint import save_encoder
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
@@ -60,6 +61,7 @@ from vicc.training.stage import Recipe, Stage
 from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
 
 
+@takes_settings(PretrainConfig)
 def pretrain(
     recipe: Recipe, config: PretrainConfig, *, should_stop: Callable[[str, int], bool] = lambda stage, step: False
 ) -> list[StageSummary]:
@@ -73,11 +75,13 @@ def pretrain(
     Raises:
         Stopped: asked to stop; a checkpoint has been written.
         ViccError: a store without enough videos or without the flow that a stage sees, a run of another recipe, seed,
-            videos or number of processes, a run in use by another process, no checkpoint that is whole.
+            videos or number of processes, a run in use by another process, no checkpoint that is whole; what is no
+            recipe, or a config that asks for another recipe than the one given.
     """
+    _require_recipe(recipe, config)
     for stage in recipe.stages:
         require_backbone(stage.backbone)
-    _require_stages(recipe, config)
+    recipe.require_stages(config.stages)
     require_sinks(config.log_to)
     if not config.dry_run:
         require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
@@ -129,6 +133,22 @@ def _plan(
     costs = stage_costs(recipe, config, precision, store, videos, num_videos=num_videos, known=known)
     summaries = [stage_summary(config, stage, num_videos) for stage in recipe.stages]
     return [replace(summary, cost=costs.get(summary.name)) for summary in summaries]
+
+
+def _require_recipe(recipe: Recipe, config: PretrainConfig) -> None:
+    """The recipe is given beside the config, whose words for it must not say something else and be ignored."""
+    if not isinstance(recipe, Recipe):
+        raise ViccError(
+            f"pretrain: got {recipe!r} where a recipe is expected. Make one: vicc.create_recipe('demo', "
+            "changes=['all.steps=100'])."
+        )
+    wanted = recipe.with_motion(config.motion)
+    wanted = (wanted if config.views is None else wanted.with_views(config.views)).with_changes(config.set)
+    if config.recipe not in ("default", recipe.name) or wanted != recipe:
+        raise ViccError(
+            f"pretrain: the config asks for another recipe than the {recipe.name!r} given (recipe, motion, views or "
+            "set differ). Give these to vicc.create_recipe, and leave them out of the config."
+        )
 
 
 def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
@@ -213,13 +233,6 @@ def _purpose(stage: Stage, config: PretrainConfig, store: FrameSource, *, num_vi
         best_metric=config.best,
         save_result=lambda folder, task: save_encoder(folder / ENCODER_FOLDER, task.encoder),
     )
-
-
-def _require_stages(recipe: Recipe, config: PretrainConfig) -> None:
-    unknown = [name for name in config.stages if name not in {stage.name for stage in recipe.stages}]
-    if unknown:
-        known = ", ".join(stage.name for stage in recipe.stages)
-        raise ViccError(f"--stages {' '.join(unknown)}: recipe {recipe.name} has the stages {known}.")
 
 
 def _require_flow(recipe: Recipe, store: FrameSource) -> None:

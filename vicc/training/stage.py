@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import types
 import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,9 @@ from typing import Any, Literal
 
 from vicc.data.sampling import ViewDistance
 from vicc.errors import ViccError
+from vicc.settings import from_text
 from vicc.transforms.augmentation import PRESETS, Augmentation
+from vicc.words import did_you_mean, either, nearest
 
 StreamName = Literal["rgb", "flow", "diff"]
 MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr", "linear_probe", "fine_tuned"]
@@ -304,6 +305,16 @@ class Recipe:
         except (KeyError, TypeError, ValueError) as error:
             raise ViccError(f"A recipe written by another version of vicc cannot be understood: {error}.") from error
 
+    def require_stages(self, names: Sequence[str]) -> None:
+        """Raises ViccError, in the words of --stages, if a name is none of the recipe's stages."""
+        stages = [stage.name for stage in self.stages]
+        for name in names:
+            if name not in stages:
+                raise ViccError(
+                    f"--stages {name}: recipe {self.name} has the stages {', '.join(stages)}."
+                    + did_you_mean(name, stages)
+                )
+
     def with_views(self, views: str) -> "Recipe":
         """The recipe with other resolutions in its ViCC stages, as 2xPIXELS, then +COUNTxPIXELS for smaller views.
 
@@ -353,6 +364,7 @@ class Recipe:
         Raises:
             ViccError: no such stage or field, or a value of the wrong type.
         """
+        changes = [changes] if isinstance(changes, str) else changes  # one change, and no list of letters
         stages = {stage.name: stage for stage in self.stages}
         pending: dict[str, dict[str, Any]] = {}
         for change in changes:
@@ -367,6 +379,7 @@ class Recipe:
                 if name not in stages:
                     raise ViccError(
                         f"--set {change}: recipe {self.name} has no stage {name}; it has {', '.join(stages)}."
+                        + did_you_mean(name, [*stages, "all"])
                     )
                 pending.setdefault(name, {}).update(_parse_change(stages[name], field_name, text, change))
         return replace(self, stages=tuple(_replace(stage, pending.get(stage.name, {})) for stage in self.stages))
@@ -389,7 +402,10 @@ def _replace(stage: Stage, values: dict[str, Any]) -> Stage:
 def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict[str, Any]:
     if field_name == "augmentation":
         if text not in PRESETS:
-            raise ViccError(f"--set {change}: there is no augmentation {text!r}; known are {', '.join(PRESETS)}.")
+            raise ViccError(
+                f"--set {change}: there is no augmentation {text!r}; known are {', '.join(PRESETS)}."
+                + did_you_mean(text, PRESETS)
+            )
         return {field_name: PRESETS[text]}
     owner: Any = stage
     leaf = field_name
@@ -398,39 +414,17 @@ def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict
     hints = typing.get_type_hints(type(owner))
     names = [entry.name for entry in dataclasses.fields(owner) if entry.name not in ("name", "augmentation")]
     if leaf not in names:
-        raise ViccError(
-            f"--set {change}: there is no field {field_name}; known are {', '.join(names)}, augmentation, "
-            "augmentation.FIELD."
-        )
+        # A short answer where the field meant is plain: there are half a hundred.
+        of_views = {entry.name: f"augmentation.{entry.name}" for entry in dataclasses.fields(Augmentation)}
+        places = of_views if owner is stage.augmentation else of_views | {name: name for name in names}
+        near = [places[name] for name in nearest(leaf, places)]
+        question = f" Did you mean {either(near)}?" if near else ""
+        known = "" if question else f" Known are {', '.join(names)}, augmentation, augmentation.FIELD."
+        raise ViccError(f"--set {change}: there is no field {field_name}.{question}{known}")
     try:
-        return {field_name: _parse_value(text, hints[leaf])}
-    except ValueError:
-        expected = str(hints[leaf]).removeprefix("<class '").removesuffix("'>").replace("typing.", "")
-        raise ViccError(f"--set {change}: {text!r} is not a value for {field_name}; expected {expected}.") from None
-
-
-def _parse_value(text: str, hint: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if text.lower() == "none":
-            return None
-        return _parse_value(text, next(kind for kind in arguments if kind is not type(None)))
-    if origin is Literal:
-        if text not in arguments:
-            raise ValueError(text)
-        return text
-    if origin is tuple:
-        parts = text.split(",") if text else []
-        if arguments[-1] is Ellipsis:
-            return tuple(_parse_value(part, arguments[0]) for part in parts)
-        if len(parts) != len(arguments):
-            raise ValueError(text)
-        return tuple(_parse_value(part, kind) for part, kind in zip(parts, arguments, strict=True))
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
-    return hint(text)
+        return {field_name: from_text(text, hints[leaf], finite=False)}
+    except ValueError as error:
+        raise ViccError(f"--set {change}: {text!r} is not a value for {field_name}; {error}") from None
 
 
 def _stage_from_json(content: dict[str, Any]) -> Stage:
