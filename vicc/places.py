@@ -98,7 +98,7 @@ def require_videos_or_store(place: Path | str) -> None:
 def require_folder(place: Path | str) -> None:
     """Raises ViccError if there is no folder."""
     path = Path(place)
-    _require_there(path, f"No such folder: {path}.", "", is_right=Path.is_dir)
+    _require_there(path, f"There is no folder {path}.", "", is_right=Path.is_dir)
     if not path.is_dir():
         raise ViccError(f"{path} is not a folder{_it_is(path)}.")
 

@@ -149,7 +149,7 @@ def test_under_torchrun_a_missing_run_names_the_dashes(monkeypatch: pytest.Monke
         ("report --run nothing --store store", "No such run: nothing."),
         ("import nothing --out o", "No checkpoint at nothing: there is no such file."),
         ("export nothing --out o", "No encoder at nothing: there is no such folder."),
-        ("runs nothing", "No such folder: nothing."),
+        ("runs nothing", "There is no folder nothing."),
         ("bench data --store nothing", "No such store: nothing."),
         ("check nothing", "No such file or folder: nothing."),
         ("splits nothing", "No such file or folder: nothing."),
