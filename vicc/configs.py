@@ -489,7 +489,10 @@ class TrainingConfig(Settings):
         ("recipe", ("set", "batch_size")),
         (
             "speed and memory",
-            ("device", "precision", "workers", "cache_mb", "accumulate", "checkpoint_activations", "compile"),
+            (
+                *("device", "precision", "threads", "workers", "cache_mb"),
+                *("accumulate", "checkpoint_activations", "compile"),
+            ),
         ),
         ("watching", ("log_to", "hang_minutes")),
         ("jobs of a Slurm cluster", ("launcher", "slurm")),
@@ -574,7 +577,6 @@ class TrainingConfig(Settings):
         )
         _require(self.accumulate >= 1, f"--accumulate {self.accumulate}: expected at least 1.")
         _require_threads(self.threads)
-        _require(self.workers is None or self.workers >= 0, f"--workers {self.workers}: expected 0 or more.")
         _require(
             not (self.compile and self.checkpoint_activations),
             "--compile and --checkpoint-activations: expected one of the two; a compiled encoder decides itself what "
@@ -783,7 +785,7 @@ class MeasuredVideos(Settings):
         ("on which videos", ("store", "videos", "split", "test_share", "split_seed", "intersection")),
         ("how", ()),
         ("result", ()),
-        ("speed and memory", ("workers", "device", "precision")),
+        ("speed and memory", ("workers", "threads", "device", "precision")),
     )
 
     store: ExistingStore | None = None
@@ -881,7 +883,7 @@ class RetrieveConfig(MeasuredEncoders):
         vicc retrieve --encoder ucf101-rgb --store hmdb51 --gallery published
     """
 
-    GROUPS = boxes(("how", ("gallery", "shuffle_frames")))
+    GROUPS = boxes(("how", ("query", "gallery", "shuffle_frames")))
 
     gallery: Literal["sliding", "published"] = "sliding"
     """sliding: gallery videos are described by the mean over sliding windows, as the queries. published: by one window,

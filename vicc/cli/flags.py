@@ -253,7 +253,6 @@ _OTHER_NAMES = {
     "jobs": ("workers",),
     "j": ("workers",),
     "num-workers": ("workers",),
-    "threads": ("workers",),
     "processes": ("workers",),
     "output": ("out", "run", "store"),
     "output-dir": ("out", "run", "store"),

@@ -1,6 +1,5 @@
 """`vicc retrieve`: every finished stage of a run, both streams together, and what has learned nothing, in one table."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +29,7 @@ from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
 from vicc.settings import takes_settings
+from vicc.words import nearest
 
 RESULT_FILE = "retrieval.json"
 NEIGHBOURS_KEPT = 20
@@ -79,7 +79,7 @@ def _video(query: str, sets: Sets) -> Video:
     known = {video.id: video for video in sets.store.videos}
     if query in known:
         return known[query]
-    near = [name for name in known if name.endswith(f"/{query}")] or difflib.get_close_matches(query, known, cutoff=0.4)
+    near = [name for name in known if name.endswith(f"/{query}")] or nearest(query, known)
     told = f"The nearest are: {', '.join(near[:3])}." if near else f"The first is {next(iter(known))}."
     raise ViccError(
         f"--query {query}: there is no such video in {sets.store.path}. {told} See vicc store info STORE --videos."
