@@ -380,7 +380,9 @@ def _check_entry(item: _Entry, fast: bool, with_pictures: bool) -> CheckedVideo:
         blake2b=video.source.blake2b,
     )
     pictures, decoded = _Pictures(), 0
-    streams: tuple[tuple[StoredStream, int], ...] = (("rgb", video.num_frames), ("flow", video.num_frames - 1))
+    streams: list[tuple[StoredStream, int]] = [("rgb", video.num_frames)]
+    if store.settings.flow != "none":
+        streams.append(("flow", video.num_frames - 1))
     try:
         for stream, num_frames in streams:
             store.check_pack(video.id, stream)
