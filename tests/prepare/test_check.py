@@ -204,6 +204,7 @@ def test_check_and_prepare_say_the_same_of_too_short_a_video(
     }
     for entry in Store(tmp_path / "s").set_aside:
         assert found[entry.id].reason.startswith(entry.reason)
+    assert run(tmp_path / "s").counts == {"readable": 1, "set aside": 2}  # a store without flow lacks nothing
     assert main(["check", str(tmp_path / "v"), "--workers", "1"]) == 1
     assert "3 videos: 1 readable, 2 too short" in capsys.readouterr().out
 

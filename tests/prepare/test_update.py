@@ -87,7 +87,9 @@ def test_a_groups_file_that_is_added_later_is_taken_over_and_nothing_is_decoded(
     place, options = videos(tmp_path / "v", "run/1.mp4", "jump/2.mp4"), {"segment_seconds": segment_seconds}
     prepare(place, tmp_path / "s", **options)
     (place / "groups.csv").write_text("path,group,label\nrun/1.mp4,g1,sprint\njump/2.mp4,g1,leap\n")
+    planned = prepare(place, tmp_path / "s", dry_run=True, **options)
     report = prepare(place, tmp_path / "s", **options)
+    assert planned.updated == report.updated
     parts = 1 if segment_seconds is None else 2
     expected = [("leap", "g1", None), ("sprint", "g1", None)]
     assert sorted(facts(tmp_path / "s").values()) == sorted(expected * parts)

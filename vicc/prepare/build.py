@@ -237,9 +237,9 @@ def _plan(config: PrepareConfig, sources: list[VideoSource], whole: list[VideoSo
     entries = [record.entry for record in records.values()]
     # Into which parts files are to be cut is not known before they are measured: those of the store are taken.
     cut = {file_id(entry.id) for entry in entries if file_id(entry.id) != entry.id}
-    parts = {entry.id for entry in entries if file_id(entry.id) in cut}
+    lost = cut - {source.id for source in whole}  # renamed or deleted: the real run knows their parts
     updates = find_updates(
-        [entry for entry in entries if entry.id not in parts],
+        [entry for entry in entries if file_id(entry.id) not in lost],
         [source for source in sources if source.id not in cut],
         whole=whole,
         place=config.videos,
