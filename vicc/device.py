@@ -107,7 +107,7 @@ def choose_threads(asked: int | Literal["auto"], device: torch.device) -> int:
     if asked != "auto":
         return asked
     now = torch.get_num_threads()
-    if device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
+    if device.type != "cpu" or os.environ.get("OMP_NUM_THREADS"):
         return now
     most = min(now, process_cores())
     if most > 1:

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from vicc.configs import PretrainConfig
-from vicc.training.alarms import ALARMS_FILE
+from vicc.training.alarms import ALARMS_FILE, SLOW_STEPS
 from vicc.training.curves import CURVES_FILE
 from vicc.training.engine import Stopped
 from vicc.training.log import EPOCHS_FILE, read_log
@@ -205,3 +205,27 @@ def test_the_best_epoch_is_the_one_asked_for(
         monitor.epoch(epoch)
         improved.append(monitor.improved)
     assert improved == expected
+
+
+def test_slow_steps_are_told_of_once_a_stage_and_kept_with_the_stage(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unlike other alarms this one cannot be found in the log again, so a resume keeps it, and a new start does not."""
+    monkeypatch.setattr("vicc.training.live.os.getloadavg", lambda: (9.0, 9.0, 9.0))
+    (stage,) = recipe.stages
+    stage = replace(stage, queue_length=0)
+
+    def train(first_step: int) -> list[str]:
+        monitor = Monitor(stage, StageLength(4, 3, 40, 40), planned_seconds=0.5)
+        notes: list[str] = []
+        with monitor.open(tmp_path, first_step=first_step, advance=lambda count, note="": notes.append(note)):
+            for step in range(first_step, first_step + 20):
+                row = {"step": step, "epoch": 0, "loss": 1.0, "waited": 0.0, "seconds": 4.0, "learning_rate": 0.1}
+                monitor.steps([row])
+        said = [row["name"] for row in read_log(tmp_path, ALARMS_FILE)]
+        assert said.count(SLOW_STEPS) == 1
+        return notes
+
+    for first_step, warned in ((0, 1), (20, 0), (0, 1)):
+        assert "8 x slower than planned (load 9.0 on " in train(first_step)[-1]
+        assert capsys.readouterr().err.count("a step takes 4 s") == warned

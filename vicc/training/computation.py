@@ -141,7 +141,7 @@ def _threads(config: TrainingConfig, device: torch.device, before: Computation |
             f"computes in {before.threads} threads, as the run has begun, on {process_cores()} cores, which is slow; "
             f"to change that: --threads {process_cores()} --allow-elastic"
         )
-    elif "OMP_NUM_THREADS" in os.environ and torch.get_num_threads() != before.threads:
+    elif os.environ.get("OMP_NUM_THREADS") and torch.get_num_threads() != before.threads:
         _say_kept(f"in {before.threads} threads", "in those of OMP_NUM_THREADS", f"--threads {torch.get_num_threads()}")
     return before.threads
 

@@ -94,7 +94,7 @@ def pretrain(
             videos = divide(store, config).train
             num_videos = len(videos)
         _require_earlier_stages(recipe, config)
-        if config.launcher != "here":
+        if config.dry_run and config.launcher != "here":
             # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not for computing.
             if config.batch_size != "auto":
                 precision = choose_precision(config.precision, device)
@@ -160,9 +160,9 @@ def _pretrain(
     on_first(lambda: starts.append(claim_run(recipe, config, computation, store, division)))
     asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
     unfinished = on_first(lambda: [stage.name for stage in asked if not is_finished(config.run, stage)])
-    todo = [stage for stage in asked if stage.name in unfinished]
-    for stage in todo:
-        require_loading(stage, config, num_videos=len(videos))
+    for stage in asked:
+        if stage.name in unfinished:
+            require_loading(stage, config, num_videos=len(videos))
     costs: dict[str, StageCost] = {}
     if is_first() and unfinished:
         if isinstance(store, VideoFolder):

@@ -94,7 +94,7 @@ class StageRecord:
         return self._alarms.steps(rows), speed
 
     def alarm(self, alarm: Alarm) -> None:
-        """An alarm of what is no fact of the log, such as a busy machine; said once in a stage and start."""
+        """An alarm of what is no fact of the log, such as a busy machine; said once in a stage."""
         if not any(alarm.name == said.name for said in self._alarms.said):
             self._alarms.said.append(alarm)
             self._tell([alarm])

@@ -234,7 +234,7 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Path, seen: d
     if by_video and (run / VIDEOS_FILE).exists():  # runs from before it was written have a fingerprint alone
         changed = _changed_videos(read_json(run / VIDEOS_FILE, what="list of the run's videos"), seen)
         if changed:
-            return changed
+            return f"content was other than now: {changed}"
     return first_difference(theirs, ours)
 
 

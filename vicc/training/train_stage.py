@@ -130,22 +130,7 @@ def train_stage(
         state = training_state(stage, step, position, monitor, gathered(rank_state(task, precision.device)))
         on_first(lambda: checkpoints.save(state, best=monitor.improved))
 
-    batches = EpochBatches(
-        len(videos),
-        length.batch_size // world_size(),
-        first_step=position.step,
-        last_step=position.total_steps,
-        seed=seed,
-        rank=rank(),
-        world_size=world_size(),
-    )
-    on_accelerator = precision.device.type != "cpu"
-    loader = ClipLoader(
-        dataset,
-        batches,
-        workers=num_workers(config.workers),
-        pin_memory=precision.device.type == "cuda",
-    )
+    loader = _new_loader(dataset, position, config, precision, batch_size=length.batch_size, seed=seed)
     on_first(lambda: on_start(position.step))
     on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
     try:
@@ -165,7 +150,7 @@ def train_stage(
                 watchdog=watchdog,
                 should_stop=should_stop,
                 seconds_between_checkpoints=60 * config.checkpoint_minutes,
-                settle_every=_SETTLE_EVERY if on_accelerator else 1,
+                settle_every=1 if precision.device.type == "cpu" else _SETTLE_EVERY,
             )
             monitor.finish()
     except Diverged as error:
@@ -175,6 +160,33 @@ def train_stage(
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
     on_first(partial(purpose.save_result, folder, task))
+
+
+def _new_loader(
+    dataset: ClipDataset,
+    position: Position,
+    config: TrainingConfig,
+    precision: Precision,
+    *,
+    batch_size: int,
+    seed: int,
+) -> ClipLoader:
+    """This process's part of every batch from `position` to the end of the stage."""
+    batches = EpochBatches(
+        len(dataset),
+        batch_size // world_size(),
+        first_step=position.step,
+        last_step=position.total_steps,
+        seed=seed,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    return ClipLoader(
+        dataset,
+        batches,
+        workers=num_workers(config.workers),
+        pin_memory=precision.device.type == "cuda",
+    )
 
 
 def _monitor(
