@@ -184,7 +184,8 @@ def check(config: CheckConfig) -> Outcome:
         if len(shown) < len(videos):
             _print(f"{len(videos) - len(shown)} more are readable, without remarks; --all lists them")
         counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
-        _print(f"{len(videos)} videos: {counts}; {report.duplicates} duplicates" + (", sampled" if config.fast else ""))
+        counted = f"{len(videos)} video{'s' * (len(videos) != 1)}"
+        _print(f"{counted}: {counts}; {report.duplicates} duplicates" + (", sampled" if config.fast else ""))
         if config.html is not None:
             _print(f"contact sheet: {config.html.absolute()}")
         folders = [place for place in config.paths if what_is_at(Path(place)) != "a store" and not is_url(place)]
@@ -593,20 +594,24 @@ def table(config: TableConfig) -> Outcome:
             print_table(text_table(sheet))
             for note in sheet.notes:
                 _print(note)
-            say_next(_after_table(config))
+            say_next(_after_table(config, [row[0] for rows in sheet.sections for row in rows]))
         else:
             print(render(sheet, config.format), end="")
 
     return Outcome(document, show)
 
 
-def _after_table(config: TableConfig) -> str:
-    """From many to two, from all classes of one to its classes, and to which are taken for which."""
+def _after_table(config: TableConfig, rows: "Sequence[str]") -> str:
+    """From many to two, from all classes of one to its classes, and to which are taken for which.
+
+    Args:
+        rows: names of the models shown; the last ones are those that were trained.
+    """
     first, *others = config.results
     if others:
         return _command("compare", first, others[0])
-    if config.view == "models":
-        return _command("compare", f"{first}:A", f"{first}:B") + ", A and B two rows of one result"
+    if config.view == "models" and ":" not in first and len(rows) > 1:
+        return _command("compare", *(f"{first}:{name}" for name in rows[-2:]))
     return _command("table", first, "--view", "confusions" if config.view == "classes" else "classes")
 
 

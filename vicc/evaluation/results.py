@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +17,7 @@ import torch
 
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
+from vicc.progress import say
 from vicc.version import __version__
 from vicc.words import did_you_mean
 
@@ -192,7 +194,11 @@ def made_with(**facts: Any) -> dict[str, Any]:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write a result, atomically."""
+    """Write a result, atomically. That one of other videos stood there is said, for it cannot be had back."""
+    with suppress(ViccError):  # none there, or none that can be read
+        before = read_result(path).data
+        if (before.place, before.content, before.split) != (result.data.place, result.data.content, result.data.split):
+            say(f"{path} held the result on {before.place}, split {before.split}, and is replaced; --out keeps another")
     write_json(path, result.to_json())
 
 
