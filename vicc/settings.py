@@ -43,7 +43,7 @@ Groups = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def boxes(*groups: tuple[str, tuple[str, ...]]) -> Groups:
-    """What the fields of a config are for: titles with names of fields. The help draws a box for each."""
+    """What the fields of a config are for: titles with names of fields. The help has a section for each."""
     return groups
 
 

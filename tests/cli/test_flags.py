@@ -94,6 +94,8 @@ def test_a_list_given_twice_is_one_list_and_a_value_given_twice_must_be_one_valu
         (PretrainConfig, "--store", "--store: expected a path or a URL"),
         (PretrainConfig, "--run --store s", "--run: expected a path after it."),
         (PretrainConfig, "--dry-run=yes", "--dry-run takes no value"),
+        (PretrainConfig, "--compile --no-compile", "--compile and --no-compile are both given"),
+        (PretrainConfig, "--seed -1e-3", "--seed -1e-3: expected a whole number."),
         (PretrainConfig, "--store s", "pretrain needs --run (folder of the run: checkpoints, logs, results)."),
         (PrepareConfig, "", "prepare needs VIDEOS (folder of videos, "),
     ],
@@ -104,6 +106,11 @@ def test_a_wrong_word_is_answered_in_a_sentence(config: type[Settings], words: s
         parse(config, words.split(), command=command)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_flag_with_a_blank_in_its_value_is_no_value() -> None:
+    with pytest.raises(ViccError, match="prepare has no flag --rum"):
+        parse(PrepareConfig, ["--rum=my folder", "--store", "s"], command="prepare")
 
 
 def test_a_word_without_a_flag_is_asked_for_by_what_is_there(tmp_path: Path) -> None:

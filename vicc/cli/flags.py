@@ -179,8 +179,12 @@ class _Once(argparse.Action):
         before = getattr(namespace, self.dest, value)
         if before != value:
             word = "--" + self.dest.replace("_", "-")
-            twice = f"as --no-{word[2:]} as well" if self.nargs == 0 else f"as {before} and as {value}"
-            raise ViccError(f"{word} is given twice, {twice}; expected one of them.")
+            twice = (
+                f"and --no-{word[2:]} are both given"
+                if self.nargs == 0
+                else f"is given twice, as {before} and as {value}"
+            )
+            raise ViccError(f"{word} {twice}; expected one of them.")
         setattr(namespace, self.dest, value)
 
 
