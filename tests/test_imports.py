@@ -81,7 +81,8 @@ def test_the_parser_sees_imports_inside_functions_and_relative_ones(tmp_path: Pa
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_only_the_command_line_knows_the_parser_of_flags(path: Path) -> None:
     assert "vicc.cli.flags" not in {name.rpartition(".")[0] for name in imported_names(path)} or part_of(path) == "cli"
-    assert not {"tyro", "argparse"} & {name.split(".")[0] for name in imported_names(path)}, "vicc.cli.flags is the one"
+    reads_words = path.relative_to(PACKAGE).as_posix() == "cli/flags.py"
+    assert reads_words or "argparse" not in set(imported_names(path)), "vicc.cli.flags is the one"
 
 
 def modules_after(statement: str) -> set[str]:

@@ -3,13 +3,16 @@
 `vicc.configs` holds the settings themselves. A leaf, free of heavy imports.
 """
 
+import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
 import numbers
 import operator
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -40,7 +43,7 @@ Groups = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def boxes(*groups: tuple[str, tuple[str, ...]]) -> Groups:
-    """What the fields of a config are for: titles with names of fields. The help draws a box for each."""
+    """What the fields of a config are for: titles with names of fields. The help has a section for each."""
     return groups
 
 
@@ -126,6 +129,28 @@ def hints_of(kind: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, with their marks, in the order of the fields."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {entry.name: hints[entry.name] for entry in dataclasses.fields(kind)}
+
+
+def docstrings_of(kind: type) -> dict[str, str]:
+    """The docstrings below a dataclass's fields and those of its bases, each on one line."""
+    found: dict[str, str] = {}
+    for one in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        found |= _docstrings(one.__module__)[one.__name__]
+    return found
+
+
+@functools.cache
+def _docstrings(module: str) -> dict[str, dict[str, str]]:
+    """Of all classes of a module, by their names."""
+    return {
+        node.name: {
+            ast.unparse(statement.target): " ".join(ast.literal_eval(following.value).split())
+            for statement, following in itertools.pairwise(node.body)
+            if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr)
+        }
+        for node in ast.parse(inspect.getsource(sys.modules[module])).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def marks(hint: Any) -> Iterator[Any]:

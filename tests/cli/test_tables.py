@@ -10,6 +10,7 @@ import pytest
 
 from tests.evaluation.made_results import made_file, made_queries, made_result, made_row
 from tests.test_text_table import WIDTHS, lost
+from vicc import places
 from vicc.cli import COMMANDS, Group, commands, main, recipes
 from vicc.evaluation.results import read_result
 from vicc.evaluation.runs import RunState, StageState
@@ -33,6 +34,9 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     printed: list[TextTable] = []
     monkeypatch.setattr(commands, "print_table", printed.append)
     monkeypatch.setattr(recipes, "print_table", printed.append)
+    monkeypatch.setattr(
+        places, "check_places", lambda config: None
+    )  # some commands are stood in for, with their places
 
     def run(*arguments: object) -> list[TextTable]:
         printed.clear()

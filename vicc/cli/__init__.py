@@ -200,7 +200,7 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     config_type = getattr(import_module("vicc.configs"), command.config)
     before_end = words[: words.index("--")] if "--" in words else words
     if "--help" in before_end or "-h" in before_end:
-        _print(help_text(config_type, command=name, more=_EVERYWHERE, encoding=getattr(sys.stdout, "encoding", None)))
+        _print(help_text(config_type, command=name, more=_EVERYWHERE))
         raise SystemExit(0)
     config = parse(config_type, words, command=name)
     check_places(config)  # before anything heavy is imported: torch alone takes seconds
