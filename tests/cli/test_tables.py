@@ -36,7 +36,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     monkeypatch.setattr(recipes, "print_table", printed.append)
     monkeypatch.setattr(
         places, "check_places", lambda config: None
-    )  # some commands are stood in for, with their places
+    )  # some places are stood in for
 
     def run(*arguments: object) -> list[TextTable]:
         printed.clear()
