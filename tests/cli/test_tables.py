@@ -34,9 +34,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     printed: list[TextTable] = []
     monkeypatch.setattr(commands, "print_table", printed.append)
     monkeypatch.setattr(recipes, "print_table", printed.append)
-    monkeypatch.setattr(
-        places, "check_places", lambda config: None
-    )  # some places are stood in for
+    monkeypatch.setattr(places, "check_places", lambda config: None)  # some places are stood in for
 
     def run(*arguments: object) -> list[TextTable]:
         printed.clear()
