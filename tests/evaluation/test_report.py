@@ -282,7 +282,9 @@ def test_a_run_without_labels_has_no_table_and_no_marks(tmp_path: Path) -> None:
     assert len(content.find("figure", "tile")) == sum(1 + len(entry.videos) for entry in NEIGHBOURS)
 
 
-def test_a_video_that_the_store_lacks_is_named_and_gets_no_mark(tmp_path: Path) -> None:
+def test_a_video_that_the_store_lacks_is_named_and_gets_no_mark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = page(tmp_path, ONE_STAGE, ids=[name for name in LABELS if name != "wave-0.mp4"])
     lacking = [tile for tile in content.find("figure", "tile") if "wave-0.mp4" in tile.text]
     assert len(lacking) == 2
@@ -290,6 +292,7 @@ def test_a_video_that_the_store_lacks_is_named_and_gets_no_mark(tmp_path: Path) 
         assert "not in this store" in tile.text
         assert "✓" not in tile.text
         assert "✗" not in tile.text
+    assert "1 of 6 videos of the result are not in" in capsys.readouterr().err
 
 
 def test_a_stage_without_steps_has_a_note_in_place_of_curves(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from vicc.evaluation.table import make_table, table_sheet
 from vicc.files import atomic_write, read_json, require_writable
 from vicc.places import require_run
 from vicc.prepare.scan import SCAN_FILE, open_source
-from vicc.progress import progress
+from vicc.progress import progress, say
 from vicc.settings import takes_settings
 from vicc.training.curves import USE, curves_figure, curves_svg
 from vicc.training.log import read_log
@@ -151,9 +151,15 @@ def write_report(config: ReportConfig) -> Path:
 
     # Fused rows come last.
     main_row = list(result.neighbours)[-1]
-    queries = _choose_queries(
-        [entry.query for entry in result.neighbours[main_row]], videos, config.queries, result.labelled
-    )
+    asked = [entry.query for entry in result.neighbours[main_row]]
+    named = {name for entry in result.neighbours[main_row] for name in (entry.query, *entry.videos)}
+    absent = len(named - set(videos))
+    if absent:
+        say(
+            f"{absent} of {len(named)} videos of the result are not in {store.path}, so the page has no pictures of "
+            f"them: it was measured on {result.data.place}"
+        )
+    queries = _choose_queries(asked, videos, config.queries, result.labelled)
     grids = {
         "main": _cases(result, [main_row], queries, videos),
         "taught": _cases(result, _before_and_after(recipe, result), queries, videos),
