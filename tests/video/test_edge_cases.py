@@ -66,7 +66,8 @@ def test_no_file_is_left_out(test_data: Path) -> None:
 
 
 def test_the_document_has_a_row_for_every_file_with_its_frames_and_its_size() -> None:
-    rows = [line.split("|")[1:-1] for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
+    files = DOCUMENT.read_text().partition("# What else goes wrong")[0]
+    rows = [line.split("|")[1:-1] for line in files.splitlines() if line.startswith("| `")]
     cells = {row[0].strip().strip("`"): [cell.strip() for cell in row[1:]] for row in rows}
     assert list(cells) == list(CASES)
     for name, expected in CASES.items():
