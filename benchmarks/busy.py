@@ -26,8 +26,8 @@ import numpy as np
 from vicc import PrepareConfig, PretrainConfig, create_recipe, prepare_videos, pretrain
 from vicc.device import process_cores
 from vicc.prepare.demo_videos import write_demo_videos
-from vicc.training.log import read_log
 from vicc.training.stage import Recipe
+from vicc.training.watch.log import read_log
 
 _FIRST = 3  # steps that are slower than others, as first ones are
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import Codec, FrameEncoder, StoredStream, decode_frames
-from vicc.data.sources import discover_videos
+from vicc.data.video_files import discover_videos
 from vicc.transforms.augmentation import PRESETS, apply_to_rgb, draw_view
 from vicc.video.decode import VideoReader, shrink
 from vicc.video.flow import create_flow, quantize_flow

@@ -24,7 +24,7 @@ from published_way import Samples, build
 from vicc import PrepareConfig, Store, prepare_videos
 from vicc.batch import Stream
 from vicc.data.dataset import ClipDataset
-from vicc.data.sources import discover_videos
+from vicc.data.video_files import discover_videos
 from vicc.transforms.augmentation import PRESETS
 from vicc.transforms.flow_form import FlowForm
 from vicc.video.decode import VideoReader

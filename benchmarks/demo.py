@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vicc import PretrainConfig, Recipe, RetrieveConfig, Stage, create_recipe, pretrain, retrieve
-from vicc.evaluation.results import Estimate, read_result
-from vicc.training.log import read_log
+from vicc.evaluation.result import Estimate, read_result
+from vicc.training.watch.log import read_log
 
 _T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t, two-sided, by degrees of freedom
 

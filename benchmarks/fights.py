@@ -23,11 +23,11 @@ from vicc import PrepareConfig, PretrainConfig, Recipe, create_recipe, prepare_v
 from vicc.configs import ProbeConfig, RetrieveConfig, SplitsConfig
 from vicc.evaluation.classify_features import probe
 from vicc.evaluation.encoders import FEATURES_FOLDER
-from vicc.evaluation.results import Estimate, Result
+from vicc.evaluation.result import Estimate, Result
 from vicc.evaluation.retrieve import retrieve
 from vicc.evaluation.uncertainty import estimate
 from vicc.prepare.folds import make_folds
-from vicc.training.log import read_log
+from vicc.training.watch.log import read_log
 
 
 @dataclass

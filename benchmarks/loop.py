@@ -21,8 +21,8 @@ from vicc import PrepareConfig, PretrainConfig, create_recipe, prepare_videos, p
 from vicc.data.dataset import ClipLoader
 from vicc.prepare.demo_videos import write_demo_videos
 from vicc.training import train_stage as stage_module
-from vicc.training.monitor import Monitor
 from vicc.training.step import TrainingStep
+from vicc.training.watch.monitor import Monitor
 
 TOY = ("rgb-1.steps=600", "rgb-1.size=16", "rgb-1.clip_frames=8", "rgb-1.batch_size=2", "rgb-1.num_prototypes=10")
 S3D = ("rgb-1.steps=6", "rgb-1.epochs=none", "rgb-1.batch_size=4")

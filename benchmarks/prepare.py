@@ -21,7 +21,7 @@ import cv2
 
 from vicc.cli.flags import parse
 from vicc.configs import PrepareConfig
-from vicc.data.sources import discover_videos
+from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare.build import store_settings
 from vicc.video.decode import VideoReader

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from vicc import PrepareConfig, Store, prepare_videos
-from vicc.data.sources import discover_videos
 from vicc.data.store import Video
+from vicc.data.video_files import discover_videos
 from vicc.device import choose_precision
 from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.features import Windows, extract_features

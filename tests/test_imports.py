@@ -26,10 +26,10 @@ ORDER = (
     ("backbones",),
     ("methods",),
     ("training",),
+    ("published",),
     ("evaluation",),
-    ("search",),
+    ("results",),
     ("recipes",),
-    ("parity",),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from vicc.errors import ViccError
     from vicc.evaluation.classify_features import knn, probe
     from vicc.evaluation.features import extract_features
-    from vicc.evaluation.report import write_report
-    from vicc.evaluation.results import read_result
+    from vicc.evaluation.result import read_result
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
     from vicc.prepare.build import prepare_videos
     from vicc.prepare.check import check_videos
+    from vicc.published.published import export_published, import_published
     from vicc.recipes import create_recipe
+    from vicc.results.page import write_report
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
-    from vicc.training.published import export_published, import_published
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
@@ -54,19 +54,19 @@ _PLACES = {
     "check_videos": "vicc.prepare.check",
     "create_backbone": "vicc.backbones",
     "create_recipe": "vicc.recipes",
-    "export_published": "vicc.training.published",
+    "export_published": "vicc.published.published",
     "extract_features": "vicc.evaluation.features",
-    "import_published": "vicc.training.published",
+    "import_published": "vicc.published.published",
     "knn": "vicc.evaluation.classify_features",
     "list_backbones": "vicc.backbones",
     "load_encoder": "vicc.training.checkpoint",
     "prepare_videos": "vicc.prepare.build",
     "pretrain": "vicc.training.pretrain",
     "probe": "vicc.evaluation.classify_features",
-    "read_result": "vicc.evaluation.results",
+    "read_result": "vicc.evaluation.result",
     "register_backbone": "vicc.backbones",
     "retrieve": "vicc.evaluation.retrieve",
-    "write_report": "vicc.evaluation.report",
+    "write_report": "vicc.results.page",
 }
 
 __all__ = [

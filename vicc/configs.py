@@ -1266,26 +1266,6 @@ class RecipesConfig(Settings):
 
 
 @dataclass(frozen=True)
-class ParityConfig(Settings):
-    """Compare vicc, in float64, with numbers of the published implementation; exit status 1 if one differs.
-
-    The folder holds arrays (.npz) and their descriptions (.json); weights and inputs are made from their names. Kinds
-    of cases it does not hold are skipped.
-
-    Example:
-        vicc parity --fixtures tests/parity/fixtures
-        vicc parity --fixtures numbers --only 'training/*'
-    """
-
-    fixtures: ExistingFolder
-    """Folder of published numbers."""
-    only: str = "*"
-    """Cases to run, by a pattern such as 'vicc/*'."""
-    markdown: NewFile | None = None
-    """Also write the table to this file, as Markdown."""
-
-
-@dataclass(frozen=True)
 class DemoConfig(Settings):
     """Walk the whole road on drawn videos: videos, prepare, pretrain, retrieve, report. Minutes on two cores.
 

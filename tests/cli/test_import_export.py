@@ -12,8 +12,8 @@ from vicc.backbones import S3D, registry
 from vicc.cli import main
 from vicc.files import write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.published.published import export_published
 from vicc.training.checkpoint import save_encoder
-from vicc.training.published import export_published
 
 
 @pytest.fixture(scope="module", autouse=True)

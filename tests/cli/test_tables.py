@@ -12,9 +12,9 @@ from tests.evaluation.made_results import made_file, made_queries, made_result, 
 from tests.test_text_table import WIDTHS, lost
 from vicc import places
 from vicc.cli import COMMANDS, Group, commands, main, recipes
-from vicc.evaluation.results import read_result
-from vicc.evaluation.runs import RunState, StageState
+from vicc.evaluation.result import read_result
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.results.runs import RunState, StageState
 from vicc.text_table import TextTable
 from vicc.training.checkpoint import save_encoder
 
@@ -23,7 +23,7 @@ STAGE = StageState("flow-2-cycle-3", True, 12_345, 67_890, 3.456, 5.704, 0.123, 
 # Commands whose tables are looked at below, or that print none.
 LOOKED_AT = {
     *("check", "prepare", "splits", "store info", "store verify", "pretrain", "finetune", "probe-clips", "recipes"),
-    *("retrieve", "knn", "probe", "test", "table", "compare", "fuse", "runs", "import", "bench", "parity", "demo"),
+    *("retrieve", "knn", "probe", "test", "table", "compare", "fuse", "runs", "import", "bench", "demo"),
 }
 WITHOUT_TABLES = {"demo-videos", "store merge", "store drop", "store copy", "report", "export"}
 
@@ -134,7 +134,7 @@ def test_runs(show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         *("experiments/2026-11-28/vicc_ucf101-seed-0", "vicc_ucf101", "stopped", [STAGE] * 3),
         *({"RGB-2": 0.621, "Flow-2": 0.597}, 4, "bf16", 83.1, {"all.learning_rate": "0.002"}),
     )
-    monkeypatch.setattr("vicc.evaluation.runs.compare_runs", lambda config: [run, run])
+    monkeypatch.setattr("vicc.results.runs.compare_runs", lambda config: [run, run])
     require_whole(show("runs", tmp_path))
 
 
@@ -152,7 +152,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
     return lambda function, report: monkeypatch.setattr(function, lambda *arguments, **options: report)
 
 
-def test_bench_parity_verify_and_import(show: Show, faked: Callable[[str, Any], None], tmp_path: Path) -> None:
+def test_bench_verify_and_import(show: Show, faked: Callable[[str, Any], None], tmp_path: Path) -> None:
     loading = [
         Facts(streams=["rgb", "flow"], samples_per_second=(1234.5, 1000.1, 2000.2), read=0.1, decode=0.7, augment=0.2)
     ]
@@ -160,16 +160,11 @@ def test_bench_parity_verify_and_import(show: Show, faked: Callable[[str, Any], 
     bench = Facts(loading=loading, bytes_per_frame=5000, videos=2, frames=40, **rates)
     faked("vicc.data.bench.bench_data", bench)
     tables = show("bench", "data", "--store", tmp_path)
-    worst = Facts(quantity="trajectory of the loss", note="step 123", deviation=1.2e-7, bound=1e-5)
-    case = Facts(case="single-stream-trajectory-of-many-steps", quantities=1234, worst=worst, passed=False)
-    report = Facts(cases=lambda: [case], comparisons=[], passed=True, to_json=dict)
-    faked("vicc.parity.run.check_parity", report)
-    tables += show("parity", "--fixtures", tmp_path)
     damage = [Facts(shard="shard-00001.mdb", video="train/a/1.mp4", what="its checksum differs")]
     faked("vicc.prepare.verify.verify_store", Facts(damage=damage, store="s", videos=1, bytes=1, decoded_frames=1))
     tables += show("store", "verify", tmp_path)
     found = Facts(file=str(tmp_path / "published.pth.tar"), title="ViCC", backbone="s3d", features=1024, folders={})
-    faked("vicc.training.published.import_published", found)
+    faked("vicc.published.published.import_published", found)
     (tmp_path / "x.pth").touch()
     tables += show("import", tmp_path / "x.pth", "--out", tmp_path / "out")
     require_whole(tables)

@@ -10,7 +10,7 @@ import pytest
 
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
 from vicc.data.frame_pack import StoredStream
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Store
 from vicc.prepare.scan import scan_videos
 from vicc.transforms.augmentation import Augmentation
@@ -29,7 +29,7 @@ def private_bytes(process: int) -> int:
     return int(found[1]) * 1024
 
 
-def growth(source: FrameSource, *, samples: int, warm_up: int, batch_size: int = 10) -> int:
+def growth(source: FrameReader, *, samples: int, warm_up: int, batch_size: int = 10) -> int:
     """Bytes by which one worker has grown between `warm_up` and `samples` samples."""
     dataset = ClipDataset(
         source,

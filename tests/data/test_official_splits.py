@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vicc.data.official_splits import with_official_splits
-from vicc.data.sources import discover_videos
 from vicc.data.splits import SplitTable
+from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 
 

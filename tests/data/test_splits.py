@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vicc.configs import SplitsConfig
-from vicc.data.sources import discover_videos
 from vicc.data.splits import (
     SplitTable,
     add_to_split_table,
@@ -22,6 +21,7 @@ from vicc.data.splits import (
     write_split_table,
 )
 from vicc.data.store import Store
+from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare.folds import make_folds
 

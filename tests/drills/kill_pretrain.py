@@ -31,7 +31,7 @@ import torch
 from tests.conftest import make_video
 from tests.processes import finish, start
 from vicc.training.checkpoint import CheckpointFolder
-from vicc.training.log import read_log
+from vicc.training.watch.log import read_log
 
 STAGES = ("rgb-1", "flow-1", "rgb-2")
 WAYS = ("SIGKILL both", "SIGKILL one", "SIGTERM one", "SIGINT one", "SIGUSR1 one")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vicc.evaluation.results import Data, Estimate, Kind, Protocol, Queries, Result, Row, write_result
+from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Queries, Result, Row, write_result
 from vicc.evaluation.uncertainty import estimate_metric
 
 CLASSES = ["clap", "jump", "run", "turn"]

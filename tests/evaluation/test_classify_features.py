@@ -9,11 +9,11 @@ import torch
 from tests.processes import finish, start
 from vicc.configs import KnnConfig, PretrainConfig, ProbeConfig
 from vicc.errors import ViccError
-from vicc.evaluation.classification import classification_row
+from vicc.evaluation.accuracy import classification_row
 from vicc.evaluation.classify_features import knn, probe
-from vicc.evaluation.results import Queries, Row, read_result
+from vicc.evaluation.result import Queries, Row, read_result
 from vicc.evaluation.solvers import nearest_vote, ridge_classifier, sgd_classifier
-from vicc.evaluation.video_table import read_video_table
+from vicc.evaluation.video_values import read_video_values
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 
@@ -130,7 +130,7 @@ def test_rows_agree_with_the_probabilities_that_are_kept(run: Path, store_path: 
     tables = {}
     for row in result.rows[-5:]:
         assert row.outputs is not None
-        tables[row.name] = read_video_table(run / row.outputs)
+        tables[row.name] = read_video_values(run / row.outputs)
         probabilities = tables[row.name].of(result.queries.ids)
         classes = tables[row.name].facts["classes"]
         predicted = [classes[place] for place in probabilities.argmax(1).tolist()]

@@ -15,8 +15,8 @@ from vicc.data.splits import Split, SplitTable, write_split_table
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
 from vicc.evaluation.measure_classifiers import measure_classifiers, result_path
-from vicc.evaluation.results import read_result
-from vicc.evaluation.video_table import read_video_table
+from vicc.evaluation.result import read_result
+from vicc.evaluation.video_values import read_video_values
 from vicc.methods.classifier import FineTuned, LinearProbe
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.training.classifier_folder import CLASSIFIER_FILE, save_classifier
@@ -85,7 +85,7 @@ def test_ten_crops_are_the_mean_probability_over_windows_and_crops_of_a_plain_lo
 ) -> None:
     place = classifier(stream, probe=probe)
     result = measure_classifiers(config_of(store_path, place, crops="ten"))
-    found = read_video_table(place / str(result.row(stream).outputs))
+    found = read_video_values(place / str(result.row(stream).outputs))
     assert found.facts["classes"] == CLASSES
     module = lively(stream, 3, probe=probe)
     store = Store(store_path)
@@ -115,7 +115,7 @@ def test_a_result_says_what_it_is_and_is_the_same_again(store_path: Path, classi
     ten = replace(config, crops="ten")
     assert result_path(ten).name == "test-ten-crop.json", "or it would overwrite the other"
     row = result.row("flow")
-    probabilities = read_video_table(result_path(config).parent / str(row.outputs)).values
+    probabilities = read_video_values(result_path(config).parent / str(row.outputs)).values
     assert row.predicted == probabilities.argmax(1).tolist()
     right = sum(CLASSES[place] == label for place, label in zip(row.predicted, result.queries.labels, strict=True))
     assert row.metrics["top-1"].value == pytest.approx(right / 6)

@@ -12,9 +12,9 @@ from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.encoders import Described
+from vicc.evaluation.encoders import RowFeatures
 from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
-from vicc.evaluation.results import Queries, read_result
+from vicc.evaluation.result import Queries, read_result
 from vicc.evaluation.retrieve import retrieval_row, retrieve
 from vicc.methods.encoder import Encoder, EncoderConfig
 from vicc.training.checkpoint import load_encoder
@@ -142,7 +142,9 @@ def test_the_neighbours_of_every_video_are_those_of_the_whole_result_without_lab
 def test_what_a_query_is_taken_for_is_the_class_at_the_first_rank_also_among_equally_near_videos() -> None:
     features = torch.ones(6, 4)
     queries = Queries(list("abcdef"), ["x", "y"] * 3, list("abcdef"))
-    row = retrieval_row(Described("same", "trained", features, features), queries, {n: "xy"[n > "c"] for n in "abcdef"})
+    row = retrieval_row(
+        RowFeatures("same", "trained", features, features), queries, {n: "xy"[n > "c"] for n in "abcdef"}
+    )
     assert [rank == 1 for rank in row.ranks or []] == [place == 0 for place in [0, 1] * 3]
     assert row.predicted == [0] * 6
 

@@ -26,14 +26,14 @@ from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.measure_classifiers import measure_classifiers
 from vicc.evaluation.retrieve import retrieve
-from vicc.evaluation.runs import compare_runs
 from vicc.evaluation.train_classifier import choose_lesson, train_classifier
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.published.published import export_published
+from vicc.results.runs import compare_runs
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, load_encoder, save_encoder
 from vicc.training.classifier_folder import load_classifier
 from vicc.training.engine import Stopped
-from vicc.training.log import EPOCHS_FILE, read_log
-from vicc.training.published import export_published
+from vicc.training.watch.log import EPOCHS_FILE, read_log
 
 # The classes of the tests' videos are motions to the left and to the right: a mirror image is of the other class.
 SETTINGS = ["classifier.augmentation.flip=0"]

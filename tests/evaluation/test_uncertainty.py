@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vicc.evaluation import uncertainty
-from vicc.evaluation.results import Queries, Row
+from vicc.evaluation.result import Queries, Row
 from vicc.evaluation.uncertainty import estimate, estimate_metric, paired_difference, reported
 
 

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from vicc.cli import main
-from vicc.configs import ParityConfig
+from tests.parity.__main__ import main
+from tests.parity.cases import KINDS, Case
+from tests.parity.formula import gauss, unif, unit_rows, value
+from tests.parity.published_numbers import Fixtures, compare, require_equal
+from tests.parity.run import check_parity
 from vicc.errors import ViccError
-from vicc.parity.cases import KINDS, Case
-from vicc.parity.fixtures import Fixtures, compare, require_equal
-from vicc.parity.formula import gauss, unif, unit_rows, value
-from vicc.parity.run import check_parity
 
 COMPACT = Path(__file__).parent / "fixtures"
 FOLDER = Path(os.environ["VICC_PARITY"]) / "fixtures" if os.environ.get("VICC_PARITY") else COMPACT
@@ -114,7 +113,7 @@ def frames_only(folder: Path) -> Path:
 def test_the_command_prints_a_table_and_ends_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = frames_only(tmp_path / "numbers")
     written = tmp_path / "table.md"
-    assert main(["parity", "--fixtures", str(folder), "--markdown", str(written)]) == 0
+    assert main(["--fixtures", str(folder), "--markdown", str(written)]) == 0
     printed = capsys.readouterr().out
     assert "frames/test" in printed
     assert "0 beyond their bound" in printed
@@ -127,7 +126,7 @@ def test_one_wrong_number_makes_the_command_fail(tmp_path: Path, capsys: pytest.
     content = json.loads((folder / "frame_sampler.json").read_text())
     content["test"][7]["idx"][3] += 1
     (folder / "frame_sampler.json").write_text(json.dumps(content))
-    assert main(["parity", "--fixtures", str(folder)]) == 1
+    assert main(["--fixtures", str(folder)]) == 1
     assert "1 beyond their bound" in capsys.readouterr().out
 
 
@@ -136,19 +135,19 @@ def test_cases_and_variants_of_other_names_are_run(tmp_path: Path) -> None:
     shutil.copy(COMPACT / "sinkhorn.npz", tmp_path / "sinkhorn_other.npz")
     about = {"unif": {"iterations": 3, "n_inf_in": 0}, "inf1": {"iterations": 3, "n_inf_in": 1}}
     (tmp_path / "sinkhorn_other_meta.json").write_text(json.dumps(about))
-    report = check_parity(ParityConfig(tmp_path))
+    report = check_parity(tmp_path)
     assert [result.case for result in report.cases()] == ["sinkhorn_other/unif", "sinkhorn_other/inf1"]
     assert report.passed
     about["unif"]["iterations"] = 2
     (tmp_path / "sinkhorn_other_meta.json").write_text(json.dumps(about))
-    assert not check_parity(ParityConfig(tmp_path)).passed
+    assert not check_parity(tmp_path).passed
 
 
 def test_a_case_that_cannot_be_run_fails_and_the_others_go_on(tmp_path: Path) -> None:
     folder = frames_only(tmp_path / "numbers")
     np.savez(folder / "sinkhorn.npz", **{"in/a": np.ones((3, 2), np.float32)})
     (folder / "sinkhorn_meta.json").write_text(json.dumps({"a": {"iterations": 3, "n_inf_in": 0}}))
-    results = {result.case: result for result in check_parity(ParityConfig(folder)).cases()}
+    results = {result.case: result for result in check_parity(folder).cases()}
     assert not results["sinkhorn/a"].passed
     assert "out/a" in results["sinkhorn/a"].worst.note
     assert results["frames/test"].passed
@@ -156,13 +155,13 @@ def test_a_case_that_cannot_be_run_fails_and_the_others_go_on(tmp_path: Path) ->
 
 def test_only_chooses_cases_by_pattern(tmp_path: Path) -> None:
     with pytest.raises(ViccError, match=r"matches nothing\*"):
-        check_parity(ParityConfig(frames_only(tmp_path / "numbers"), only="nothing*"))
+        check_parity(frames_only(tmp_path / "numbers"), only="nothing*")
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s3d.f64.npz").write_bytes(content)
-    assert main(["parity", "--fixtures", str(tmp_path)]) == 2
+    assert main(["--fixtures", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "s3d.f64.npz cannot be read" in error
     assert error.count("\n") == 1
@@ -175,12 +174,12 @@ def test_arrays_that_would_execute_code_are_refused(tmp_path: Path) -> None:
 
     np.savez(tmp_path / "s3d.f64.npz", eval_a=np.array([Trap()], dtype=object))
     with pytest.raises(ViccError, match="plain arrays"):
-        check_parity(ParityConfig(tmp_path))
+        check_parity(tmp_path)
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_folder_without_numbers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ViccError, match="holds no case"):
-        check_parity(ParityConfig(tmp_path))
+        check_parity(tmp_path)
     with pytest.raises(ViccError, match="no folder"):
-        check_parity(ParityConfig(tmp_path / "absent"))
+        check_parity(tmp_path / "absent")

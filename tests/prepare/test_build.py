@@ -21,8 +21,8 @@ import pytest
 from tests.conftest import moving_frames, write_frames
 from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
-from vicc.data.sources import discover_videos
 from vicc.data.store import SetAside, Store, StoreSettings
+from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos

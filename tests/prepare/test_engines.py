@@ -19,8 +19,8 @@ import pytest
 from tests.prepare.test_build import content, run
 from vicc.cli import main
 from vicc.configs import PrepareConfig
-from vicc.data.sources import discover_videos
 from vicc.data.store import SetAside, Source, Store, StoreSettings
+from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines
 from vicc.prepare.build import _prepare_on_node, prepare_video

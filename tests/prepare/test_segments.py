@@ -14,9 +14,9 @@ import pytest
 from tests.conftest import moving_frames, write_frames
 from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores
-from vicc.data.sources import VideoSource, discover_videos, file_id
 from vicc.data.splits import SPLITS_FOLDER, divide_videos, grouped_folds
 from vicc.data.store import Store
+from vicc.data.video_files import VideoFile, discover_videos, file_id
 from vicc.errors import ViccError
 from vicc.prepare import segments
 from vicc.prepare.build import PrepareReport, prepare_videos
@@ -175,7 +175,7 @@ def test_files_that_cannot_be_measured_stay_whole_and_are_set_aside_with_their_r
     assert report.frames == 50
 
 
-class Crasher(VideoSource):
+class Crasher(VideoFile):
     """Ends the process that receives it, as a decoder that crashes does."""
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import main
-from vicc.training.log import read_log
+from vicc.training.watch.log import read_log
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]

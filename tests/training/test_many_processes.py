@@ -18,9 +18,9 @@ from tests.processes import ROOT, finish, free_port, start
 from vicc.errors import ViccError
 from vicc.methods.queue import EmbeddingQueue
 from vicc.training.checkpoint import CheckpointFolder
-from vicc.training.log import read_log
 from vicc.training.schedule import stage_length
 from vicc.training.stage import Recipe
+from vicc.training.watch.log import read_log
 
 
 def command(store: Path, run: Path, *changes: str, stages: tuple[str, ...] = ("rgb-1",)) -> list[object]:

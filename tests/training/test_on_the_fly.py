@@ -11,7 +11,6 @@ import pytest
 from vicc.configs import PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
 from vicc.data.store import Store
 from vicc.errors import ViccError
-from vicc.evaluation.report import write_report
 from vicc.evaluation.retrieve import retrieve
 from vicc.methods.encoder import EncoderConfig
 from vicc.prepare import scan as scan_module
@@ -19,6 +18,7 @@ from vicc.prepare.build import prepare_videos
 from vicc.prepare.estimate import estimate_prepare
 from vicc.prepare.scan import SCAN_FILE
 from vicc.recipes import create_recipe
+from vicc.results.page import write_report
 from vicc.training.checkpoint import load_encoder, save_encoder
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain

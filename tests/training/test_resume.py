@@ -14,9 +14,9 @@ from vicc.device import has_native_bf16
 from vicc.errors import ViccError
 from vicc.training.checkpoint import CheckpointFolder
 from vicc.training.engine import Stopped
-from vicc.training.log import read_log
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
+from vicc.training.watch.log import read_log
 
 STAGES = ("rgb-1", "flow-1", "rgb-2", "flow-2")
 

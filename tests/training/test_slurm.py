@@ -439,7 +439,7 @@ def test_a_job_that_hangs_goes_back_to_the_queue_three_times_and_ends_each_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mistake of the program would hang for ever; and a Slurm that does not answer must not keep the process."""
-    from vicc.training.watchdog import EXIT_HUNG, Watchdog
+    from vicc.training.watch.watchdog import EXIT_HUNG, Watchdog
 
     ended: list[int] = []
 

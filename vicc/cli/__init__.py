@@ -74,7 +74,6 @@ COMMANDS: dict[str, Command | Group] = {
     "import": Command("a published checkpoint to an encoder folder", "ImportConfig", "import_"),
     "export": Command("an encoder to a published checkpoint", "ExportConfig", "export"),
     "bench": Command("how fast a store feeds training here", "BenchConfig", "bench"),
-    "parity": Command("vicc against numbers of the published code", "ParityConfig", "parity"),
     "recipes": Command("list the recipes, or show one", "RecipesConfig", "recipes"),
 }
 

@@ -20,7 +20,6 @@ from vicc.configs import (
     KnnConfig,
     MeasuredClassifiers,
     MeasuredEncoders,
-    ParityConfig,
     PrepareConfig,
     PretrainConfig,
     ProbeClipsConfig,
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from vicc.data.survey import Survey
-    from vicc.evaluation.results import Result
+    from vicc.evaluation.result import Result
     from vicc.prepare.build import PrepareReport
     from vicc.training.stage import Recipe, Stage
     from vicc.training.train_stage import StageSummary
@@ -512,10 +511,10 @@ def _submit(
 
 
 def retrieve(config: RetrieveConfig) -> Outcome:
-    from vicc.evaluation.results import in_short
+    from vicc.evaluation.result import in_short
     from vicc.evaluation.retrieve import result_path
     from vicc.evaluation.retrieve import retrieve as run
-    from vicc.evaluation.tables import neighbours_tables
+    from vicc.results.printed import neighbours_tables
 
     result, where = run(config), result_path(config)
     if config.query is None and result.labelled:
@@ -567,9 +566,9 @@ def _command(*words: object) -> str:
 
 def _measured(result: "Result", where: "Path", following: str) -> Outcome:
     """What a command that measures leaves; the first process shows it, and names the command that is useful next."""
-    from vicc.evaluation.results import in_short
-    from vicc.evaluation.tables import result_table
+    from vicc.evaluation.result import in_short
     from vicc.progress import process_number
+    from vicc.results.printed import result_table
 
     def show() -> None:
         if process_number() != 0:
@@ -582,8 +581,8 @@ def _measured(result: "Result", where: "Path", following: str) -> Outcome:
 
 
 def table(config: TableConfig) -> Outcome:
-    from vicc.evaluation.sheet import render, text_table
-    from vicc.evaluation.table import show_table
+    from vicc.results.formats import render, text_table
+    from vicc.results.table import show_table
 
     sheet, document = show_table(config)
 
@@ -616,8 +615,8 @@ def _after_table(config: TableConfig, rows: "Sequence[str]") -> str:
 
 
 def compare(config: CompareConfig) -> Outcome:
-    from vicc.evaluation.compare import compare as run
-    from vicc.evaluation.tables import comparison_tables
+    from vicc.results.comparison import compare as run
+    from vicc.results.printed import comparison_tables
 
     found = run(config)
 
@@ -629,10 +628,10 @@ def compare(config: CompareConfig) -> Outcome:
 
 
 def fuse(config: FuseConfig) -> Outcome:
-    from vicc.evaluation.fuse import fuse as run
-    from vicc.evaluation.fuse import fused_path
-    from vicc.evaluation.results import in_short
-    from vicc.evaluation.tables import result_table
+    from vicc.evaluation.result import in_short
+    from vicc.results.fusion import fuse as run
+    from vicc.results.fusion import fused_path
+    from vicc.results.printed import result_table
 
     result = run(config)
 
@@ -646,7 +645,7 @@ def fuse(config: FuseConfig) -> Outcome:
 
 def import_(config: ImportConfig) -> Outcome:
     from vicc.files import require_writable
-    from vicc.training.published import import_published
+    from vicc.published.published import import_published
 
     require_writable(config.out / "config.json")
     found = import_published(config.file, config.out, stream=config.stream, allow_partial=config.allow_partial)
@@ -678,7 +677,7 @@ def import_(config: ImportConfig) -> Outcome:
 
 def export(config: ExportConfig) -> Outcome:
     from vicc.files import require_writable
-    from vicc.training.published import export_published
+    from vicc.published.published import export_published
 
     require_writable(config.out)
     written = export_published(config.source, config.out)
@@ -693,7 +692,7 @@ def export(config: ExportConfig) -> Outcome:
 
 
 def report(config: ReportConfig) -> Outcome:
-    from vicc.evaluation.report import write_report
+    from vicc.results.page import write_report
 
     path = write_report(config)
 
@@ -706,8 +705,8 @@ def report(config: ReportConfig) -> Outcome:
 
 
 def runs(config: RunsConfig) -> Outcome:
-    from vicc.evaluation.runs import compare_runs
-    from vicc.evaluation.tables import runs_tables
+    from vicc.results.printed import runs_tables
+    from vicc.results.runs import compare_runs
 
     found = compare_runs(config)
 
@@ -753,32 +752,6 @@ def bench(config: BenchConfig) -> Outcome:
         say_next(f"vicc pretrain --store {_word(config.store)} --run RUN --dry-run, for the time of a whole training")
 
     return Outcome(asdict(result), show)
-
-
-def parity(config: ParityConfig) -> Outcome:
-    from vicc.files import require_writable
-    from vicc.parity.run import check_parity
-
-    if config.markdown is not None:
-        require_writable(config.markdown, instead="Give another --markdown")
-    report = check_parity(config)
-
-    def show() -> None:
-        rows = []
-        for result in report.cases():
-            worst = result.worst
-            which = f"{worst.quantity}: {worst.note}" if worst.note else worst.quantity
-            numbers = [f"{worst.deviation:.1e}", f"{worst.bound:.0e}"]
-            verdict = "ok" if result.passed else "differs"
-            rows.append([result.case, str(result.quantities), which, *numbers, verdict])
-        header = ["case", "quantities", "worst of them", "deviation", "bound", "verdict"]
-        print_table(TextTable(header, [rows], alarming=["differs"]))
-        if report.absent:
-            _print(f"not in {report.fixtures}: {', '.join(report.absent)}")
-        failed = [entry for entry in report.comparisons if not entry.passed]
-        _print(f"{len(report.comparisons)} quantities compared, {len(failed)} beyond their bound")
-
-    return Outcome(report.to_json(), show, 0 if report.passed else 1)
 
 
 def demo(config: DemoConfig) -> Outcome:

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from vicc.batch import Batch, Stream
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import is_too_few_files, prefetched_batches, share_from_worker, too_few_files
 from vicc.data.sampling import ViewDistance, random_clips
 from vicc.data.store import Video
@@ -94,7 +94,7 @@ class ClipDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        store: FrameSource,
+        store: FrameReader,
         videos: Sequence[Video],
         *,
         streams: Sequence[Stream],
@@ -217,7 +217,7 @@ class ClipDataset(Dataset[Sample]):
 
 
 def load_view(
-    store: FrameSource,
+    store: FrameReader,
     video: Video,
     stream: Stream,
     numbers: np.ndarray,
@@ -236,7 +236,7 @@ def load_view(
 
 
 def load_views(
-    store: FrameSource,
+    store: FrameReader,
     video: Video,
     stream: Stream,
     numbers: np.ndarray,
@@ -254,7 +254,7 @@ def load_views(
     ]
 
 
-def _read(store: FrameSource, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
+def _read(store: FrameReader, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
     """The stored frames that frames `numbers` of a stream are made of."""
     if stream == "diff":
         return store.frames(video.id, "rgb", frames_of_diff(numbers).tolist())
@@ -262,7 +262,7 @@ def _read(store: FrameSource, video: Video, stream: Stream, numbers: np.ndarray)
 
 
 def _cut_view(
-    store: FrameSource,
+    store: FrameReader,
     video: Video,
     stream: Stream,
     frames: np.ndarray,

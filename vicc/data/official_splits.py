@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from vicc.data.csv_rows import has_columns, read_csv
 from vicc.data.names import clean_path, some, without_suffix
 from vicc.data.sides import Split
-from vicc.data.sources import KINETICS_NAME, VideoSource, file_id, without_single_class
 from vicc.data.splits import SplitTable
+from vicc.data.video_files import KINETICS_NAME, VideoFile, file_id, without_single_class
 from vicc.errors import ViccError
 from vicc.progress import say
 
@@ -55,14 +55,14 @@ class OfficialSplits:
     """What the official lists say of some videos: the sources, labelled by the lists where they had no label, a table
     with a row for each file that the lists name (None: no file), and sentences that a user should see."""
 
-    sources: list[VideoSource]
+    sources: list[VideoFile]
     table: SplitTable | None
     notes: tuple[str, ...]
 
 
 def with_official_splits(
-    place: Path, sources: Sequence[VideoSource], *, given: Path | None = None
-) -> tuple[list[VideoSource], SplitTable | None]:
+    place: Path, sources: Sequence[VideoFile], *, given: Path | None = None
+) -> tuple[list[VideoFile], SplitTable | None]:
     """The sources and the table of `find_official_splits`, whose notes are said."""
     found = find_official_splits(place, sources, given=given)
     for note in found.notes:
@@ -70,7 +70,7 @@ def with_official_splits(
     return found.sources, found.table
 
 
-def find_official_splits(place: Path, sources: Sequence[VideoSource], *, given: Path | None = None) -> OfficialSplits:
+def find_official_splits(place: Path, sources: Sequence[VideoFile], *, given: Path | None = None) -> OfficialSplits:
     """Find the official lists that name these videos.
 
     Clips are found by their names without suffix, so converted files are too. Kinetics' validation videos are the

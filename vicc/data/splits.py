@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from vicc.data.csv_rows import read_csv
 from vicc.data.names import VideoNames, some
 from vicc.data.sides import Side, Split
-from vicc.data.sources import file_id
+from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write
 from vicc.words import did_you_mean
@@ -31,7 +31,7 @@ _HELD_OUT: tuple[Side, ...] = ("test", "val")
 
 
 class SplitMember(Protocol):
-    """What a split looks at; `Video` and `VideoSource` both have it."""
+    """What a split looks at; `Video` and `VideoFile` both have it."""
 
     @property
     def id(self) -> str: ...

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vicc.data.folder_walk import PassedOver
 from vicc.data.official_splits import find_official_splits
-from vicc.data.sources import Listing, VideoSource, describe_passed, file_id, list_sources
 from vicc.data.splits import OFFICIAL, SplitMember, SplitTable
+from vicc.data.video_files import Listing, VideoFile, describe_passed, file_id, list_video_files
 
 _EXAMPLES = 3
 
@@ -105,18 +105,18 @@ class Survey:
 class SurveyedVideos:
     """The videos of a place, what official lists say of their sides, and the survey of it all."""
 
-    sources: list[VideoSource]
+    sources: list[VideoFile]
     official: SplitTable | None
     survey: Survey
 
 
 def survey_videos(place: Path, *, groups: Path | None = None, official_splits: Path | None = None) -> SurveyedVideos:
-    """List the videos of a place, see `list_sources` and `find_official_splits`, and count what there is.
+    """List the videos of a place, see `list_video_files` and `find_official_splits`, and count what there is.
 
     Raises:
         ViccError: no such place, no video in it, a list, groups file or official lists that cannot be used.
     """
-    listing = list_sources(place, groups=groups)
+    listing = list_video_files(place, groups=groups)
     official = find_official_splits(place, listing.sources, given=official_splits)
     survey = _survey(
         str(place),

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import StoredStream, check_numbers
-from vicc.data.sources import VideoSource
 from vicc.data.store import SetAside, StoreSettings, Video
+from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
 from vicc.video.decode import VideoError
 from vicc.video.flow import FlowFunction, create_flow, no_flow, quantize_flow
@@ -29,7 +29,7 @@ class IndexedVideo:
     """A video, its file or part of one, and the way to its frames."""
 
     video: Video
-    file: VideoSource
+    file: VideoFile
     index: FrameIndex
 
 
@@ -79,7 +79,7 @@ class VideoFolder:
         """Let go of the frames kept in memory."""
         self._forget()
 
-    def file(self, video_id: str) -> VideoSource:
+    def file(self, video_id: str) -> VideoFile:
         """The file of a video, or its part of one."""
         return self._entries[video_id].file
 

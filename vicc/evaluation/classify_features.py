@@ -14,9 +14,9 @@ from vicc.data.splits import group_name, grouped_folds
 from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
-from vicc.evaluation.classification import chance_row, classification_row, write_probabilities
+from vicc.evaluation.accuracy import chance_row, classification_row, write_probabilities
 from vicc.evaluation.encoders import (
-    Described,
+    RowFeatures,
     describe_all,
     fused_model,
     fused_rows,
@@ -26,7 +26,7 @@ from vicc.evaluation.encoders import (
     window_words,
 )
 from vicc.evaluation.features import Windows
-from vicc.evaluation.results import Protocol, Result, Row, made_with, write_result
+from vicc.evaluation.result import Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, few_labels, open_sets
 from vicc.evaluation.solvers import Solver, nearest_vote, ridge_classifier, sgd_classifier
 from vicc.progress import say
@@ -106,7 +106,7 @@ def _measure(
     protocol: Protocol,
     sets: Sets,
     precision: Precision,
-    described: list[Described],
+    described: list[RowFeatures],
 ) -> Result:
     kept = few_labels(sets.train, config.label_share, seed=config.label_seed)
     if len(kept) < len(sets.train):
@@ -125,7 +125,7 @@ def _measure(
     return result
 
 
-def _rows(method: _Method, sets: Sets, kept: list[Video], described: list[Described], path: Path) -> list[Row]:
+def _rows(method: _Method, sets: Sets, kept: list[Video], described: list[RowFeatures], path: Path) -> list[Row]:
     classes = sets.data.classes
     numbers = {label: number for number, label in enumerate(classes)}
     labels = torch.tensor([numbers[str(video.label)] for video in kept])

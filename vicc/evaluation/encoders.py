@@ -11,7 +11,7 @@ import torch
 
 from vicc.batch import Stream
 from vicc.configs import MeasuredEncoders
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
 from vicc.data.store import Video
 from vicc.device import Precision
@@ -20,7 +20,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
-from vicc.evaluation.results import Kind, fingerprint
+from vicc.evaluation.result import Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import read_json, require_writable
 from vicc.methods.encoder import Encoder, EncoderConfig
@@ -43,7 +43,7 @@ _FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
 
 
 @dataclass(frozen=True)
-class Described:
+class RowFeatures:
     """The features of one row.
 
     Attributes:
@@ -79,7 +79,7 @@ def describe_all(
     *,
     windows: Windows,
     train_windows: Windows | None = None,
-) -> list[Described]:
+) -> list[RowFeatures]:
     """The features of baselines, untrained encoders and encoders, in this order; called in all processes.
 
     Args:
@@ -111,7 +111,7 @@ def describe_all(
             (test, path), (train, train_path) = features(sets.test, windows), features(sets.train, train_windows)
             model["train_outputs"] = None if train_path is None else str(train_path.absolute())
         outputs = None if path is None else str(path.absolute())
-        result.append(Described(subject.name, subject.kind, test, train, model, outputs))
+        result.append(RowFeatures(subject.name, subject.kind, test, train, model, outputs))
     return result
 
 
@@ -179,7 +179,7 @@ def _subjects(
         )
 
 
-def _of_baseline(name: str, store: FrameSource) -> Callable[[list[Video], Windows, Advance], torch.Tensor]:
+def _of_baseline(name: str, store: FrameReader) -> Callable[[list[Video], Windows, Advance], torch.Tensor]:
     """The features of a baseline, which has no windows; the first process computes them."""
     return lambda videos, windows, advance: on_first(lambda: baseline_features(name, store, videos, advance))
 
@@ -210,7 +210,7 @@ def _untrained_subject(
 
 
 def _untrained(
-    config: EncoderConfig, store: FrameSource, videos: list[Video], precision: Precision, *, seed: int
+    config: EncoderConfig, store: FrameReader, videos: list[Video], precision: Precision, *, seed: int
 ) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -294,7 +294,7 @@ def row_name(stage: Stage) -> str:
     return f"{_METHODS[stage.method]} {stage_title(name)}".lstrip()
 
 
-def fused_rows(described: list[Described]) -> dict[str, list[Described]]:
+def fused_rows(described: list[RowFeatures]) -> dict[str, list[RowFeatures]]:
     """Rows of two streams together, each with the rows it is made of: the newest RGB with each stream of motion's."""
     newest = {row.model["stream"]: row for row in described if row.kind == "trained"}
     method = newest["rgb"].model["method"] if "rgb" in newest else ""
@@ -333,7 +333,7 @@ def window_words(step: int | None, encoders: list[tuple[str, Encoder]]) -> str |
     return "15/32 of a clip" if step is None or usual else step
 
 
-def require_flow(encoders: list[tuple[str, Encoder]], store: FrameSource) -> None:
+def require_flow(encoders: list[tuple[str, Encoder]], store: FrameReader) -> None:
     """Raises ViccError if an encoder sees flow that the store does not have."""
     names = [name for name, encoder in encoders if encoder.config.stream == "flow"]
     if names and store.settings.flow == "none":

@@ -1,6 +1,6 @@
 """Features kept in files, so that nothing is computed twice, and nothing old is ever taken for new.
 
-FOLDER/KEY.safetensors   a `VideoTable`; KEY is a fingerprint of all that a row depends on but for its video: the
+FOLDER/KEY.safetensors   a `VideoValues`; KEY is a fingerprint of all that a row depends on but for its video: the
                          network's weights, how clips are cut, the precision, how the store's frames were made
 
 Each row carries a fingerprint of its video's content. A row is used only if that is the same; all others are computed.
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Video
 from vicc.data.video_folder import VideoFolder
 from vicc.distributed import on_first
 from vicc.errors import ViccError
-from vicc.evaluation.results import fingerprint
-from vicc.evaluation.video_table import VideoTable, read_video_table, write_video_table
+from vicc.evaluation.result import fingerprint
+from vicc.evaluation.video_values import VideoValues, read_video_values, write_video_values
 from vicc.progress import Advance, progress, say
 
 Describe = Callable[[list[Video], Advance], torch.Tensor]
@@ -37,7 +37,7 @@ class FeatureCache:
         source: where frames come from.
     """
 
-    def __init__(self, folder: Path | None, source: FrameSource) -> None:
+    def __init__(self, folder: Path | None, source: FrameReader) -> None:
         self.folder = folder
         # A folder's frames are decoded on the fly, without the loss of a store's codec.
         self._source = {"frames": "files" if isinstance(source, VideoFolder) else "store", **asdict(source.settings)}
@@ -108,7 +108,7 @@ def _read(path: Path) -> _Known:
     if not path.exists():
         return {}
     try:
-        table = read_video_table(path)
+        table = read_video_values(path)
         contents = table.facts["contents"]
         return {name: (content, row) for name, content, row in zip(table.ids, contents, table.values, strict=True)}
     except (ViccError, KeyError, TypeError, ValueError) as error:
@@ -118,12 +118,12 @@ def _read(path: Path) -> _Known:
 
 def _write(path: Path, key: dict[str, Any], known: _Known) -> None:
     rows = dict(sorted(known.items()))
-    table = VideoTable(
+    table = VideoValues(
         list(rows),
         torch.stack([row for _, row in rows.values()]),
         {"key": key, "contents": [content for content, _ in rows.values()]},
     )
     try:
-        write_video_table(path, table)
+        write_video_values(path, table)
     except PermissionError as error:  # somebody else's run can be measured, but not added to
         say(f"features are not kept: {error.filename} cannot be written")

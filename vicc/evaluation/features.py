@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from vicc.data.dataset import load_in_order, load_views, sample_rng
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.sampling import random_clips, sliding_windows
 from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision, keep_freed_memory
@@ -59,7 +59,7 @@ class Windows:
 
 def extract_features(
     encoder: Encoder,
-    store: FrameSource,
+    store: FrameReader,
     videos: Sequence[Video],
     *,
     windows: Windows | None = None,
@@ -93,7 +93,7 @@ def extract_features(
 def describe_videos(
     forward: Callable[[torch.Tensor], torch.Tensor],
     config: EncoderConfig,
-    store: FrameSource,
+    store: FrameReader,
     videos: Sequence[Video],
     windows: Windows,
     *,
@@ -153,7 +153,7 @@ def for_inference(module: torch.nn.Module, precision: Precision) -> Any:
     return precision.place(fold_batchnorm(module.eval())).requires_grad_(False)
 
 
-def calibrate_batchnorm(encoder: Encoder, store: FrameSource, videos: Sequence[Video], *, precision: Precision) -> None:
+def calibrate_batchnorm(encoder: Encoder, store: FrameReader, videos: Sequence[Video], *, precision: Precision) -> None:
     """Set the running statistics of BatchNorm to the mean over some windows of `videos`; weights stay as they are.
 
     An encoder with random weights needs this before it can be compared: with statistics of 0 and 1 its deep layers map
@@ -190,7 +190,7 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     depend on who loads it.
     """
 
-    def __init__(self, config: EncoderConfig, store: FrameSource, videos: Sequence[Video], windows: Windows) -> None:
+    def __init__(self, config: EncoderConfig, store: FrameReader, videos: Sequence[Video], windows: Windows) -> None:
         self.config, self.store, self.videos, self.windows = config, store, videos, windows
         num_windows = torch.tensor([len(windows.numbers(config, video)) for video in videos])
         num_crops = _CROPS[windows.crops]

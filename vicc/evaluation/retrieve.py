@@ -14,7 +14,7 @@ from vicc.device import Precision, choose_device, choose_precision, choose_threa
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
 from vicc.evaluation.encoders import (
-    Described,
+    RowFeatures,
     describe_all,
     fused_model,
     fused_rows,
@@ -24,7 +24,7 @@ from vicc.evaluation.encoders import (
     window_words,
 )
 from vicc.evaluation.features import Windows
-from vicc.evaluation.results import Estimate, Neighbours, Protocol, Queries, Result, Row, made_with, write_result
+from vicc.evaluation.result import Estimate, Neighbours, Protocol, Queries, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
@@ -98,7 +98,7 @@ def _with_entry_last(asked: Video, result: Result) -> Result:
 
 
 def _with_neighbours_of(
-    asked: Video, sets: Sets, result: Result, of_asked: list[Described], described: list[Described]
+    asked: Video, sets: Sets, result: Result, of_asked: list[RowFeatures], described: list[RowFeatures]
 ) -> Result:
     """The result with the nearest gallery videos of one video, itself left out, whichever side it is on.
 
@@ -120,7 +120,7 @@ def _with_neighbours_of(
 
 
 def _measure(
-    config: RetrieveConfig, protocol: Protocol, sets: Sets, precision: Precision, described: list[Described]
+    config: RetrieveConfig, protocol: Protocol, sets: Sets, precision: Precision, described: list[RowFeatures]
 ) -> Result:
     both = [_centered(row, same=sets.test is sets.train) for row in described]
     rows = [*both, *(_fused(name, parts) for name, parts in fused_rows(both).items())]
@@ -167,14 +167,14 @@ def _protocol(config: RetrieveConfig, sets: Sets, window_step: str | int) -> Pro
     )
 
 
-def _centered(row: Described, *, same: bool) -> Described:
+def _centered(row: RowFeatures, *, same: bool) -> RowFeatures:
     test = centered(row.test)
     return replace(row, test=test, train=test if same else centered(row.train))
 
 
-def _fused(name: str, parts: list[Described]) -> Described:
+def _fused(name: str, parts: list[RowFeatures]) -> RowFeatures:
     test, train = (fused([getattr(part, side) for part in parts]) for side in ("test", "train"))
-    return Described(name, "fused", test, train, fused_model({part.name: part.model for part in parts}))
+    return RowFeatures(name, "fused", test, train, fused_model({part.name: part.model for part in parts}))
 
 
 def _chance(sets: Sets) -> Row:
@@ -183,7 +183,7 @@ def _chance(sets: Sets) -> Row:
     return Row("chance", "chance", {**metrics, "mAP": Estimate(chance_precision(queries, gallery))})
 
 
-def retrieval_row(row: Described, queries: Queries, gallery: Mapping[str, str]) -> Row:
+def retrieval_row(row: RowFeatures, queries: Queries, gallery: Mapping[str, str]) -> Row:
     """What a row's features, of unit length, find.
 
     Args:
@@ -215,7 +215,7 @@ def without_meaning(queries: Queries, gallery: Mapping[str, str]) -> dict[str, s
 
 
 def nearest_neighbours(
-    row: Described, queries: Sequence[str], gallery: Sequence[str], *, exclude_self: bool = False
+    row: RowFeatures, queries: Sequence[str], gallery: Sequence[str], *, exclude_self: bool = False
 ) -> list[Neighbours]:
     """The nearest gallery videos of each query, by ids in the order of the row's features."""
     similarities, places = search(row.test, row.train, k=NEIGHBOURS_KEPT, exclude_self=exclude_self)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vicc.configs import MeasuredVideos
-from vicc.data.frame_source import FrameSource
-from vicc.data.sources import file_id
+from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import OFFICIAL, TEST_SHARE, Division, divide_videos, group_name
 from vicc.data.store import Video
+from vicc.data.video_files import file_id
 from vicc.distributed import on_first
 from vicc.errors import ViccError
-from vicc.evaluation.results import Data, Queries, fingerprint
+from vicc.evaluation.result import Data, Queries, fingerprint
 from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
 from vicc.progress import say
 from vicc.training.run_folder import run_division
@@ -33,7 +33,7 @@ class Sets:
     videos some of which have a label, those without one are in neither.
     """
 
-    store: FrameSource
+    store: FrameReader
     train: list[Video]
     test: list[Video]
     labelled: bool
@@ -54,7 +54,7 @@ def open_sets(config: MeasuredVideos, *, run: Path | None = None, need_labels: b
             here, test videos of classes without training videos, or a video that is on both sides under two names.
     """
     scan = None if run is None else run / SCAN_FILE
-    opened: list[FrameSource] = []
+    opened: list[FrameReader] = []
     on_first(lambda: opened.append(open_source(config.store, config.videos, scan=scan)))
     store = opened[0] if opened else open_source(config.store, config.videos, scan=scan)
     division = _labelled(_divide(store, config, run))
@@ -95,11 +95,11 @@ def _labelled(division: Division[Video]) -> Division[Video]:
     return replace(division, train=train, test=test)
 
 
-def _of_videos(count: int, store: FrameSource) -> str:
+def _of_videos(count: int, store: FrameReader) -> str:
     return f"{count} of {len(store.videos)} videos of {store.path} {'has' if count == 1 else 'have'}"
 
 
-def _divide(store: FrameSource, config: MeasuredVideos, run: Path | None) -> Division[Video]:
+def _divide(store: FrameReader, config: MeasuredVideos, run: Path | None) -> Division[Video]:
     """The split asked for, else that of the run. Videos that the run was trained on are not tested unasked."""
     by_share = config.test_share is not None or config.split_seed is not None
     split = "grouped" if by_share else config.split
@@ -126,7 +126,7 @@ def _divide(store: FrameSource, config: MeasuredVideos, run: Path | None) -> Div
     return division
 
 
-def _checked(store: FrameSource, division: Division[Video], *, intersection: bool) -> list[Video]:
+def _checked(store: FrameReader, division: Division[Video], *, intersection: bool) -> list[Video]:
     """The test videos that can be measured; all of them unless `intersection`."""
     test = division.test
 
@@ -172,7 +172,7 @@ def _twins(train: Sequence[Video], test: Sequence[Video]) -> dict[str, str]:
     return {one: other for one, other in found if other is not None and file_id(one) != file_id(other)}
 
 
-def _sets(store: FrameSource, train: list[Video], test: list[Video], *, labelled: bool, split: str) -> Sets:
+def _sets(store: FrameReader, train: list[Video], test: list[Video], *, labelled: bool, split: str) -> Sets:
     content = [(video.id, video.label, video.num_frames) for video in store.videos if video.label is not None]
     data = Data(
         name=_name(train, test, split),

@@ -16,7 +16,7 @@ import torch
 
 from vicc.configs import ClassifierConfig
 from vicc.data.dataset import ClipDataset
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import Division, divide_by_groups
 from vicc.data.store import Video
 from vicc.device import Precision
@@ -25,7 +25,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.encoders import require_flow, weights_fingerprint
 from vicc.evaluation.features import Windows, describe_videos
-from vicc.evaluation.results import fingerprint
+from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
 from vicc.files import require_writable
 from vicc.methods.classification import Classification
@@ -47,15 +47,15 @@ from vicc.training.plan import (
     require_loading,
 )
 from vicc.training.run_folder import RECIPE_FILE, RunStart, claim_run, divide, held_run_folder
-from vicc.training.sinks import require_sinks
 from vicc.training.stage import Recipe, Stage
-from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+from vicc.training.train_stage import StageGoal, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+from vicc.training.watch.sinks import require_sinks
 
 _LOOKS = 50
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LabelledSplit:
     """What a classifier learns from, and what chooses its epoch. No test video is in either."""
 
     train: list[Video]
@@ -69,7 +69,7 @@ class ClassifierRun:
 
     recipe: Recipe
     summary: StageSummary
-    lesson: Lesson
+    lesson: LabelledSplit
 
 
 def train_classifier(
@@ -138,7 +138,7 @@ def train_classifier(
         return ClassifierRun(recipe, stage_summary(config, stage, num_videos), lesson)
 
 
-def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Lesson:
+def choose_lesson(division: Division[Video], config: ClassifierConfig) -> LabelledSplit:
     """The labelled training videos, their share that --label-share leaves, and those of them that only validate.
 
     Raises:
@@ -168,11 +168,11 @@ def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Lesson
                 "is no group small enough to be held out of its class. Give a larger share, or 0 to keep the last "
                 "epoch."
             )
-    return Lesson(train, validation, classes)
+    return LabelledSplit(train, validation, classes)
 
 
 def _recipe(
-    config: ClassifierConfig, source: Encoder, lesson: Lesson, precision: Precision, known: dict[str, StepCost]
+    config: ClassifierConfig, source: Encoder, lesson: LabelledSplit, precision: Precision, known: dict[str, StepCost]
 ) -> Recipe:
     num_videos = len(lesson.train)
     recipe = classifier_recipe(config, source.config, num_videos=num_videos, num_classes=len(lesson.classes))
@@ -200,9 +200,9 @@ def _claim(
     recipe: Recipe,
     config: ClassifierConfig,
     computation: Computation,
-    store: FrameSource,
+    store: FrameReader,
     division: Division[Video],
-    lesson: Lesson,
+    lesson: LabelledSplit,
     weights: str,
 ) -> RunStart:
     validation = [(video.id, video.num_frames, video.source.blake2b) for video in lesson.validation]
@@ -227,8 +227,8 @@ def _claim(
 def _say_lesson(
     recipe: Recipe,
     config: ClassifierConfig,
-    store: FrameSource,
-    lesson: Lesson,
+    store: FrameReader,
+    lesson: LabelledSplit,
     precision: Precision,
     known: dict[str, StepCost],
 ) -> StageCost | None:
@@ -245,8 +245,8 @@ def _say_lesson(
 
 
 def _purpose(
-    stage: Stage, config: ClassifierConfig, source: Encoder, store: FrameSource, lesson: Lesson, weights: str
-) -> Purpose:
+    stage: Stage, config: ClassifierConfig, source: Encoder, store: FrameReader, lesson: LabelledSplit, weights: str
+) -> StageGoal:
     def new_task() -> Task:
         encoder = Encoder(encoder_config(stage, flow_bound=source.config.flow_bound))
         copy_weights(source.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
@@ -258,7 +258,7 @@ def _purpose(
 
     epochs = stage.epochs or 1
     looks = config.evaluate_epochs or max(1, epochs // _LOOKS)
-    return Purpose(
+    return StageGoal(
         new_task=new_task,
         evaluation=evaluation,
         evaluate_epochs=looks if lesson.validation else 0,
@@ -275,7 +275,7 @@ class ValidationAccuracy:
     """
 
     def __init__(
-        self, task: Classification, store: FrameSource, lesson: Lesson, precision: Precision, *, workers: int
+        self, task: Classification, store: FrameReader, lesson: LabelledSplit, precision: Precision, *, workers: int
     ) -> None:
         self._task = task
         places = {name: place for place, name in enumerate(lesson.classes)}
@@ -308,7 +308,7 @@ def probabilities(classifier: torch.nn.Module, clips: torch.Tensor) -> torch.Ten
     return classifier(clips).float().softmax(dim=1)
 
 
-def _save(folder: Path, task: Task, *, config: ClassifierConfig, lesson: Lesson, weights: str) -> None:
+def _save(folder: Path, task: Task, *, config: ClassifierConfig, lesson: LabelledSplit, weights: str) -> None:
     """The classifier of the best epoch, or without validation videos of the last."""
     assert isinstance(task, Classification)
     chosen: dict[str, Any] = {"by": "the last epoch"}

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from vicc.evaluation.results import MEAN_CLASS_ACCURACY, Estimate, Queries, Row
+from vicc.evaluation.result import MEAN_CLASS_ACCURACY, Estimate, Queries, Row
 
 FEWEST_GROUPS = 3
 """Of fewer, an interval would say nothing but that there are few."""

@@ -18,10 +18,10 @@ from vicc.data.cache import cache_folder
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.remote import other_files
-from vicc.data.sources import VideoSource, file_id
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
 from vicc.data.survey import Survey, survey_videos
+from vicc.data.video_files import VideoFile, file_id
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.places import is_url
@@ -79,7 +79,7 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     return replace(_prepare_shard(config, found.sources, found.official), survey=found.survey)
 
 
-def _prepare_shard(config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None) -> PrepareReport:
+def _prepare_shard(config: PrepareConfig, sources: list[VideoFile], official: SplitTable | None) -> PrepareReport:
     if config.shard is None:
         return _prepare(config, sources, official, whole=sources)
     number, parts = map(int, config.shard.split("/"))
@@ -97,7 +97,7 @@ def _prepare_shard(config: PrepareConfig, sources: list[VideoSource], official: 
 
 
 def _prepare(
-    config: PrepareConfig, sources: list[VideoSource], official: SplitTable | None, *, whole: list[VideoSource]
+    config: PrepareConfig, sources: list[VideoFile], official: SplitTable | None, *, whole: list[VideoFile]
 ) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
@@ -165,9 +165,9 @@ def _update(writer: StoreWriter, updates: Updates) -> None:
 def _prepare_remote(
     config: PrepareConfig,
     url: str,
-    sources: list[VideoSource],
+    sources: list[VideoFile],
     official: SplitTable | None,
-    whole: list[VideoSource],
+    whole: list[VideoFile],
 ) -> PrepareReport:
     """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
     folder = stage_store(url)
@@ -232,7 +232,7 @@ def _outdated_splits(updates: Updates, store: Path | str) -> Iterator[str]:
         )
 
 
-def _plan(config: PrepareConfig, sources: list[VideoSource], whole: list[VideoSource]) -> PrepareReport:
+def _plan(config: PrepareConfig, sources: list[VideoFile], whole: list[VideoFile]) -> PrepareReport:
     records = Store(config.store).records if store_exists(config.store) else {}
     entries = [record.entry for record in records.values()]
     # Into which parts files are to be cut is not known before they are measured: those of the store are taken.
@@ -271,7 +271,7 @@ def _engine(config: PrepareConfig, num_todo: int) -> Engine:
     return partial(run_locally, workers=min(config.workers or usable_cores(), max(1, num_todo)))
 
 
-def _set_aside(source: VideoSource, reason: str) -> Result:
+def _set_aside(source: VideoFile, reason: str) -> Result:
     return SetAside(source.id, reason, _stat_or_none(source.path))
 
 
@@ -279,7 +279,7 @@ def _size(result: Result) -> int:
     return 0 if isinstance(result, SetAside) else sum(map(len, result[1].values()))
 
 
-def _prepare_on_node(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
+def _prepare_on_node(source: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
     """`prepare_video` on a machine that may lack the file that the main process has seen."""
     if not source.path.exists():
         # The source is none, so that the next run tries again.
@@ -288,7 +288,7 @@ def _prepare_on_node(source: VideoSource, settings: StoreSettings, min_frames: i
     return prepare_video(source, settings, min_frames)
 
 
-def prepare_video(source: VideoSource, settings: StoreSettings, min_frames: int) -> Result:
+def prepare_video(source: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
     """Decode one file into encoded frames and flow; memory holds two frames and the encoded result."""
     try:
         stat = _stat(source.path)

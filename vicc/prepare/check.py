@@ -20,9 +20,9 @@ import numpy as np
 from vicc.configs import MIN_FRAMES, CheckConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
-from vicc.data.sources import file_id
 from vicc.data.store import Store, Video
 from vicc.data.survey import Survey, survey_members, survey_videos
+from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
 from vicc.places import is_url, require_videos_or_store

@@ -13,9 +13,9 @@ import cv2
 from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
-from vicc.data.frame_source import FrameSource
-from vicc.data.sources import VideoSource, file_id, list_sources
+from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Store, StoreSettings, StoreWriter, Video, store_exists
+from vicc.data.video_files import VideoFile, file_id, list_video_files
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.prepare.build import Packs, _encode_streams, _stat, store_settings
@@ -29,7 +29,7 @@ _SECONDS = 10.0  # of each video, at most: an hour would take minutes
 _SAMPLES = 9
 
 Item = TypeVar("Item")
-MakeDataset = Callable[[FrameSource, Sequence[Video]], ClipDataset]
+MakeDataset = Callable[[FrameReader, Sequence[Video]], ClipDataset]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
     settings = store_settings(config)
     known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
     done = known | {file_id(name) for name in known}
-    found = list_sources(config.videos, groups=config.groups).sources
+    found = list_video_files(config.videos, groups=config.groups).sources
     if config.shard is not None:
         number, parts = map(int, config.shard.split("/"))
         found = found[number - 1 :: parts]
@@ -131,7 +131,7 @@ class _Sample:
     store_bytes: int
 
 
-def _prepare_beginning(source: VideoSource, settings: StoreSettings, folder: Path) -> _Sample | None:
+def _prepare_beginning(source: VideoFile, settings: StoreSettings, folder: Path) -> _Sample | None:
     """Prepare the first seconds of a file into a store; None where that cannot be done: the real run says why."""
     end = (source.start or 0) + _SECONDS
     file = replace(source, end=end if source.end is None else min(end, source.end))
@@ -184,7 +184,7 @@ def _rate(dataset: ClipDataset) -> float:
     return _SAMPLES / (time.monotonic() - began)
 
 
-def _plain_dataset(source: FrameSource, videos: Sequence[Video]) -> ClipDataset:
+def _plain_dataset(source: FrameReader, videos: Sequence[Video]) -> ClipDataset:
     """What pretraining on these streams loads for a video by default."""
     return ClipDataset(
         source,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vicc.configs import SplitsConfig
 from vicc.data.names import some
-from vicc.data.sources import discover_videos
 from vicc.data.splits import (
     SPLITS_FOLDER,
     SplitMember,
@@ -20,6 +19,7 @@ from vicc.data.splits import (
     write_split_table,
 )
 from vicc.data.store import Store, store_exists
+from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.places import is_url
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from vicc.configs import MIN_FRAMES
 from vicc.cores import usable_cores
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import splits_folder
-from vicc.data.sources import VideoSource, discover_videos
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
 from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing
 from vicc.data.survey import survey_videos
+from vicc.data.video_files import VideoFile, discover_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
@@ -38,7 +38,7 @@ Scanned = IndexedVideo | SetAside
 
 def open_source(
     store: Path | str | None, videos: Path | None, *, scan: Path | None = None, cache_mb: int = 0
-) -> FrameSource:
+) -> FrameReader:
     """What --store or --videos names; see `scan_videos`.
 
     Raises:
@@ -50,7 +50,7 @@ def open_source(
     return scan_videos(videos, remembered=scan, cache_bytes=cache_mb << 20)
 
 
-def list_videos(place: Path, *, silent: bool = False) -> tuple[list[VideoSource], SplitTable | None]:
+def list_videos(place: Path, *, silent: bool = False) -> tuple[list[VideoFile], SplitTable | None]:
     """The videos that a place holds, as `prepare` would list them, and their official splits where there are any.
 
     Args:
@@ -62,7 +62,7 @@ def list_videos(place: Path, *, silent: bool = False) -> tuple[list[VideoSource]
     return with_official_splits(place, discover_videos(place))
 
 
-def splits_of(source: FrameSource, run: Path | None) -> Path:
+def splits_of(source: FrameReader, run: Path | None) -> Path:
     """Where the split files of a source are: in a store, or in the run that has scanned the files."""
     if isinstance(source, VideoFolder) and run is not None:
         return run / SPLITS_FOLDER
@@ -119,18 +119,18 @@ def scan_videos(
 
 
 def _scan_all(
-    sources: list[VideoSource], settings: StoreSettings, workers: int | None
-) -> Iterator[tuple[VideoSource, Scanned]]:
+    sources: list[VideoFile], settings: StoreSettings, workers: int | None
+) -> Iterator[tuple[VideoFile, Scanned]]:
     workers = min(workers or usable_cores(), len(sources))
     scan = partial(scan_video, settings=settings)
     return run_locally(scan, sources, died=_set_aside, size_of=lambda _: 0, workers=workers)  # results are small
 
 
-def _set_aside(source: VideoSource, reason: str) -> Scanned:
+def _set_aside(source: VideoFile, reason: str) -> Scanned:
     return SetAside(source.id, reason, _stat_or_none(source.path))
 
 
-def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
+def scan_video(source: VideoFile, settings: StoreSettings) -> Scanned:
     """Decode one file; memory holds one frame."""
     try:
         stat = _stat(source.path)
@@ -165,7 +165,7 @@ def scan_video(source: VideoSource, settings: StoreSettings) -> Scanned:
     return IndexedVideo(video, source, index)
 
 
-def _with_labels(entry: Scanned, source: VideoSource) -> Scanned:
+def _with_labels(entry: Scanned, source: VideoFile) -> Scanned:
     """A remembered entry with what the folder says today: its place, label, group and split."""
     if isinstance(entry, SetAside):
         return entry
@@ -222,7 +222,7 @@ def _entry(fields: dict[str, Any]) -> Scanned:
     index = fields["index"]
     return IndexedVideo(
         Video(**{**fields["video"], "source": Source(**fields["video"]["source"])}),
-        VideoSource("", Path(), None, None, None),  # where the file is, the folder says
+        VideoFile("", Path(), None, None, None),  # where the file is, the folder says
         FrameIndex(
             **{
                 **index,

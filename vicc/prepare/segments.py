@@ -1,6 +1,6 @@
 """Long videos to parts: cut where one shot ends and another begins, every so many seconds, or both.
 
-A part is a `VideoSource` with a start and an end, prepared like any other video. What was measured of a file (its
+A part is a `VideoFile` with a start and an end, prepared like any other video. What was measured of a file (its
 length, its cuts) is remembered in STORE/segments.json, so that a second start measures only what is new.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 
 from vicc.data.remote import SEGMENTS_FILE as SEGMENTS_FILE
-from vicc.data.sources import VideoSource, part_of
+from vicc.data.video_files import VideoFile, part_of
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.prepare.engines import Engine
@@ -47,13 +47,13 @@ class Measured:
 
 
 def cut_sources(
-    sources: Sequence[VideoSource],
+    sources: Sequence[VideoFile],
     *,
     segment_seconds: float | None,
     shots: bool,
     memory: Path,
     engine: Engine,
-) -> list[VideoSource]:
+) -> list[VideoFile]:
     """Replace each video that is to be cut by its parts, sorted by id; the others stay as they are.
 
     A file that cannot be measured stays whole: preparing it then tells why it cannot be read.
@@ -101,7 +101,7 @@ def cut_sources(
     return sorted((part for found in parts.values() for part in found), key=lambda part: part.id)
 
 
-def _parts(source: VideoSource, measured: Measured, segment_seconds: float | None) -> list[VideoSource]:
+def _parts(source: VideoFile, measured: Measured, segment_seconds: float | None) -> list[VideoFile]:
     if measured.seconds is None:
         return [source]
     begin = source.start or 0.0
@@ -129,7 +129,7 @@ def _is_avi(path: Path) -> bool:
     return path.suffix.lower() == ".avi"
 
 
-def _not_measured(source: VideoSource, reason: str) -> Measured:
+def _not_measured(source: VideoFile, reason: str) -> Measured:
     """The decoder crashed or hung; it will again when the video is prepared, which then tells the reason."""
     return Measured(None)
 
@@ -138,7 +138,7 @@ def _no_size(measured: Measured) -> int:
     return 0
 
 
-def measure(source: VideoSource, shots: bool) -> Measured:
+def measure(source: VideoFile, shots: bool) -> Measured:
     """How long a video is and, if asked for, where its shots begin; of a file that cannot be read, nothing."""
     try:
         if shots:
@@ -174,7 +174,7 @@ def find_cuts(path: Path, *, start: float | None = None, end: float | None = Non
     return tuple(round((times[number - 1] + times[number]) / 2, 3) for number in cuts), reader.seconds
 
 
-def _key(source: VideoSource) -> str:
+def _key(source: VideoFile) -> str:
     """Names a video and the state of its file."""
     try:
         stat = source.path.stat()

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vicc.data.sources import LIST_SUFFIXES, VideoSource, file_id, part_of
 from vicc.data.store import SetAside, Source, Video
+from vicc.data.video_files import LIST_SUFFIXES, VideoFile, file_id, part_of
 from vicc.files import hash_file
 
 _FACTS = {"label": "labels", "group": "groups", "split": "splits"}
@@ -67,7 +67,7 @@ class Updates:
 
 
 def find_updates(
-    entries: Sequence[Entry], sources: Sequence[VideoSource], *, whole: Sequence[VideoSource], place: Path
+    entries: Sequence[Entry], sources: Sequence[VideoFile], *, whole: Sequence[VideoFile], place: Path
 ) -> Updates:
     """Compare what a store says with what its videos' place says today.
 
@@ -117,8 +117,8 @@ def find_updates(
 def _find_moved(
     gone: Iterable[Entry],
     entries: Sequence[Entry],
-    here: Mapping[str, VideoSource],
-    files: Mapping[str, VideoSource],
+    here: Mapping[str, VideoFile],
+    files: Mapping[str, VideoFile],
     place: Path,
     updates: Updates,
 ) -> None:
@@ -155,14 +155,14 @@ def _find_moved(
 class _NewFiles:
     """Files that the store does not know yet, by their content. Only those of the size of a lost one are read."""
 
-    def __init__(self, sources: Mapping[str, VideoSource], known: set[str]) -> None:
-        self._by_size: dict[int, list[VideoSource]] = {}
+    def __init__(self, sources: Mapping[str, VideoFile], known: set[str]) -> None:
+        self._by_size: dict[int, list[VideoFile]] = {}
         self._hashes: dict[Path, str] = {}
         for source in sources.values():
             if source.id not in known:
                 self._by_size.setdefault(_state(source.path).bytes, []).append(source)
 
-    def take(self, lost: Video) -> VideoSource | None:
+    def take(self, lost: Video) -> VideoFile | None:
         """The file that a lost video has become; each is given once."""
         candidates = self._by_size.get(lost.source.bytes, [])
         for number, source in enumerate(candidates):

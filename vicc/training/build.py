@@ -8,7 +8,7 @@ import torch
 
 from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Video
 from vicc.device import Precision, cpu_bf16_loses_gradients, keep_freed_memory
 from vicc.distributed import world_size
@@ -52,7 +52,7 @@ def encoder_config(stage: Stage, *, flow_bound: float) -> EncoderConfig:
     )
 
 
-def build_task(stage: Stage, run: Path, store: FrameSource) -> Task:
+def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
     """The method of a stage, its encoders built and, where the stage says so, taken from finished stages of the run."""
     encoder = Encoder(encoder_config(stage, flow_bound=store.settings.flow_bound))
     if stage.start_from is not None:
@@ -166,7 +166,7 @@ def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Pr
     return replace(precision, name="fp32")
 
 
-def build_dataset(stage: Stage, task: Task, store: FrameSource, videos: list[Video], *, seed: int) -> ClipDataset:
+def build_dataset(stage: Stage, task: Task, store: FrameReader, videos: list[Video], *, seed: int) -> ClipDataset:
     """The training clips of a stage."""
     encoders = [task.encoder] if task.teacher is None else [task.encoder, task.teacher]
     flow_forms = [encoder.config.flow_form for encoder in encoders if encoder.config.stream == "flow"]

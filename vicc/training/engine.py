@@ -15,7 +15,7 @@ from vicc.batch import Batch
 from vicc.distributed import any_process, mean_of_all
 from vicc.errors import Diverged
 from vicc.training.step import TrainingStep
-from vicc.training.watchdog import Watchdog
+from vicc.training.watch.watchdog import Watchdog
 
 Row = dict[str, Any]
 """A line of the log."""

@@ -22,10 +22,10 @@ from functools import partial
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
-from vicc.data.frame_source import FrameSource
-from vicc.data.sources import VideoSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
 from vicc.data.store import Store, Video
+from vicc.data.video_files import VideoFile
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_precision
 from vicc.distributed import first_then_others, is_first, on_first, processes
@@ -39,7 +39,6 @@ from vicc.settings import takes_settings
 from vicc.training.build import ENCODER_FOLDER, build_task
 from vicc.training.checkpoint import save_encoder
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
-from vicc.training.online import OnlineEvaluation, evaluation_period
 from vicc.training.plan import (
     StageCost,
     StepCost,
@@ -56,9 +55,10 @@ from vicc.training.run_folder import (
     held_run_folder,
     require_enough,
 )
-from vicc.training.sinks import require_sinks
 from vicc.training.stage import Recipe, Stage
-from vicc.training.train_stage import Purpose, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+from vicc.training.train_stage import StageGoal, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+from vicc.training.watch.online import OnlineEvaluation, evaluation_period
+from vicc.training.watch.sinks import require_sinks
 
 
 @takes_settings(PretrainConfig)
@@ -87,7 +87,7 @@ def pretrain(
         require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
     device = choose_run_device(config)
     with processes(device):
-        store: FrameSource | None = None
+        store: FrameReader | None = None
         videos: list[Video] = []
         if config.store is None:
             num_videos = on_first(lambda: len(_planned(config).train))
@@ -121,7 +121,7 @@ def pretrain(
 def _plan(
     recipe: Recipe,
     config: PretrainConfig,
-    store: FrameSource | None,
+    store: FrameReader | None,
     videos: list[Video],
     precision: Precision,
     *,
@@ -166,7 +166,7 @@ def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
 def _pretrain(
     recipe: Recipe,
     config: PretrainConfig,
-    store: FrameSource,
+    store: FrameReader,
     precision: Precision,
     computation: Computation,
     should_stop: Callable[[str, int], bool],
@@ -217,7 +217,7 @@ def _pretrain(
     return [stage_summary(config, stage, len(videos)) for stage in recipe.stages]
 
 
-def _purpose(stage: Stage, config: PretrainConfig, store: FrameSource, *, num_videos: int) -> Purpose:
+def _purpose(stage: Stage, config: PretrainConfig, store: FrameReader, *, num_videos: int) -> StageGoal:
     """An encoder, looked at without labels while it trains."""
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
@@ -226,7 +226,7 @@ def _purpose(stage: Stage, config: PretrainConfig, store: FrameSource, *, num_vi
         return OnlineEvaluation(task.encoder, dataset, precision)
 
     period = evaluation_period(num_videos) if config.evaluate_epochs is None else config.evaluate_epochs
-    return Purpose(
+    return StageGoal(
         new_task=partial(build_task, stage, config.run, store),
         evaluation=evaluation,
         evaluate_epochs=period,
@@ -235,7 +235,7 @@ def _purpose(stage: Stage, config: PretrainConfig, store: FrameSource, *, num_vi
     )
 
 
-def _require_flow(recipe: Recipe, store: FrameSource) -> None:
+def _require_flow(recipe: Recipe, store: FrameReader) -> None:
     names = [stage.name for stage in recipe.stages if stage.stream == "flow"]
     if names and store.settings.flow == "none":
         raise ViccError(
@@ -249,7 +249,7 @@ def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None
     stage = recipe.stages[-1]
     streams = tuple(dict.fromkeys(stage.stream for stage in recipe.stages))
 
-    def new_dataset(source: FrameSource, some: Sequence[Video]) -> ClipDataset:
+    def new_dataset(source: FrameReader, some: Sequence[Video]) -> ClipDataset:
         return ClipDataset(
             source,
             some,
@@ -268,7 +268,7 @@ def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None
     say(f"decoding on the fly: {measured}make a store with: vicc prepare {folder.path} --store STORE")
 
 
-def _planned(config: PretrainConfig) -> Division[VideoSource]:
+def _planned(config: PretrainConfig) -> Division[VideoFile]:
     """How the files of a folder would be divided, were all of them readable."""
     place = config.videos
     assert place is not None  # the config refuses neither a store nor videos

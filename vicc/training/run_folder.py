@@ -15,7 +15,7 @@ import torch
 
 from vicc.configs import TrainingConfig
 from vicc.cores import cores_in_words
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import (
     SPLITS_FOLDER,
     Division,
@@ -61,7 +61,7 @@ def held_run_folder(run: Path) -> Iterator[None]:
         yield
 
 
-def divide(store: FrameSource, config: TrainingConfig, *, silent: bool = False) -> Division[Video]:
+def divide(store: FrameReader, config: TrainingConfig, *, silent: bool = False) -> Division[Video]:
     """The split asked for; of a run that is resumed without asking for one, its own. Its notes are said.
 
     Args:
@@ -140,7 +140,7 @@ def claim_run(
     recipe: Recipe,
     config: TrainingConfig,
     computation: Computation,
-    store: FrameSource,
+    store: FrameReader,
     division: Division[Video],
     *,
     videos: list[Video] | None = None,
@@ -244,7 +244,7 @@ def _changed_videos(before: dict[str, Any], now: dict[str, Any]) -> str:
     return "; ".join(parts[:_VIDEOS_NAMED]) + f"; and {len(parts) - _VIDEOS_NAMED} more" * (len(parts) > _VIDEOS_NAMED)
 
 
-def _seen(store: FrameSource, videos: Sequence[Video]) -> dict[str, Any]:
+def _seen(store: FrameReader, videos: Sequence[Video]) -> dict[str, Any]:
     """What videos a run sees: how they were prepared, and of each its frames and the checksum of its file."""
     prepared = {**asdict(store.settings), "decoded on the fly": isinstance(store, VideoFolder)}
     return {
@@ -253,7 +253,7 @@ def _seen(store: FrameSource, videos: Sequence[Video]) -> dict[str, Any]:
     }
 
 
-def _content(store: FrameSource, videos: list[Video]) -> str:
+def _content(store: FrameReader, videos: list[Video]) -> str:
     """A fingerprint of the training videos and how they were prepared."""
     facts = [asdict(store.settings), [(video.id, video.num_frames, video.source.blake2b) for video in videos]]
     if isinstance(store, VideoFolder):

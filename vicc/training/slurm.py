@@ -142,7 +142,7 @@ class StageJob:
         sys.argv = [*self.command]
         with stop_signals_wait_for_the_loop():
             from vicc.training.engine import Stopped
-            from vicc.training.watchdog import at_hang
+            from vicc.training.watch.watchdog import at_hang
 
             adopt_slurm_ranks()
             try:

@@ -12,10 +12,10 @@ from vicc.errors import ViccError
 from vicc.methods.task import Task
 from vicc.progress import say
 from vicc.training.engine import Position
-from vicc.training.monitor import Monitor
 from vicc.training.run_folder import first_difference
 from vicc.training.stage import Stage
 from vicc.training.step import TrainingStep
+from vicc.training.watch.monitor import Monitor
 from vicc.version import __version__
 
 

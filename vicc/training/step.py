@@ -14,7 +14,7 @@ from vicc.errors import ViccError
 from vicc.methods.batchnorm import standing_statistics
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
-from vicc.training.diagnostics import gradient_norm, trust_ratios
+from vicc.training.watch.diagnostics import gradient_norm, trust_ratios
 
 
 class TrainingStep:

@@ -11,31 +11,31 @@ import torch
 
 from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
-from vicc.data.frame_source import FrameSource
+from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Video
 from vicc.device import Precision
 from vicc.distributed import gathered, is_first, on_first, rank, world_size
 from vicc.errors import Diverged, ViccError
 from vicc.methods.task import Task
 from vicc.progress import progress, say
-from vicc.training.autopsy import dump_batch, require_finite
 from vicc.training.build import ENCODER_FOLDER, build_dataset, build_step
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint
 from vicc.training.engine import Position, Stopped, train
-from vicc.training.live import step_cost
-from vicc.training.monitor import Monitor
 from vicc.training.plan import StageCost, StepCost, num_workers, plan_stages
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
 from vicc.training.stage import Recipe, Stage
 from vicc.training.state import rank_state, restore, training_state
-from vicc.training.views import VIEWS_FILE, write_views
-from vicc.training.watchdog import Watchdog
+from vicc.training.watch.divergence import dump_batch, require_finite
+from vicc.training.watch.live import step_cost
+from vicc.training.watch.monitor import Monitor
+from vicc.training.watch.views import VIEWS_FILE, write_views
+from vicc.training.watch.watchdog import Watchdog
 
 _SETTLE_EVERY = 16  # steps: on an accelerator, whose work a look at the loss would wait for
 
 
 @dataclass(frozen=True)
-class Purpose:
+class StageGoal:
     """What a stage is trained for: all that the loop and its surroundings do not know.
 
     Attributes:
@@ -76,9 +76,9 @@ class StageSummary:
 def train_stage(
     stage: Stage,
     number: int,
-    purpose: Purpose,
+    purpose: StageGoal,
     config: TrainingConfig,
-    store: FrameSource,
+    store: FrameReader,
     videos: list[Video],
     precision: Precision,
     *,
@@ -192,7 +192,7 @@ def _new_loader(
 def _monitor(
     stage: Stage,
     length: StageLength,
-    purpose: Purpose,
+    purpose: StageGoal,
     config: TrainingConfig,
     evaluate: Callable[[], dict[str, float]],
     later: Sequence[Stage],
@@ -239,7 +239,7 @@ def stage_costs(
     recipe: Recipe,
     config: TrainingConfig,
     precision: Precision,
-    store: FrameSource | None,
+    store: FrameReader | None,
     videos: list[Video],
     *,
     num_videos: int,

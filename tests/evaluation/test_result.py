@@ -1,0 +1,32 @@
+"""A result in the place of another one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.made_results import made_file
+from vicc.evaluation.result import read_result, write_result
+
+
+def test_a_result_of_other_videos_is_not_replaced_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made_file(tmp_path / "retrieval.json")
+    result = read_result(path)
+    capsys.readouterr()
+    write_result(path, replace(result, made_with={"command": "once more"}))
+    assert not capsys.readouterr().err, "the same measurement again"
+    other = replace(result, data=replace(result.data, place="other-store", content="other"))
+    write_result(path, other)
+    said = capsys.readouterr().err
+    assert "held the result on store, split f:1" in said
+    assert "--out" in said
+    assert read_result(path).data == other.data
+
+
+def test_what_is_no_result_is_replaced(tmp_path: Path) -> None:
+    path = made_file(tmp_path / "made.json")
+    (tmp_path / "broken.json").write_text("{")
+    write_result(tmp_path / "broken.json", read_result(path))
+    assert read_result(tmp_path / "broken.json") == read_result(path)

@@ -1,0 +1,1 @@
+"""vicc against numbers of the published code: run `python -m tests.parity --help`."""

@@ -1,0 +1,36 @@
+"""What training and evaluation need of the place that frames come from: a prepared store, or a folder of files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from vicc.data.frame_pack import StoredStream
+from vicc.data.store import SetAside, StoreSettings, Video
+
+
+class FrameReader(Protocol):
+    """Videos and their frames; `Store` and `VideoFolder` are two. Cheap to send to another process."""
+
+    @property
+    def path(self) -> Path | str: ...
+
+    @property
+    def settings(self) -> StoreSettings:
+        """How frames are made: their size, and the flow's method and bound."""
+
+    @property
+    def videos(self) -> list[Video]:
+        """All videos, sorted by id."""
+
+    @property
+    def set_aside(self) -> list[SetAside]:
+        """Files that could not be used, with their reasons."""
+
+    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+        """Some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
+
+        Raises:
+            ViccError: no such video, stream or frame, or data that cannot be read; the message names the video.
+        """

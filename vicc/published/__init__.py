@@ -1,0 +1,1 @@
+"""Files of the published code: their layout, importing and exporting."""

@@ -1,0 +1,323 @@
+"""`vicc runs`: the runs under some folders side by side: how far, how good, how fast, and which settings differ."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from vicc.configs import RunsConfig
+from vicc.errors import ViccError
+from vicc.evaluation.result import read_result
+from vicc.evaluation.retrieve import RESULT_FILE
+from vicc.files import atomic_write, is_held, read_json, require_writable
+from vicc.places import require_folder
+from vicc.progress import say
+from vicc.results.page import read_runs
+from vicc.training.build import ENCODER_FOLDER
+from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
+from vicc.training.schedule import stage_length
+from vicc.training.stage import CLASSIFYING, Recipe, Stage
+from vicc.training.watch.alarms import ALARMS_FILE
+from vicc.training.watch.curves import draw_curve
+from vicc.training.watch.log import EPOCHS_FILE, read_log
+
+# Okabe and Ito's, told apart by colour-blind readers too; beyond them the line style changes.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
+_STYLES: tuple[Literal["solid", "dashed", "dotted"], ...] = ("solid", "dashed", "dotted")
+_LAST = 20  # steps whose mean is the last loss
+
+
+@dataclass(frozen=True)
+class StageState:
+    """How far a stage is, and what its log says last.
+
+    Attributes:
+        loss: mean of the last steps; None before the first.
+        chance_loss: what it is where nothing is told apart.
+        own_video_recall, label_recall: of the last evaluation while training, see `OnlineEvaluation`.
+        val_accuracy: of a classifier, at that time, on validation videos.
+        clips_per_second: of all processes, over the whole stage.
+        alarms: how many were said.
+    """
+
+    name: str
+    finished: bool
+    steps: int
+    total_steps: int
+    loss: float | None
+    chance_loss: float
+    own_video_recall: float | None
+    label_recall: float | None
+    val_accuracy: float | None
+    clips_per_second: float | None
+    hours: float
+    alarms: int
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run.
+
+    Attributes:
+        precision, threads: of its starts, and from which step on where they were others.
+        following: the command that is useful next; empty while it is running.
+        retrieval: R@1 of each row that `vicc retrieve` measured of what was trained; empty if it was not given yet.
+        differs: settings in which the runs shown differ, by their names for --set and the like.
+    """
+
+    run: str
+    recipe: str
+    state: Literal["finished", "running", "stopped"]
+    stages: list[StageState]
+    retrieval: dict[str, float]
+    processes: int
+    precision: str
+    hours: float
+    differs: dict[str, str]
+    threads: str = "unknown"
+    following: str = ""
+
+    @property
+    def current(self) -> StageState | None:
+        """The last stage that has begun."""
+        return next((stage for stage in reversed(self.stages) if stage.steps), None)
+
+
+def compare_runs(config: RunsConfig) -> list[RunState]:
+    """The runs at or below the folders, by name; draws them into `config.out` if that is given.
+
+    Raises:
+        ViccError: a folder that does not exist, no run there that can be read, or a damaged log.
+    """
+    if config.out is not None:
+        require_writable(config.out)
+    known = _readable(_find(config.folders))
+    folders, described = list(known), list(known.values())
+    names = _short_names(folders)
+    differs = _differences([_settings(description) for description in described])
+    runs = [
+        _look(folder, name, description, differing)
+        for folder, name, description, differing in zip(folders, names, described, differs, strict=True)
+    ]
+    if config.out is not None:
+        _draw(folders, runs, described, config.out)
+    return runs
+
+
+def _find(places: Sequence[Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for place in places:
+        require_folder(place)
+        for path in sorted(place.rglob(RECIPE_FILE)):
+            found.setdefault(path.parent.resolve(), path.parent)
+    if not found:
+        looked = ", ".join(map(str, places))
+        raise ViccError(
+            f"There is no run in {looked} (no {RECIPE_FILE} at any depth). Make one with: vicc pretrain --store STORE "
+            "--run RUN"
+        )
+    return list(found.values())
+
+
+def _readable(folders: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """What the runs are; one that this version cannot understand is left out, and that is said."""
+    known = {}
+    for folder in folders:
+        try:
+            description = read_json(folder / RECIPE_FILE, what="run description")
+            Recipe.from_json(description["recipe"])
+            known[folder] = description
+        except (ViccError, KeyError, TypeError) as error:
+            say(f"left out {folder}: {error}")
+            last = error
+    if not known:
+        raise ViccError(f"None of {len(folders)} runs can be read: {last}")
+    return known
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Paths without what all of them begin with."""
+    parts = [folder.resolve().parts for folder in folders]
+    shared = 0
+    while all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1:
+        shared += 1
+    return [str(Path(*part[shared:])) for part in parts]
+
+
+def _look(folder: Path, name: str, description: dict[str, Any], differs: dict[str, str]) -> RunState:
+    recipe = Recipe.from_json(description["recipe"])
+    stages = [_stage_state(folder, stage, description) for stage in recipe.stages]
+    starts = read_runs(folder / RUNS_FILE)
+    finished = all(stage.finished for stage in stages)
+    state: Literal["finished", "running", "stopped"] = "running" if is_held(folder) else "stopped"
+    retrieval = _retrieval(folder)
+    return RunState(
+        run=name,
+        recipe=recipe.name,
+        state="finished" if finished else state,
+        stages=stages,
+        retrieval=retrieval,
+        processes=description.get("processes", 1),
+        precision=_of_starts(starts, "precision"),
+        threads=_of_starts(starts, "threads"),
+        following=_following(folder, recipe, starts, state="finished" if finished else state, measured=bool(retrieval)),
+        hours=sum(stage.hours for stage in stages),
+        differs=differs,
+    )
+
+
+def _of_starts(starts: Sequence[dict[str, Any]], fact: str) -> str:
+    """A fact of the starts of a run, for instance "bf16, fp32 from flow-1 step 7"; one that made no step is left out.
+
+    Starts of older versions do not say at which stage and step they went on.
+    """
+    places = [(start.get("stage"), start.get("step")) for start in starts]
+    known = [step is not None for _, step in places]
+    told: list[str] = []
+    last = None
+    for number, (start, place) in enumerate(zip(starts, places, strict=True)):
+        after = places[number + 1] if number + 1 < len(places) else None
+        if (known[number] and place == after) or ("stage" in start and place == (None, None) and told):
+            continue
+        if start[fact] != last:
+            where = " ".join(filter(None, (place[0], f"step {place[1]}"))) if known[number] else f"start {number + 1}"
+            told.append(f"{start[fact]} from {where}" if told else str(start[fact]))
+            last = start[fact]
+    return ", ".join(told) or "unknown"
+
+
+def _following(folder: Path, recipe: Recipe, starts: Sequence[dict[str, Any]], *, state: str, measured: bool) -> str:
+    """Train on, then measure, then look at it."""
+    if state == "running" or not starts:
+        return ""
+    if state == "stopped":
+        return str(starts[-1]["command"])
+    flag = next((name for name in ("store", "videos") if name in starts[-1]), None)
+    place = ["--store", "STORE"] if flag is None else [f"--{flag}", starts[-1][flag]]
+    if all(stage.method in CLASSIFYING for stage in recipe.stages):
+        return shlex.join(["vicc", "test", "--classifier", str(folder), *place])
+    return shlex.join(["vicc", "report" if measured else "retrieve", "--run", str(folder), *place])
+
+
+def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> StageState:
+    log = read_log(folder / stage.name)
+    evaluated = _evaluated(folder, stage)
+    last = evaluated[-1] if evaluated else {}
+    processes = description.get("processes", 1)
+    length = stage_length(stage, description["videos"], processes)
+    seconds = sum(row.get("waited", 0.0) + row.get("seconds", 0.0) for row in log)
+    losses = [row["loss"] for row in log[-_LAST:]]
+    clips = len(log) * length.batch_size * sum(stage.clips_encoded)
+    return StageState(
+        name=stage.name,
+        finished=(folder / stage.name / ENCODER_FOLDER / "config.json").exists(),
+        steps=len(log),
+        total_steps=length.steps,
+        loss=sum(losses) / len(losses) if losses else None,
+        chance_loss=stage.chance_loss,
+        own_video_recall=last.get("own_video_recall"),
+        label_recall=last.get("label_recall"),
+        val_accuracy=last.get("val_accuracy"),
+        clips_per_second=clips / seconds if seconds else None,
+        hours=seconds / 3600,
+        alarms=len(read_log(folder / stage.name, ALARMS_FILE)),
+    )
+
+
+def _measured_by(stage: Stage) -> str:
+    """What is looked at while such a stage trains."""
+    return "val_accuracy" if stage.method in CLASSIFYING else "own_video_recall"
+
+
+def _evaluated(folder: Path, stage: Stage) -> list[dict[str, Any]]:
+    """The epochs of a stage after which it was looked at."""
+    return [row for row in read_log(folder / stage.name, EPOCHS_FILE) if _measured_by(stage) in row]
+
+
+def _retrieval(folder: Path) -> dict[str, float]:
+    if not (folder / RESULT_FILE).exists():
+        return {}
+    rows = read_result(folder / RESULT_FILE).rows
+    return {row.name: row.metrics["R@1"].value for row in rows if row.kind in ("trained", "fused")}
+
+
+def _settings(description: dict[str, Any]) -> dict[str, str]:
+    """All that makes a run, as text by name; stages by their fields' names for --set."""
+    flat = {name: str(value) for name, value in description.items() if name != "recipe"}
+    for stage in description["recipe"]["stages"]:
+        fields = {**stage, **{f"augmentation.{name}": value for name, value in stage["augmentation"].items()}}
+        del fields["augmentation"]
+        flat |= {f"{stage['name']}.{name}": str(value) for name, value in fields.items() if name != "name"}
+    return flat
+
+
+def _differences(settings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Of each run the settings that not all runs have alike; the same change of all stages is named once."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    differing = [name for name in names if len({one.get(name) for one in settings}) > 1]
+    result = []
+    for one in settings:
+        found: dict[str, str] = {}
+        for name in differing:
+            found[name] = one.get(name, "-")
+        result.append(_joined(found))
+    return result
+
+
+def _joined(found: dict[str, str]) -> dict[str, str]:
+    """rgb-1.size and flow-1.size of the same value as size of all the stages named."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, value in found.items():
+        stage, dot, inner = name.partition(".")
+        groups.setdefault((inner, value) if dot else (name, value), []).append(stage if dot else "")
+    return {f"{'+'.join(stages)}.{name}" if stages[0] else name: value for (name, value), stages in groups.items()}
+
+
+def _draw(folders: Sequence[Path], runs: Sequence[RunState], described: Sequence[dict[str, Any]], path: Path) -> None:
+    """A column for each stage name: the losses of all runs above, what evaluation found below."""
+    stages = {stage.name: stage for one in described for stage in Recipe.from_json(one["recipe"]).stages}
+    looks = [(color, style) for style in _STYLES for color in _COLORS]
+    with rc_context({"font.size": 9, "font.family": "sans-serif"}):
+        figure = Figure(figsize=(1.2 + 3.2 * len(stages), 5.2 + 0.2 * len(runs)), layout="constrained")
+        panels = figure.subplots(2, len(stages), squeeze=False, sharex="col", sharey="row", height_ratios=(3, 2))
+        for (above, below), stage in zip(panels.T, stages.values(), strict=True):
+            for folder, (color, style) in zip(folders, cycle(looks)):
+                draw_curve(above, read_log(folder / stage.name), "loss", color=color, linestyle=style)
+                points = [(row["step"], row[_measured_by(stage)]) for row in _evaluated(folder, stage)]
+                below.plot(*zip(*points, strict=True) if points else ([], []), "o", ls=style, color=color, ms=3)
+            _label(above, below, stage)
+        panels[0, 0].set_ylabel("loss")
+        classifiers = all(stage.method in CLASSIFYING for stage in stages.values())
+        panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "own video found (R@1)")
+        marks = [Line2D([], [], color=color, linestyle=style) for _, (color, style) in zip(runs, cycle(looks))]
+        figure.legend(marks, [run.run for run in runs], loc="outside lower center", frameon=False, ncols=2)
+        with atomic_write(path, "wb") as file:
+            figure.savefig(file, format=path.suffix.removeprefix(".").lower(), dpi=130)
+
+
+def _label(above: Axes, below: Axes, stage: Stage) -> None:
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", linewidth=0.5, alpha=0.35)
+    above.set_title(stage.name, loc="left", fontsize=10, fontweight="bold")
+    above.axhline(stage.chance_loss, color="#777777", linestyle="dashed", linewidth=1)
+    above.annotate(
+        stage.chance_name,
+        (1, stage.chance_loss),
+        (0, 2),
+        above.get_yaxis_transform(),
+        "offset points",
+        ha="right",
+        fontsize=8,
+    )
+    below.set_ylim(-0.03, 1.03)
+    below.set_xlabel("step")
+    below.xaxis.set_major_locator(MaxNLocator(4, integer=True))

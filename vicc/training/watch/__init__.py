@@ -1,0 +1,1 @@
+"""What watches a training: log, alarms, curves, live line, evaluations, watchdog."""
