@@ -125,7 +125,7 @@ def recipes(steps: float) -> tuple[Recipe, Recipe]:
     and a key encoder that follows within some hundred steps.
     """
     demo = create_recipe("demo", changes=["rgb-2.learning_rate=1e-3"]).stages
-    vicc = tuple(replace(stage, steps=round(steps * (stage.steps or 0))) for stage in demo)
+    vicc = tuple(replace(stage, steps=round(steps * (stage.length.steps or 0))) for stage in demo)
     contrastive = tuple(
         replace(
             stage,

@@ -42,7 +42,7 @@ def main() -> None:
         _put_clocks(spent)
         pretrain(recipe, PretrainConfig(run=Path(place) / "run", store=store, workers=0))
     own = spent["loop"] - spent["step"] - spent["load"] - spent["save"] - spent["epoch"]
-    steps = recipe.stages[0].steps or 1
+    steps = recipe.stages[0].length.steps or 1
     print("| a step | CPU ms |\n|---|---|")
     for name, seconds in (
         ("step", spent["step"]),

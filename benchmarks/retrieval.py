@@ -32,7 +32,8 @@ from vicc.device import choose_precision
 from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.features import Windows, extract_features
 from vicc.evaluation.solvers import ridge_classifier, sgd_classifier
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.progress import Advance
 from vicc.retrieval import search
 

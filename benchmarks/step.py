@@ -135,7 +135,8 @@ def build(
         return lambda: old(normalised)
     from vicc.batch import Batch
     from vicc.device import choose_precision, keep_freed_memory
-    from vicc.methods.encoder import Encoder, EncoderConfig
+    from vicc.methods.configs import EncoderConfig
+    from vicc.methods.encoder import Encoder
     from vicc.methods.single_stream import SingleStream
     from vicc.training.optim import LARC
     from vicc.training.step import TrainingStep, checkpoint_activations

@@ -14,7 +14,8 @@ from vicc.configs import KnnConfig, ProbeConfig, RetrieveConfig
 from vicc.errors import ViccError
 from vicc.evaluation import classify_features, retrieve
 from vicc.files import atomic_write, require_writable
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.training.checkpoint import save_encoder
 
 Place = Callable[[Path], Path]

@@ -112,8 +112,8 @@ def test_a_recipe_has_the_published_values(name: str) -> None:
 def test_a_published_recipe_sees_what_was_published(name: str) -> None:
     for stage in create_recipe(name).stages:
         assert stage.augmentation == PRESETS["published"]
-        assert (stage.flow_channels, stage.flow_short_side) == ("128vu", 240)
-        assert (stage.view_distance, stage.small_views) == ("any", "")
+        assert (stage.encoder.flow_channels, stage.encoder.flow_short_side) == ("128vu", 240)
+        assert (stage.view_distance, stage.settings.small_views) == ("any", "")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -171,12 +171,12 @@ def test_it_is_known_how_many_videos_a_published_recipe_was_made_for(name: str) 
     ids=lambda value: value.method if isinstance(value, Stage) else str(value),
 )
 def test_clips_that_a_step_encodes(stage: Stage, encoded: tuple[int, int]) -> None:
-    assert stage.clips_encoded == encoded
+    assert stage.settings.clips_encoded() == encoded
 
 
 def test_views_reach_every_vicc_stage_and_no_other() -> None:
     default = create_recipe("default", views="2x112+4x96+2x64")
-    assert {(stage.size, stage.small_views) for stage in default.stages} == {(112, "4x96+2x64")}
+    assert {(stage.encoder.size, stage.settings.small_views) for stage in default.stages} == {(112, "4x96+2x64")}
     assert default == replace(
         create_recipe("default"),
         stages=tuple(replace(stage, size=112, small_views="4x96+2x64") for stage in create_recipe("default").stages),
@@ -192,13 +192,13 @@ def test_motion_diff_takes_the_place_of_flow_and_changes_nothing_else(name: str)
     renamed = json.loads(json.dumps(flow.to_json()["stages"]).replace('"flow', '"diff').replace('"diff_', '"flow_'))
     assert diff.to_json()["stages"] == renamed
     assert create_recipe(name, motion="flow") == flow
-    assert create_recipe(name, motion="diff", changes=["diff-1.size=64"]).stages[1].size == 64
+    assert create_recipe(name, motion="diff", changes=["diff-1.size=64"]).stages[1].encoder.size == 64
 
 
 def test_views_without_small_ones_change_the_size_only() -> None:
-    assert {(stage.size, stage.small_views) for stage in create_recipe("vicc_ucf101", views="2x112").stages} == {
-        (112, "")
-    }
+    assert {
+        (stage.encoder.size, stage.settings.small_views) for stage in create_recipe("vicc_ucf101", views="2x112").stages
+    } == {(112, "")}
 
 
 def test_small_views_that_would_have_no_gradient_are_refused() -> None:

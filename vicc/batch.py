@@ -1,10 +1,13 @@
 """What a loader gives to a method."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:  # the names of streams are needed without it
+    import torch
 
 Stream = Literal["rgb", "flow", "diff"]
 FlowChannels = Literal["uv", "128vu"]
@@ -29,24 +32,24 @@ class Batch:
     source: torch.Tensor | None = None
     small_clips: tuple[dict[Stream, torch.Tensor], ...] = ()
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> Batch:
         """The same batch in memory that an accelerator can copy from by itself; the loader's own thread calls it."""
-        return self.apply(torch.Tensor.pin_memory)
+        return self.apply(lambda tensor: tensor.pin_memory())
 
-    def split(self, parts: int) -> list["Batch"]:
+    def split(self, parts: int) -> list[Batch]:
         """The videos in so many parts, in order, as equal in size as can be; no more parts than videos."""
         parts = min(parts, len(self.index))
 
-        def part(number: int) -> "Batch":
+        def part(number: int) -> Batch:
             return self.apply(lambda tensor: tensor.tensor_split(parts)[number])
 
         return [part(number) for number in range(parts)]
 
-    def apply(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+    def apply(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The batch with every tensor changed."""
 
         def changed(clips: dict[Stream, torch.Tensor]) -> dict[Stream, torch.Tensor]:

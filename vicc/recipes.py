@@ -1,7 +1,6 @@
 """The runs vicc knows by name, as functions that return a recipe."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final, Literal
 
 from vicc.errors import ViccError
@@ -84,11 +83,11 @@ def demo() -> Recipe:
     }
     rgb_1, flow_1, rgb_2, flow_2 = _vicc_stages(single={}, cross={}, steps=1, learning_rate=3e-3, **small)
     stages = (
-        replace(rgb_1, steps=150, learning_rate=1e-3),
-        replace(flow_1, steps=300),
-        replace(rgb_2, steps=350),
+        rgb_1.replace(steps=150, learning_rate=1e-3),
+        flow_1.replace(steps=300),
+        rgb_2.replace(steps=350),
         # It starts from an encoder that is good already: at 3e-3 it first loses what Flow-1 had.
-        replace(flow_2, steps=150, learning_rate=1e-3),
+        flow_2.replace(steps=150, learning_rate=1e-3),
     )
     return Recipe("demo", "ViCC with a small S3D, minutes on two CPU cores; made for the demo's videos", stages)
 
@@ -150,7 +149,7 @@ def coclr_ucf101() -> Recipe:
     """
     stages = (
         *_published_contrastive("infonce", **_UCF101),
-        *_cycles("coclr", 2, epochs=100, milestones=(80,), **_contrastive_values(**_UCF101)),
+        *_cycles("coclr", 2, epochs=100, milestones=(80,), **_CO_TRAINING, **_contrastive_values(**_UCF101)),
     )
     return Recipe("coclr_ucf101", "the published CoCLR on UCF101: InfoNCE, then two cycles", stages)
 
@@ -159,7 +158,9 @@ def coclr_k400() -> Recipe:
     """CoCLR on Kinetics-400: InfoNCE of both streams on 4 GPUs, then one cycle on 2; values of the CoCLR README."""
     stages = (
         *_published_contrastive("infonce", **_K400),
-        *_cycles("coclr", 1, epochs=50, milestones=(40,), **_contrastive_values(**{**_K400, "gpus": 2})),
+        *_cycles(
+            "coclr", 1, epochs=50, milestones=(40,), **_CO_TRAINING, **_contrastive_values(**{**_K400, "gpus": 2})
+        ),
     )
     return Recipe("coclr_k400", "the published CoCLR on Kinetics-400: InfoNCE, then one cycle", stages)
 
@@ -247,6 +248,7 @@ def _published_vicc() -> tuple[Stage, ...]:
 # CoCLR README, of InfoNCE: --moco-k, --nproc_per_node.
 _UCF101: Final = {"queue_length": 2048, "gpus": 2}
 _K400: Final = {"queue_length": 16384, "gpus": 4}
+_CO_TRAINING: Final = {"num_mined": 5}  # --topk
 
 
 def _published_contrastive(method: Literal["infonce", "ubernce"], *, queue_length: int, gpus: int) -> tuple[Stage, ...]:
@@ -263,7 +265,6 @@ def _contrastive_values(*, queue_length: int, gpus: int) -> dict[str, Any]:
         "queue_length": queue_length,
         "temperature": 0.07,  # default of --moco-t
         "key_momentum": 0.999,  # default of --moco-m
-        "num_mined": 5,  # --topk
         "batchnorm": "shuffled",
         "optimizer": "adam",
         "learning_rate": 1e-3,  # --lr

@@ -67,11 +67,11 @@ class Settings:
         for name, hint in hints_of(type(self)).items():
             value = getattr(self, name)
             try:
-                converted = _from_value(value, hint)
+                new = converted(value, hint)
             except ValueError as error:
                 raise ViccError(f"{type(self).__name__}({name}={_shown(value)}): {error}") from None
-            if converted is not value:
-                object.__setattr__(self, name, converted)  # frozen for everybody else
+            if new is not value:
+                object.__setattr__(self, name, new)  # frozen for everybody else
 
 
 def takes_settings(kind: type[Settings]) -> Callable[[Callable[Parameters, Returned]], Callable[Parameters, Returned]]:
@@ -240,7 +240,7 @@ def from_text(text: str, hint: Any, *, finite: bool = True) -> Any:
         if typing.get_origin(kind) is tuple:
             return _tuple_from_text(text, kind, finite=finite)
         if kind in (str, Path):
-            return _from_value(text, hint)
+            return converted(text, hint)
     raise _refused(text, hint)
 
 
@@ -254,15 +254,19 @@ def _tuple_from_text(text: str, kind: Any, *, finite: bool) -> tuple[Any, ...]:
     return tuple(from_text(part, one, finite=finite) for part, one in zip(parts, inner, strict=True))
 
 
-def _from_value(value: Any, hint: Any) -> Any:
-    """`value` as the field has it. Raises ValueError with what is expected."""
+def converted(value: Any, hint: Any, *, finite: bool = True) -> Any:
+    """`value` as the field has it; with finite=False also nan and inf, for others to judge.
+
+    Raises:
+        ValueError: it cannot have it; its text says what is expected.
+    """
     kinds = members(hint)
     if value is None and type(None) in kinds:
         return None
     for kind in kinds:
         origin = typing.get_origin(kind)
         if origin in (list, tuple):
-            return _several(value, kind)
+            return _several(value, kind, finite=finite)
         if origin is Literal:
             if value in typing.get_args(kind) and isinstance(value, str):
                 return value
@@ -274,7 +278,7 @@ def _from_value(value: Any, hint: Any) -> Any:
                 return value
         elif kind in (int, float):
             try:
-                return _number(value, kind)
+                return _number(value, kind, finite=finite)
             except (TypeError, ValueError):
                 continue
         elif isinstance(value, kind):
@@ -286,19 +290,19 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, os.PathLike)
 
 
-def _several(value: Any, kind: Any) -> Any:
+def _several(value: Any, kind: Any, *, finite: bool) -> Any:
     inner = typing.get_args(kind)[0]
     if isinstance(value, str | os.PathLike):
         value = [value]  # a text is no list of letters
     if not isinstance(value, list | tuple):
         raise _refused(value, kind)
-    converted = [_from_value(one, inner) for one in value]
+    converted = [converted(one, inner, finite=finite) for one in value]
     if type(value) is typing.get_origin(kind) and all(a is b for a, b in zip(converted, value, strict=True)):
         return value
     return typing.get_origin(kind)(converted)
 
 
-def _number(value: Any, kind: type) -> Any:
+def _number(value: Any, kind: type, *, finite: bool = True) -> Any:
     """Also NumPy's numbers; raises TypeError or ValueError for what is no such number."""
     if isinstance(value, bool):
         raise TypeError
@@ -307,7 +311,7 @@ def _number(value: Any, kind: type) -> Any:
         if abs(whole) >= 2**63:  # no counter or seed is larger
             raise ValueError
         return whole
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if not isinstance(value, numbers.Real) or (finite and not math.isfinite(value)):
         raise ValueError
     return float(value)
 

@@ -11,7 +11,8 @@ import torch
 from vicc.backbones import S3D, registry
 from vicc.cli import main
 from vicc.files import write_json
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.published.published import export_published
 from vicc.training.checkpoint import save_encoder
 

@@ -13,7 +13,8 @@ from tests.test_text_table import WIDTHS, lost
 from vicc import places
 from vicc.cli import COMMANDS, Group, commands, main, recipes
 from vicc.evaluation.result import read_result
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.results.runs import RunState, StageState
 from vicc.text_table import TextTable
 from vicc.training.checkpoint import save_encoder
@@ -117,9 +118,9 @@ def test_commands_that_measure(
     rows = [made_row("absolute flow, camera removed", queries, right=0.4, kind="baseline")]
     rows += [replace(made_row("R+F", queries, right=0.7, kind="fused"), model={"fused": ["CoCLR RGB-2", "Flow-2"]})]
     result = made_result(rows, queries)
-    modules = {"fuse": "fuse", "retrieve": "retrieve", "test": "measure_classifiers"}
+    modules = {"fuse": "results.fusion", "retrieve": "evaluation.retrieve", "test": "evaluation.measure_classifiers"}
     function = {"test": "measure_classifiers"}.get(command, command)
-    module = f"vicc.evaluation.{modules.get(command, 'classify_features')}"
+    module = f"vicc.{modules.get(command, 'evaluation.classify_features')}"
     monkeypatch.setattr(f"{module}.{function}", lambda config: result)
     words: dict[str, list[object]] = {
         "fuse": [tmp_path / "a.json:x", tmp_path / "b.json:y", "--out", tmp_path / "c.json"],

@@ -15,7 +15,8 @@ from vicc.device import choose_precision
 from vicc.evaluation import features as features_module
 from vicc.evaluation.features import Windows, describe_videos, extract_features, for_inference
 from vicc.methods.batchnorm import fold_batchnorm
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.transforms.augmentation import Crops, evaluation_views
 
 CPU = choose_precision("fp32", torch.device("cpu"))

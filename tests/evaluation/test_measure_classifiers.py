@@ -18,7 +18,8 @@ from vicc.evaluation.measure_classifiers import measure_classifiers, result_path
 from vicc.evaluation.result import read_result
 from vicc.evaluation.video_values import read_video_values
 from vicc.methods.classifier import FineTuned, LinearProbe
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.training.classifier_folder import CLASSIFIER_FILE, save_classifier
 
 CLASSES = ["left", "right", "up"]

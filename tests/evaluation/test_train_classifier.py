@@ -27,7 +27,8 @@ from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.measure_classifiers import measure_classifiers
 from vicc.evaluation.retrieve import retrieve
 from vicc.evaluation.train_classifier import choose_lesson, train_classifier
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.published.published import export_published
 from vicc.results.runs import compare_runs
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, load_encoder, save_encoder
@@ -207,8 +208,13 @@ def test_the_published_schedules_are_exactly_those(tmp_path: Path) -> None:
     common: dict[str, Any] = {"encoder": tmp_path, "store": tmp_path, "run": tmp_path, "schedule": "published"}
     tuned, probed = recipe_stage(FinetuneConfig(**common)), recipe_stage(ProbeClipsConfig(**common))
     for stage in (tuned, probed):
-        assert (stage.learning_rate, stage.batch_size, stage.momentum, stage.weight_decay) == (0.1, 128, 0.9, 1e-3)
-        assert (stage.optimizer, stage.schedule, stage.decay) == ("sgd", "step", 0.1)
+        assert (
+            stage.schedule.learning_rate,
+            stage.length.batch_size,
+            stage.optimizer.momentum,
+            stage.optimizer.weight_decay,
+        ) == (0.1, 128, 0.9, 1e-3)
+        assert (stage.optimizer.name, stage.schedule.name, stage.schedule.decay) == ("sgd", "step", 0.1)
         assert (stage.augmentation.jitter, stage.augmentation.flip, stage.augmentation.grey) == (0.3, 0.0, 0.0)
     assert (tuned.epochs, tuned.milestones) == (500, (200, 300, 400, 450))
     assert (tuned.dropout, tuned.backbone_learning_rate_ratio) == (0.9, 1.0)

@@ -8,7 +8,8 @@ from vicc.device import Precision
 from vicc.errors import ViccError
 from vicc.methods.classification import Classification
 from vicc.methods.classifier import FineTuned, LinearProbe
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.training.build import build_optimizer
 from vicc.training.stage import Stage
 from vicc.training.step import TrainingStep

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from vicc.batch import Batch
 from vicc.errors import ViccError
 from vicc.methods.coclr import CoCLR
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.methods.infonce import InfoNCE, any_positive_loss
 from vicc.methods.queue import KeyQueue
 from vicc.methods.ubernce import UberNCE, every_positive_loss

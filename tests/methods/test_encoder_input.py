@@ -13,7 +13,8 @@ from vicc.device import choose_precision
 from vicc.errors import ViccError
 from vicc.evaluation.features import extract_features
 from vicc.methods.classifier import FineTuned
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.video.flow import dequantize_flow, quantize_flow
 
 CPU = choose_precision("fp32", torch.device("cpu"))

@@ -11,8 +11,9 @@ import torch.multiprocessing as mp
 from vicc.batch import Batch
 from vicc.methods.batchnorm import encode_shuffled, synchronize_batchnorm
 from vicc.methods.coclr import CoCLR
+from vicc.methods.configs import EncoderConfig
 from vicc.methods.cross_stream import CrossStream
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.methods.infonce import InfoNCE
 from vicc.methods.single_stream import SingleStream
 from vicc.methods.task import Task

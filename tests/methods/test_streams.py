@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from vicc.batch import Batch
+from vicc.methods.configs import EncoderConfig
 from vicc.methods.cross_stream import CrossStream
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.methods.single_stream import SingleStream
 
 

@@ -8,8 +8,9 @@ import torch
 from tests.parity.formula import Variant, fill
 from vicc.backbones import create_backbone
 from vicc.batch import Stream
+from vicc.methods.configs import EncoderConfig
 from vicc.methods.cross_stream import CrossStream
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.methods.single_stream import SingleStream
 from vicc.methods.task import Task
 from vicc.published.published import published_names

@@ -30,7 +30,8 @@ from vicc.errors import ViccError
 from vicc.evaluation.retrieve import retrieve
 from vicc.files import write_json
 from vicc.methods.classifier import FineTuned, LinearProbe
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.published import published
 from vicc.published.published import export_published, import_published, published_names
 from vicc.training.checkpoint import copy_weights, load_encoder, save_encoder

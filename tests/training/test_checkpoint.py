@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 from vicc.errors import ViccError
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.training.checkpoint import (
     CheckpointFolder,
     copy_weights,

@@ -37,7 +37,7 @@ def test_a_queue_is_whole_batches_and_at_most_a_quarter_of_the_videos(
     fitted = fit_to_data(fit_to_batch(stage, batch_size), videos)
     assert fitted.queue_length % batch_size == 0
     least = batch_size if stage is MOCO else 0  # which cannot do without
-    assert least <= fitted.queue_length <= max(least, min(stage.queue_length, videos / 4))
+    assert least <= fitted.queue_length <= max(least, min(stage.settings.queue_length, videos / 4))
 
 
 @pytest.mark.parametrize(("videos", "prototypes"), [(20, 10), (300, 50), (9537, 300), (240_000, 1500)])

@@ -12,7 +12,7 @@ from vicc.configs import PrepareConfig, PretrainConfig, ReportConfig, RetrieveCo
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation.retrieve import retrieve
-from vicc.methods.encoder import EncoderConfig
+from vicc.methods.configs import EncoderConfig
 from vicc.prepare import scan as scan_module
 from vicc.prepare.build import prepare_videos
 from vicc.prepare.estimate import estimate_prepare

@@ -174,7 +174,7 @@ def test_auto_takes_what_fits_and_a_resume_keeps_it(
         pretrain(recipe, config, should_stop=lambda stage, step: step == 1)
     recorded = json.loads((tmp_path / "run" / "recipe.json").read_text())["recipe"]["stages"][0]
     assert recorded["batch_size"] == 4
-    assert recorded["learning_rate"] == pytest.approx(recipe.stages[0].learning_rate / 2**0.5, rel=1e-3)
+    assert recorded["learning_rate"] == pytest.approx(recipe.stages[0].schedule.learning_rate / 2**0.5, rel=1e-3)
     monkeypatch.setattr(plan, "available_memory", lambda: 10**9)
     (summary,) = pretrain(recipe, config)
     assert (summary.finished, summary.batch_size) == (True, 4)

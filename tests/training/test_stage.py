@@ -40,7 +40,7 @@ def test_changes_of_one_stage_leave_the_others_and_epochs_push_out_steps() -> No
     demo = create_recipe("demo")
     changed = create_recipe("demo", changes=["rgb-1.epochs=7", "rgb-1.augmentation.crop_area=0.5,1"])
     assert changed.stages[1:] == demo.stages[1:]
-    assert (changed.stages[0].epochs, changed.stages[0].steps) == (7, None)
+    assert (changed.stages[0].length.epochs, changed.stages[0].length.steps) == (7, None)
     assert changed.stages[0].augmentation.crop_area == (0.5, 1.0)
 
 

@@ -349,7 +349,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
                 stage.name,
                 stage.start_from or "random weights",
                 stage.teacher or "-",
-                f"{summary.batch_size} x {sum(stage.clips_encoded)}",
+                f"{summary.batch_size} x {sum(stage.settings.clips_encoded())}",
                 f"{summary.steps} of {summary.total_steps}" + early * f" (schedule {summary.schedule_steps})",
             ]
             rows.append([*cells, *([stage.method, state] if summary.cost is None else summary.cost.texts)])
@@ -400,12 +400,13 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
 
     def show() -> None:
         (stage,), summary, lesson = trained.recipe.stages, trained.summary, trained.lesson
+        length, rate = stage.length, stage.schedule.learning_rate
         facts = {
             "encoder": str(config.encoder),
             "method": f"{trained.recipe.description}, {len(lesson.classes)} classes",
             "learns from": f"{len(lesson.train)} videos, {len(lesson.validation)} others validate",
-            "learning rate": f"{stage.learning_rate:g} for {summary.batch_size} videos a step, {_falls(stage)}",
-            "steps": f"{summary.steps} of {summary.total_steps}, in {stage.stop_epoch or stage.epochs} epochs",
+            "learning rate": f"{rate:g} for {summary.batch_size} videos a step, {_falls(stage)}",
+            "steps": f"{summary.steps} of {summary.total_steps}, in {length.stop_epoch or length.epochs} epochs",
         }
         if summary.cost is not None:
             facts |= dict(zip(("time", "memory", "disk"), summary.cost.texts, strict=True))
@@ -419,13 +420,13 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
 
 def _falls(stage: "Stage") -> str:
     """Where the learning rate of a classifier falls, as far as the training goes."""
-    epochs = stage.stop_epoch or stage.epochs or 0
-    if stage.schedule == "cosine":
-        return f"falling to {stage.final_learning_rate:g} as a cosine"
-    reached = [milestone for milestone in stage.milestones if milestone < epochs]
+    epochs = stage.length.stop_epoch or stage.length.epochs or 0
+    if stage.schedule.name == "cosine":
+        return f"falling to {stage.schedule.final_learning_rate:g} as a cosine"
+    reached = [milestone for milestone in stage.schedule.milestones if milestone < epochs]
     if not reached:
         return f"the same in all {epochs} epochs"
-    return f"times {stage.decay:g} from epochs {', '.join(map(str, reached))}"
+    return f"times {stage.schedule.decay:g} from epochs {', '.join(map(str, reached))}"
 
 
 def test(config: MeasuredClassifiers) -> Outcome:
@@ -478,7 +479,7 @@ def _submit(
     todo = [stage.name for stage in planned if not stage.finished and stage.name in wanted]
     steps = {
         stage.name: stage_length(
-            stage if config.batch_size is None else replace(stage, batch_size=summary.batch_size),
+            stage if config.batch_size is None else stage.replace(batch_size=summary.batch_size),
             summary.videos,
             config.slurm.processes,
         ).steps

@@ -1,7 +1,6 @@
 """What was meant by a command line that is refused: text to put after the sentence that says so, or nothing."""
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
 from vicc.places import what_is_at
@@ -62,9 +61,9 @@ def flag_meant(name: str, known: list[str], choices: dict[str, str], value: str 
 
 
 def _stage_fields() -> list[str]:
-    from vicc.training.stage import Stage  # after a mistake only: it brings NumPy with it
+    from vicc.training.stage import stage_fields  # after a mistake only: it brings NumPy with it
 
-    return [entry.name for entry in fields(Stage)]
+    return stage_fields()
 
 
 def stray_meant(word: str, unused: set[str]) -> str:

@@ -12,7 +12,7 @@ from vicc.files import require_writable
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
 from vicc.text_table import TextTable, print_line, print_table
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
-from vicc.training.stage import CONTRASTIVE, Recipe, Stage
+from vicc.training.stage import Recipe, Stage
 
 # Backward costs about twice as much as forward.
 _COST_WITHOUT_GRADIENT = 1 / 3
@@ -109,8 +109,9 @@ def stage_cost(stage: Stage, length: StageLength, clips_per_second: float) -> St
     A clip without gradient counts a third, a smaller view by its share of a full view's pixels. Reading videos is not
     counted: it has to keep up.
     """
-    with_gradient, without = stage.clips_encoded
-    small = sum(count * (1 - (pixels / stage.size) ** 2) for count, pixels in stage.small_resolutions())
+    with_gradient, without = stage.settings.clips_encoded()
+    groups = stage.settings.small_resolutions()
+    small = sum(count * (1 - (pixels / stage.encoder.size) ** 2) for count, pixels in groups)
     samples = length.steps * length.batch_size
     seconds = samples * (with_gradient - small + without * _COST_WITHOUT_GRADIENT) / clips_per_second
     return StageCost(
@@ -134,7 +135,7 @@ def learning_rate_curve(stage: Stage, length: StageLength) -> list[tuple[float, 
     """Points (epoch, learning rate) of the whole schedule, also those around milestones and the end of warm-up."""
     rate = stage_learning_rate(stage, length)
     last = length.schedule_steps - 1
-    corners = [stage.warmup_steps, *(epoch * length.steps_per_epoch for epoch in stage.milestones)]
+    corners = [stage.schedule.warmup_steps, *(epoch * length.steps_per_epoch for epoch in stage.schedule.milestones)]
     steps = {round(last * point / _CURVE_POINTS) for point in range(_CURVE_POINTS + 1)}
     steps |= {step for corner in corners for step in (corner - 1, corner) if 0 <= step <= last}
     return [(step / length.steps_per_epoch, rate(step)) for step in sorted(steps)]
@@ -159,7 +160,7 @@ def plot_learning_rate(
         panel.set_title(stage.name, fontsize=9, color=_COLORS[stage.stream])
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("learning rate")
-    if any(stage.schedule == "step" for stage in recipe.stages):
+    if any(stage.schedule.name == "step" for stage in recipe.stages):
         panels[0].set_yscale("log")
     else:
         panels[0].set_ylim(0, 1.05 * max(rate for curve in curves.values() for _, rate in curve))
@@ -178,12 +179,11 @@ def _draw_stage(panel: Any, stage: Stage, curve: list[tuple[float, float]], stop
     if len(done) < len(curve):
         rest = zip(*curve[len(done) - 1 :], strict=True)
         marks["of the schedule, not run"] = panel.plot(*rest, color=color, linestyle="dotted")[0]
-    frozen = stage.freeze_prototypes_epochs if _applies(stage, "freeze_prototypes_epochs") else 0
+    frozen, opens = stage.settings.epochs_frozen(), stage.settings.queue_opens()
     if frozen:
         marks["prototypes frozen"] = panel.axvspan(0, min(frozen, stop), color="#999999", alpha=0.35, linewidth=0)
-    if _applies(stage, "queue_from_epoch") and stage.queue_from_epoch < stop:
-        opened = stage.queue_from_epoch
-        marks["queue open"] = panel.axvspan(opened, stop, color="#009e73", alpha=0.15, linewidth=0)
+    if stage.settings.prototype_heads() and stage.settings.queue_rows() and opens < stop:
+        marks["queue open"] = panel.axvspan(opens, stop, color="#009e73", alpha=0.15, linewidth=0)
     return marks
 
 
@@ -202,16 +202,6 @@ def _values_tables(recipe: Recipe) -> Iterator[TextTable]:
 
 
 _NOTHING = object()
-_VICC_ONLY = (
-    "num_prototypes",
-    "epsilon",
-    "sinkhorn_iterations",
-    "queue_from_epoch",
-    "freeze_prototypes_epochs",
-    "views_for_assign",
-    "views_with_gradient",
-    "small_views",
-)
 
 
 def _rows(recipe: Recipe) -> dict[str, list[Any]]:
@@ -231,36 +221,30 @@ def _rows(recipe: Recipe) -> dict[str, list[Any]]:
     ]
     return {
         name: [
-            values[name] if _applies(stage, name) and (sees_flow or not about_flow(name)) else _NOTHING
+            values[name]
+            if name in values and _applies(stage, name) and (sees_flow or not about_flow(name))
+            else _NOTHING
             for stage, values in zip(recipe.stages, flat, strict=True)
         ]
-        for name in flat[0]
+        for name in dict.fromkeys(name for values in flat for name in values)
     }
 
 
 def _applies(stage: Stage, name: str) -> bool:
-    """Whether a field means something in a stage."""
-    if name in _VICC_ONLY and stage.method in CONTRASTIVE:
-        return False
-    if name in ("num_classes", "dropout", "backbone_learning_rate_ratio"):
-        return False  # of classifiers, which `vicc finetune` makes, and no recipe
+    """Whether a field means something beside the stage's other values."""
     if name == "queue_from_epoch":
-        return stage.queue_length > 0
-    if name == "flow_std" and stage.flow_channels != "uv":
+        return stage.settings.queue_rows() > 0
+    if name == "flow_std" and stage.encoder.flow_channels != "uv":
         return False
     if name in ("milestones", "decay"):
-        return stage.schedule == "step"
+        return stage.schedule.name == "step"
     if name in ("final_learning_rate", "warmup_steps"):
-        return stage.schedule == "cosine"
-    if name == "key_momentum":
-        return stage.method in CONTRASTIVE
-    if name == "num_mined":
-        return stage.method == "coclr"
+        return stage.schedule.name == "cosine"
     if name == "flow_normalization":
         return stage.stream != "rgb" or stage.teacher is not None
     if "flow_" in name:
         return stage.stream == "flow" or stage.teacher is not None
-    return name not in ("steps", "epochs") or getattr(stage, name) is not None
+    return name not in ("steps", "epochs") or getattr(stage.length, name) is not None
 
 
 def _differences(before: Recipe, after: Recipe) -> Iterator[dict[str, Any]]:

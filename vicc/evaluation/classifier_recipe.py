@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from vicc.configs import ClassifierConfig, FinetuneConfig
 from vicc.distributed import world_size
 from vicc.errors import ViccError
-from vicc.methods.encoder import EncoderConfig
+from vicc.methods.configs import EncoderConfig
 from vicc.training.classifier_folder import CLASSIFIER_STAGE
-from vicc.training.stage import MethodName, Recipe, Stage
+from vicc.training.stage import Recipe, Stage
 from vicc.transforms.augmentation import PRESETS, Augmentation
 
 _PUBLISHED_BATCH, _PUBLISHED_RATE = 128, 0.1  # 32 videos on each of four GPUs
@@ -25,7 +25,7 @@ _FIXED = ("method", "num_classes", "steps")
 class _Published:
     """A published schedule: the rate falls to a tenth at each milestone, in epochs."""
 
-    method: MethodName
+    method: str
     epochs: int
     milestones: tuple[int, ...]
 
@@ -71,7 +71,7 @@ def classifier_recipe(config: ClassifierConfig, encoder: EncoderConfig, *, num_v
     )
     if isinstance(config, FinetuneConfig):
         dropout = _DROPOUT[config.schedule] if config.dropout is None else config.dropout
-        stage = replace(stage, dropout=dropout, backbone_learning_rate_ratio=config.backbone_learning_rate_ratio)
+        stage = stage.replace(dropout=dropout, backbone_learning_rate_ratio=config.backbone_learning_rate_ratio)
     what = "fine-tuning" if fine_tuned else "linear probe"
     recipe = Recipe(f"{what}, {config.schedule}", f"{what} with the {config.schedule} schedule", (stage,))
     return _changed(recipe, config.set)
@@ -85,7 +85,7 @@ def _changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """
     changed = recipe.with_changes(changes)
     (before,), (after,) = recipe.stages, changed.stages
-    fixed = [name for name in _FIXED if getattr(before, name) != getattr(after, name)]
+    fixed = [name for name in _FIXED if before.flat().get(name) != after.flat().get(name)]
     if fixed:
         raise ViccError(
             f"--set {' '.join(changes)}: {', '.join(fixed)} of a classifier follow from the labels and the command; "

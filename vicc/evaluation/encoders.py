@@ -23,21 +23,19 @@ from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_featu
 from vicc.evaluation.result import Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import read_json, require_writable
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
+from vicc.methods.registry import row_prefix
 from vicc.places import require_run
 from vicc.progress import Advance
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
 from vicc.training.plan import num_workers
 from vicc.training.run_folder import RECIPE_FILE
-from vicc.training.stage import CLASSIFYING, Recipe, Stage
+from vicc.training.stage import Recipe, Stage
 
 FEATURES_FOLDER = "features"
 """Where features are kept, beside the result."""
-_METHODS = {
-    **{"single_stream": "", "cross_stream": "", "infonce": "InfoNCE", "ubernce": "UberNCE", "coclr": "CoCLR"},
-    **{"linear_probe": "Probed", "fine_tuned": "Fine-tuned"},
-}
 _TRAINING = ("seed", "recipe", "training")  # facts of a run that all its rows share
 _FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
 
@@ -254,7 +252,7 @@ class _Origin:
 def _origins(config: MeasuredEncoders) -> dict[str, _Origin]:
     if config.run is not None:
         run = config.run
-        return {row_name(s): _Origin(run / s.name, _METHODS[s.method]) for s in finished_stages(run)}
+        return {row_name(s): _Origin(run / s.name, row_prefix(s.method)) for s in finished_stages(run)}
     return {_encoder_name(load_encoder(folder), folder): _Origin(folder, "") for folder in config.encoder}
 
 
@@ -263,7 +261,8 @@ def _training(config: MeasuredEncoders) -> dict[str, Any]:
     if config.run is None:
         return {"seed": None}
     description = read_json(config.run / RECIPE_FILE, what="run description")
-    recipe = description["recipe"]
+    # As this version writes it, or runs of another one would not be pooled with ours.
+    recipe = Recipe.from_json(description["recipe"]).to_json()
     return {"seed": description.get("seed"), "recipe": recipe["name"], "training": fingerprint(recipe)}
 
 
@@ -290,8 +289,8 @@ def row_name(stage: Stage) -> str:
     """The row of a stage's encoder: ViCC's by the stage alone (RGB-2), those of its baselines with their method's name
     before it (CoCLR RGB-2), so that tables of several runs keep them apart. A classifier's has its stream's name.
     """
-    name = stage.stream if stage.method in CLASSIFYING else stage.name
-    return f"{_METHODS[stage.method]} {stage_title(name)}".lstrip()
+    name = stage.stream if stage.settings.classifies else stage.name
+    return f"{row_prefix(stage.method)} {stage_title(name)}".lstrip()
 
 
 def fused_rows(described: list[RowFeatures]) -> dict[str, list[RowFeatures]]:

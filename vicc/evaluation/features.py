@@ -16,7 +16,8 @@ from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision, keep_freed_memory
 from vicc.distributed import all_reduce_sum, rank, world_size
 from vicc.methods.batchnorm import fold_batchnorm
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.progress import Advance, progress
 from vicc.transforms.augmentation import Crops, evaluation_views
 

@@ -33,7 +33,7 @@ from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
 from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import say
-from vicc.training.build import ENCODER_FOLDER, encoder_config, new_classification
+from vicc.training.build import ENCODER_FOLDER, assemble, encoder_config
 from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
 from vicc.training.classifier_folder import save_classifier
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
@@ -186,10 +186,10 @@ def _recipe(
             f"--set {' '.join(config.set)}: {', '.join(changed)} would make another encoder than {config.encoder}. "
             "Leave that as it is."
         )
-    if stage.method == "linear_probe" and min(stage.batch_size, num_videos) < 2 * world_size():
+    if stage.method == "linear_probe" and min(stage.length.batch_size, num_videos) < 2 * world_size():
         raise ViccError(
-            f"{num_videos} training videos in batches of {stage.batch_size} are too few for {world_size()} processes: "
-            "BatchNorm needs at least two videos for each. Give more labels, or start fewer processes."
+            f"{num_videos} training videos in batches of {stage.length.batch_size} are too few for {world_size()} "
+            "processes: BatchNorm needs at least two videos for each. Give more labels, or start fewer processes."
         )
     if config.batch_size != "auto":
         return recipe
@@ -250,13 +250,13 @@ def _purpose(
     def new_task() -> Task:
         encoder = Encoder(encoder_config(stage, flow_bound=source.config.flow_bound))
         copy_weights(source.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
-        return new_classification(stage, encoder)
+        return assemble(stage, encoder)
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> Callable[[], dict[str, float]]:
         assert isinstance(task, Classification)
         return ValidationAccuracy(task, store, lesson, precision, workers=num_workers(config.workers))
 
-    epochs = stage.epochs or 1
+    epochs = stage.length.epochs or 1
     looks = config.evaluate_epochs or max(1, epochs // _LOOKS)
     return StageGoal(
         new_task=new_task,

@@ -1,7 +1,7 @@
 """Learning from labels: a classifier on an encoder as a task of the engine."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,16 @@ import torch.nn.functional as F
 from vicc.batch import Batch
 from vicc.errors import ViccError
 from vicc.methods.classifier import FineTuned, LinearProbe
+from vicc.methods.configs import ClassifierSettings, FineTunedSettings, LinearProbeSettings, MethodSettings
 from vicc.methods.encoder import Encoder
+from vicc.methods.registry import register_method
 from vicc.methods.task import Task
 
 _ENCODER = "classifier.encoder."
 
 
+@register_method("fine_tuned", settings=FineTunedSettings)
+@register_method("linear_probe", settings=LinearProbeSettings)
 class Classification(Task):
     """Cross-entropy between a classifier's logits and the labels of a batch.
 
@@ -28,6 +32,16 @@ class Classification(Task):
         super().__init__()
         self.classifier = classifier
         self.streams = (classifier.encoder.config.stream,)
+
+    @classmethod
+    def from_settings(
+        cls, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None, *, batch_size: int
+    ) -> Self:
+        """With a random linear layer."""
+        assert isinstance(settings, ClassifierSettings)
+        if isinstance(settings, FineTunedSettings):
+            return cls(FineTuned(encoder, settings.num_classes, dropout=settings.dropout))
+        return cls(LinearProbe(encoder, settings.num_classes))
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]

@@ -1,15 +1,18 @@
 """CoCLR: InfoNCE whose further positives are neighbours in the other stream (Han et al., NeurIPS 2020)."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from vicc.batch import Batch
+from vicc.methods.configs import CoCLRSettings, MethodSettings
 from vicc.methods.encoder import Encoder
 from vicc.methods.infonce import InfoNCE
 from vicc.methods.queue import KeyQueue
+from vicc.methods.registry import register_method
 
 
+@register_method("coclr", settings=CoCLRSettings)
 class CoCLR(InfoNCE):
     """A query must find the past keys whose other stream looks like its own.
 
@@ -29,6 +32,14 @@ class CoCLR(InfoNCE):
         self.streams = (encoder.config.stream, teacher.config.stream)
         self.num_mined = num_mined
         self.train()
+
+    @classmethod
+    def from_settings(
+        cls, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None, *, batch_size: int
+    ) -> Self:
+        assert isinstance(settings, CoCLRSettings)
+        assert teacher is not None
+        return cls(encoder, teacher, num_mined=settings.num_mined, **cls._options(settings))
 
     def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
         return KeyQueue(length, {"key": (embedding_dim,), "teacher": (embedding_dim,), "source": ()})

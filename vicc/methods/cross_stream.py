@@ -5,10 +5,13 @@ from typing import Any
 import torch
 
 from vicc.batch import Batch
+from vicc.methods.configs import CrossStreamSettings
 from vicc.methods.encoder import Encoder
+from vicc.methods.registry import register_method
 from vicc.methods.single_stream import SingleStream
 
 
+@register_method("cross_stream", settings=CrossStreamSettings)
 class CrossStream(SingleStream):
     """Swapped prediction among four views: two of the trained stream, two of the frozen teacher's.
 

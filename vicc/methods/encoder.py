@@ -1,21 +1,17 @@
 """The encoder of one stream: normalisation, backbone, pooling, projection head (paper, section 3)."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from vicc.backbones import create_backbone
-from vicc.batch import FlowChannels, Stream
 from vicc.data.sampling import clip_numbers
 from vicc.errors import ViccError
+from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder_input import checked_clips, checked_frames
 from vicc.transforms.augmentation import apply_to_flow, apply_to_rgb, center_view
 from vicc.transforms.difference import apply_to_diff, frames_of_diff
-from vicc.transforms.flow_form import FlowForm
 from vicc.video.flow import quantize_flow
 
 # On the scale of uint8: ImageNet's channel means and deviations for RGB, as published.
@@ -24,52 +20,6 @@ _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _FLOW_MEAN = (128.0, 128.0)
 # Differences of RGB are 128 for no change; 10 is about their root mean square on real clips.
 _DIFF_MEAN, _DIFF_STD = (128.0,) * 3, (10.0,) * 3
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """All that is needed to build an encoder and to feed it.
-
-    Attributes:
-        stream: what it sees: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes to the next frame).
-        backbone: a name that `create_backbone` knows.
-        embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a classifier's: its embedding
-            is the pooled feature.
-        clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
-        flow_center: whether each frame's median flow is taken out before it sees the clip.
-        flow_std: what flow is divided by, in steps of the stored form.
-        flow_normalization: "fixed" stops there; "clip" also divides each clip of flow or diff by its own root mean
-            square, so that how large and how fast everything moves (scale, speed, distance) is no longer what tells
-            clips apart first.
-        flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in steps of
-            `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
-        flow_bound: displacement, in pixels per frame, at which the flow it sees is clipped.
-        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the store's own. The
-            published encoders know flow of 240.
-    """
-
-    stream: Stream
-    backbone: str = "s3d"
-    embedding_dim: int = 128
-    clip_frames: int = 32
-    stride: int = 1
-    size: int = 128
-    flow_center: bool = False
-    flow_std: float = 24.0
-    flow_normalization: Literal["fixed", "clip"] = "fixed"
-    flow_channels: FlowChannels = "uv"
-    flow_bound: float = 20.0
-    flow_short_side: int | None = None
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the clips it takes."""
-        return self.flow_form.num_channels if self.stream == "flow" else 3
-
-    @property
-    def flow_form(self) -> FlowForm:
-        """The form in which it takes flow."""
-        return FlowForm(self.flow_channels, self.flow_bound, self.flow_short_side)
 
 
 # Added to a clip's root mean square, in units of flow_std (of _DIFF_STD for diff): a clip in which nothing moves must

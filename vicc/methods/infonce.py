@@ -1,15 +1,17 @@
 """InfoNCE on video: one view's query against the other's key and a queue of past keys (He et al., MoCo, CVPR 2020)."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from vicc.batch import Batch
 from vicc.distributed import all_gather
 from vicc.methods.batchnorm import encode_shuffled
+from vicc.methods.configs import InfoNCESettings, MethodSettings
 from vicc.methods.encoder import Encoder
 from vicc.methods.queue import KeyQueue
+from vicc.methods.registry import register_method
 from vicc.methods.statistics import effective_rank, queue_statistics
 from vicc.methods.task import Task
 
@@ -26,6 +28,7 @@ def any_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Te
     return (logits.logsumexp(1) - logits.masked_fill(~positives, -torch.inf).logsumexp(1)).mean()
 
 
+@register_method("infonce", settings=InfoNCESettings)
 class InfoNCE(Task):
     """A query must find its own key among past ones.
 
@@ -57,6 +60,22 @@ class InfoNCE(Task):
         self.temperature = temperature
         self.key_momentum = key_momentum
         self.shuffled_batchnorm = shuffled_batchnorm
+
+    @classmethod
+    def from_settings(
+        cls, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None, *, batch_size: int
+    ) -> Self:
+        return cls(encoder, **cls._options(settings))
+
+    @staticmethod
+    def _options(settings: MethodSettings) -> dict[str, Any]:
+        assert isinstance(settings, InfoNCESettings)
+        return {
+            "queue_length": settings.queue_length,
+            "temperature": settings.temperature,
+            "key_momentum": settings.key_momentum,
+            "shuffled_batchnorm": settings.batchnorm == "shuffled",
+        }
 
     def _new_queue(self, length: int, embedding_dim: int) -> KeyQueue:
         return KeyQueue(length, {"key": (embedding_dim,)})

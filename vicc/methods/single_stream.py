@@ -1,23 +1,25 @@
 """ViCC, first stage: one stream learns from two views of each video (paper, section 3.1)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from vicc.batch import Batch, Stream
+from vicc.distributed import world_size
 from vicc.methods.batchnorm import encode_shuffled
+from vicc.methods.configs import MethodSettings, SingleStreamSettings, ViewsWithGradient
 from vicc.methods.encoder import Encoder
 from vicc.methods.loss import assign_views, swapped_prediction_loss
 from vicc.methods.prototypes import Prototypes
 from vicc.methods.queue import EmbeddingQueue
+from vicc.methods.registry import register_method
 from vicc.methods.statistics import effective_rank, prototype_statistics, queue_statistics
 from vicc.methods.task import Task
 
-ViewsWithGradient = Literal["one", "both"]
 
-
+@register_method("single_stream", settings=SingleStreamSettings)
 class SingleStream(Task):
     """Swapped prediction between the views of one stream.
 
@@ -64,6 +66,25 @@ class SingleStream(Task):
         self.views_for_assign = tuple(views_for_assign)
         self.views_with_gradient = views_with_gradient
         self.shuffled_batchnorm = shuffled_batchnorm
+
+    @classmethod
+    def from_settings(
+        cls, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None, *, batch_size: int
+    ) -> Self:
+        assert isinstance(settings, SingleStreamSettings)
+        return cls(
+            *(encoder,) if teacher is None else (encoder, teacher),
+            num_prototypes=settings.num_prototypes,
+            epsilon=settings.epsilon,
+            num_iterations=settings.sinkhorn_iterations,
+            temperature=settings.temperature,
+            queue_length=settings.queue_length // batch_size * batch_size // world_size(),
+            queue_from_epoch=settings.queue_from_epoch,
+            freeze_prototypes_epochs=settings.freeze_prototypes_epochs,
+            views_with_gradient=settings.views_with_gradient,
+            views_for_assign=settings.views_for_assign or range(settings.num_full_views),
+            shuffled_batchnorm=settings.batchnorm == "shuffled",
+        )
 
     def embed(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) of each view: the full ones, then the small ones."""

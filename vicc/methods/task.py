@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vicc.batch import Batch, Stream
+from vicc.methods.configs import MethodSettings
 from vicc.methods.encoder import Encoder
 
 
@@ -25,6 +26,19 @@ class Task(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.teacher = None
+
+    @classmethod
+    def from_settings(
+        cls, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None, *, batch_size: int
+    ) -> Self:
+        """The task as a recipe's stage asks for it; `build_method` calls it.
+
+        Args:
+            settings: of the class that it was registered with.
+            teacher: where the settings say that the method needs one.
+            batch_size: videos a step, those of all processes together.
+        """
+        raise TypeError(f"{cls.__name__} does not define from_settings.")
 
     def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One step's loss under "loss"; every other scalar is logged."""

@@ -4,8 +4,10 @@ import torch
 
 from vicc.batch import Batch
 from vicc.errors import ViccError
+from vicc.methods.configs import UberNCESettings
 from vicc.methods.infonce import InfoNCE
 from vicc.methods.queue import KeyQueue
+from vicc.methods.registry import register_method
 
 
 def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
@@ -19,6 +21,7 @@ def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.
     return -(log_p.sum(1) / positives.sum(1)).mean()
 
 
+@register_method("ubernce", settings=UberNCESettings)
 class UberNCE(InfoNCE):
     """A query must find the past keys of its class; see `InfoNCE`."""
 

@@ -33,7 +33,8 @@ from vicc.batch import Stream
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
 from vicc.methods.classifier import LinearProbe
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.published.numpy_pickle import PickledArray, numpy_numbers
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import WEIGHTS_FILE, CheckpointFolder, load_encoder, save_weights

@@ -417,7 +417,8 @@ def _stages(run: Path, recipe: Recipe, num_videos: int, processes: int) -> list[
     """Each stage with its curves; all stages share the range of the loss, so that they can be compared."""
     logs = {stage.name: read_log(run / stage.name) for stage in recipe.stages}
     losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
-    losses += [stage.chance_loss for stage in recipe.stages]
+    chances = [stage.settings.chance_loss() for stage in recipe.stages]
+    losses += [chance for chance in chances if chance is not None] or [0.0] * (not losses)
     margin = 0.05 * (max(losses) - min(losses)) or 0.1
     limits = min(losses) - margin, max(losses) + margin
     return [
@@ -425,11 +426,19 @@ def _stages(run: Path, recipe: Recipe, num_videos: int, processes: int) -> list[
             "stage": stage,
             "steps": len(log),
             "minutes": sum(row.get("seconds", 0.0) for row in log) / 60,
-            "log_prototypes": stage.chance_loss,
-            "curves": _draw_curves(stage, log, min(stage.batch_size, num_videos) // processes, limits) if log else None,
+            "chance": _chance_text(stage),
+            "curves": _draw_curves(stage, log, min(stage.length.batch_size, num_videos) // processes, limits)
+            if log
+            else None,
         }
-        for stage, log in zip(recipe.stages, logs.values(), strict=True)
+        for stage, log, chance in zip(recipe.stages, logs.values(), chances, strict=True)
     ]
+
+
+def _chance_text(stage: Stage) -> str:
+    heads, chance = stage.settings.prototype_heads(), stage.settings.chance_loss()
+    prototypes = f"K = {', '.join(map(str, heads))}, " if heads else ""
+    return prototypes + ("" if chance is None else f"{stage.settings.chance_name} = {chance:.2f}")
 
 
 def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limits: tuple[float, float]) -> str:
@@ -439,16 +448,18 @@ def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limit
 
 
 def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
-    """Every setting by its name for --set, as text for each stage."""
-    table: dict[str, list[str]] = {}
+    """Every setting by its name for --set, as text for each stage; empty where its method has no such setting."""
+    columns = []
     for stage in recipe.stages:
-        fields = asdict(stage)
+        fields = stage.to_json()
         inner = {f"augmentation.{name}": value for name, value in fields.pop("augmentation").items()}
-        for name, value in (fields | inner).items():
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).replace("None", "none")
-            table.setdefault(name, []).append(text)
-    del table["name"]
-    return table
+        columns.append(fields | inner)
+    names = dict.fromkeys(name for column in columns for name in column if name != "name")
+    return {name: [_setting(column.get(name, "")) for column in columns] for name in names}
+
+
+def _setting(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).replace("None", "none")
 
 
 def _commands(config: ReportConfig, store: FrameReader, runs: Sequence[dict[str, Any]]) -> list[str]:

@@ -148,7 +148,7 @@ def _stage_cells(stage: StageState) -> Iterator[str]:
     yield f"  {stage.name}"
     yield f"{stage.steps:,}" if stage.steps == stage.total_steps else f"{stage.steps:,} of {stage.total_steps:,}"
     yield "-" if stage.loss is None else f"{stage.loss:.3f}"
-    yield f"{stage.chance_loss:.3f}"
+    yield "-" if stage.chance_loss is None else f"{stage.chance_loss:.3f}"
     yield _percent(stage.own_video_recall)
     yield _percent(stage.label_recall if stage.val_accuracy is None else stage.val_accuracy)
     yield "-" if stage.clips_per_second is None else f"{stage.clips_per_second:.3g}"

@@ -24,7 +24,7 @@ from vicc.results.page import read_runs
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
 from vicc.training.schedule import stage_length
-from vicc.training.stage import CLASSIFYING, Recipe, Stage
+from vicc.training.stage import Recipe, Stage
 from vicc.training.watch.alarms import ALARMS_FILE
 from vicc.training.watch.curves import draw_curve
 from vicc.training.watch.log import EPOCHS_FILE, read_log
@@ -53,7 +53,7 @@ class StageState:
     steps: int
     total_steps: int
     loss: float | None
-    chance_loss: float
+    chance_loss: float | None
     own_video_recall: float | None
     label_recall: float | None
     val_accuracy: float | None
@@ -202,7 +202,7 @@ def _following(folder: Path, recipe: Recipe, starts: Sequence[dict[str, Any]], *
         return str(starts[-1]["command"])
     flag = next((name for name in ("store", "videos") if name in starts[-1]), None)
     place = ["--store", "STORE"] if flag is None else [f"--{flag}", starts[-1][flag]]
-    if all(stage.method in CLASSIFYING for stage in recipe.stages):
+    if all(stage.settings.classifies for stage in recipe.stages):
         return shlex.join(["vicc", "test", "--classifier", str(folder), *place])
     return shlex.join(["vicc", "report" if measured else "retrieve", "--run", str(folder), *place])
 
@@ -215,14 +215,14 @@ def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> Sta
     length = stage_length(stage, description["videos"], processes)
     seconds = sum(row.get("waited", 0.0) + row.get("seconds", 0.0) for row in log)
     losses = [row["loss"] for row in log[-_LAST:]]
-    clips = len(log) * length.batch_size * sum(stage.clips_encoded)
+    clips = len(log) * length.batch_size * sum(stage.settings.clips_encoded())
     return StageState(
         name=stage.name,
         finished=(folder / stage.name / ENCODER_FOLDER / "config.json").exists(),
         steps=len(log),
         total_steps=length.steps,
         loss=sum(losses) / len(losses) if losses else None,
-        chance_loss=stage.chance_loss,
+        chance_loss=stage.settings.chance_loss(),
         own_video_recall=last.get("own_video_recall"),
         label_recall=last.get("label_recall"),
         val_accuracy=last.get("val_accuracy"),
@@ -234,7 +234,7 @@ def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> Sta
 
 def _measured_by(stage: Stage) -> str:
     """What is looked at while such a stage trains."""
-    return "val_accuracy" if stage.method in CLASSIFYING else "own_video_recall"
+    return "val_accuracy" if stage.settings.classifies else "own_video_recall"
 
 
 def _evaluated(folder: Path, stage: Stage) -> list[dict[str, Any]]:
@@ -252,7 +252,7 @@ def _retrieval(folder: Path) -> dict[str, float]:
 def _settings(description: dict[str, Any]) -> dict[str, str]:
     """All that makes a run, as text by name; stages by their fields' names for --set."""
     flat = {name: str(value) for name, value in description.items() if name != "recipe"}
-    for stage in description["recipe"]["stages"]:
+    for stage in Recipe.from_json(description["recipe"]).to_json()["stages"]:
         fields = {**stage, **{f"augmentation.{name}": value for name, value in stage["augmentation"].items()}}
         del fields["augmentation"]
         flat |= {f"{stage['name']}.{name}": str(value) for name, value in fields.items() if name != "name"}
@@ -295,7 +295,7 @@ def _draw(folders: Sequence[Path], runs: Sequence[RunState], described: Sequence
                 below.plot(*zip(*points, strict=True) if points else ([], []), "o", ls=style, color=color, ms=3)
             _label(above, below, stage)
         panels[0, 0].set_ylabel("loss")
-        classifiers = all(stage.method in CLASSIFYING for stage in stages.values())
+        classifiers = all(stage.settings.classifies for stage in stages.values())
         panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "own video found (R@1)")
         marks = [Line2D([], [], color=color, linestyle=style) for _, (color, style) in zip(runs, cycle(looks))]
         figure.legend(marks, [run.run for run in runs], loc="outside lower center", frameon=False, ncols=2)
@@ -308,16 +308,18 @@ def _label(above: Axes, below: Axes, stage: Stage) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", linewidth=0.5, alpha=0.35)
     above.set_title(stage.name, loc="left", fontsize=10, fontweight="bold")
-    above.axhline(stage.chance_loss, color="#777777", linestyle="dashed", linewidth=1)
-    above.annotate(
-        stage.chance_name,
-        (1, stage.chance_loss),
-        (0, 2),
-        above.get_yaxis_transform(),
-        "offset points",
-        ha="right",
-        fontsize=8,
-    )
+    chance = stage.settings.chance_loss()
+    if chance is not None:
+        above.axhline(chance, color="#777777", linestyle="dashed", linewidth=1)
+        above.annotate(
+            stage.settings.chance_name,
+            (1, chance),
+            (0, 2),
+            above.get_yaxis_transform(),
+            "offset points",
+            ha="right",
+            fontsize=8,
+        )
     below.set_ylim(-0.03, 1.03)
     below.set_xlabel("step")
     below.xaxis.set_major_locator(MaxNLocator(4, integer=True))

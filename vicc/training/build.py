@@ -11,22 +11,16 @@ from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Video
 from vicc.device import Precision, cpu_bf16_loses_gradients, keep_freed_memory
-from vicc.distributed import world_size
 from vicc.errors import ViccError
 from vicc.methods.batchnorm import synchronize_batchnorm
-from vicc.methods.classification import Classification
-from vicc.methods.classifier import FineTuned, LinearProbe
-from vicc.methods.coclr import CoCLR
-from vicc.methods.cross_stream import CrossStream
-from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.methods.infonce import InfoNCE
-from vicc.methods.single_stream import SingleStream
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
+from vicc.methods.registry import build_method
 from vicc.methods.task import Task
-from vicc.methods.ubernce import UberNCE
 from vicc.progress import say
 from vicc.training.checkpoint import CheckpointFolder, copy_weights, load_encoder
 from vicc.training.optim import LARC
-from vicc.training.stage import CLASSIFYING, CONTRASTIVE, Recipe, Stage
+from vicc.training.stage import Recipe, Stage
 from vicc.training.step import TrainingStep, checkpoint_activations, compile_encoders
 
 ENCODER_FOLDER = "encoder"
@@ -35,21 +29,8 @@ ENCODER_FOLDER = "encoder"
 
 def encoder_config(stage: Stage, *, flow_bound: float) -> EncoderConfig:
     """The encoder a stage trains on a store whose flow was clipped at `flow_bound`."""
-    return EncoderConfig(
-        stream=stage.stream,
-        backbone=stage.backbone,
-        embedding_dim=stage.embedding_dim,
-        clip_frames=stage.clip_frames,
-        stride=stage.stride,
-        size=stage.size,
-        flow_center=stage.augmentation.flow_center,
-        flow_std=stage.flow_std,
-        flow_normalization=stage.flow_normalization,
-        flow_channels=stage.flow_channels,
-        # The published channels are steps of the published bound, whatever the store's.
-        flow_bound=flow_bound if stage.flow_channels == "uv" else 20.0,
-        flow_short_side=stage.flow_short_side,
-    )
+    # The published channels are steps of the published bound, whatever the store's.
+    return replace(stage.encoder, flow_bound=flow_bound if stage.encoder.flow_channels == "uv" else 20.0)
 
 
 def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
@@ -59,7 +40,7 @@ def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
         what = f"Stage {stage.name} starts from {stage.start_from}"
         copy_weights(load_encoder(run / stage.start_from / ENCODER_FOLDER), encoder, what=what)
     teacher = None if stage.teacher is None else load_encoder(run / stage.teacher / ENCODER_FOLDER)
-    task = _assemble(stage, encoder, teacher)
+    task = assemble(stage, encoder, teacher)
     if stage.start_from is not None:
         state = CheckpointFolder(run / stage.start_from).load_newest()
         if state is None:
@@ -75,48 +56,12 @@ def untrained_task(recipe: Recipe, stage: Stage) -> Task:
         found = next((other for other in recipe.stages if other.name == name), None)
         return None if found is None else Encoder(encoder_config(found, flow_bound=20.0)).eval()
 
-    return _assemble(stage, Encoder(encoder_config(stage, flow_bound=20.0)), untrained(stage.teacher))
+    return assemble(stage, Encoder(encoder_config(stage, flow_bound=20.0)), untrained(stage.teacher))
 
 
-def _assemble(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
-    if stage.method in CLASSIFYING:
-        return new_classification(stage, encoder)
-    return _contrastive(stage, encoder, teacher) if stage.method in CONTRASTIVE else _vicc(stage, encoder, teacher)
-
-
-def new_classification(stage: Stage, encoder: Encoder) -> Classification:
-    """A classifier with a random linear layer on an encoder."""
-    if stage.method == "linear_probe":
-        return Classification(LinearProbe(encoder, stage.num_classes))
-    return Classification(FineTuned(encoder, stage.num_classes, dropout=stage.dropout))
-
-
-def _vicc(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
-    options: dict[str, Any] = {
-        "num_prototypes": stage.num_prototypes,
-        "epsilon": stage.epsilon,
-        "num_iterations": stage.sinkhorn_iterations,
-        "temperature": stage.temperature,
-        "queue_length": stage.queue_length // stage.batch_size * stage.batch_size // world_size(),
-        "queue_from_epoch": stage.queue_from_epoch,
-        "freeze_prototypes_epochs": stage.freeze_prototypes_epochs,
-        "views_with_gradient": stage.views_with_gradient,
-        "views_for_assign": stage.views_for_assign or range(stage.num_full_views),
-        "shuffled_batchnorm": stage.batchnorm == "shuffled",
-    }
-    return SingleStream(encoder, **options) if teacher is None else CrossStream(encoder, teacher, **options)
-
-
-def _contrastive(stage: Stage, encoder: Encoder, teacher: Encoder | None) -> Task:
-    options: dict[str, Any] = {
-        "queue_length": stage.queue_length,
-        "temperature": stage.temperature,
-        "key_momentum": stage.key_momentum,
-        "shuffled_batchnorm": stage.batchnorm == "shuffled",
-    }
-    if teacher is not None:
-        return CoCLR(encoder, teacher, num_mined=stage.num_mined, **options)
-    return (UberNCE if stage.method == "ubernce" else InfoNCE)(encoder, **options)
+def assemble(stage: Stage, encoder: Encoder, teacher: Encoder | None = None) -> Task:
+    """The method of a stage on an encoder, what it trains beside it with random weights."""
+    return build_method(stage.method, stage.settings, encoder, teacher, batch_size=stage.length.batch_size)
 
 
 def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None:
@@ -137,7 +82,7 @@ def build_step(stage: Stage, task: Task, precision: Precision, config: TrainingC
     Raises:
         ViccError: a backbone without blocks for --checkpoint-activations, or a machine that cannot --compile.
     """
-    if stage.batchnorm == "sync":
+    if stage.settings.synchronizes_batchnorm():
         synchronize_batchnorm(task, precision.device)
     keep_freed_memory(precision.device)
     precision.place(task)
@@ -155,13 +100,14 @@ def _sound_precision(precision: Precision, stage: Stage, encoder: Encoder) -> Pr
         say(f"{stage.name}: CPUs emulate fp16, tens of times slower than fp32; for a test it will do")
     if precision.name != "bf16" or precision.device.type != "cpu":
         return precision
-    clip = torch.zeros(1, encoder.config.in_channels, stage.clip_frames, stage.size, stage.size, dtype=torch.uint8)
+    config = encoder.config
+    clip = torch.zeros(1, config.in_channels, config.clip_frames, config.size, config.size, dtype=torch.uint8)
     unsound = cpu_bf16_loses_gradients(encoder, clip)
     if not unsound:
         return precision
     say(
         f"{stage.name}: fp32, since bf16 gradients are wrong on CPUs where a clip is shorter than a kernel "
-        f"({len(unsound)} layers with clips of {stage.clip_frames} frames)"
+        f"({len(unsound)} layers with clips of {stage.encoder.clip_frames} frames)"
     )
     return replace(precision, name="fp32")
 
@@ -174,14 +120,14 @@ def build_dataset(stage: Stage, task: Task, store: FrameReader, videos: list[Vid
         store,
         videos,
         streams=task.streams,
-        num_views=stage.num_clips,
-        clip_frames=stage.clip_frames,
-        stride=stage.stride,
-        size=stage.size,
+        num_views=stage.settings.num_clips,
+        clip_frames=stage.encoder.clip_frames,
+        stride=stage.encoder.stride,
+        size=stage.encoder.size,
         distance=stage.view_distance,
         augmentation=stage.augmentation,
         seed=seed,
-        small_views=stage.small_resolutions(),
+        small_views=stage.settings.small_resolutions(),
         small_streams=(task.encoder.config.stream,),
         flow_form=flow_forms[0] if flow_forms else None,
     )
@@ -190,28 +136,29 @@ def build_dataset(stage: Stage, task: Task, store: FrameReader, videos: list[Vid
 def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
     """The optimiser over everything that is trained."""
     weights = [weight for weight in task.parameters() if weight.requires_grad]
-    groups = _with_ratio(weights, task.encoder, stage.backbone_learning_rate_ratio)
+    groups = _with_ratio(weights, task.encoder, stage.settings.encoder_rate_ratio())
     # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise. On GPUs one kernel
     # for all, which can also pass over a step whose fp16 gradients overflowed without telling the CPU first.
     on_gpu = weights[0].is_cuda
-    if stage.optimizer == "sgd":
+    optimizer, rate = stage.optimizer, stage.schedule.learning_rate
+    if optimizer.name == "sgd":
         return torch.optim.SGD(
             groups,
-            lr=stage.learning_rate,
-            momentum=stage.momentum,
-            weight_decay=stage.weight_decay,
+            lr=rate,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
             foreach=not on_gpu,
             fused=on_gpu,
         )
-    if stage.optimizer == "larc":
-        return LARC(groups, lr=stage.learning_rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
+    if optimizer.name == "larc":
+        return LARC(groups, lr=rate, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay)
     # Adam adds weight decay to the gradient, AdamW shrinks the weights themselves.
-    adam = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
+    adam = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
     return adam(
         groups,
-        lr=stage.learning_rate,
-        betas=(stage.momentum, 0.999),
-        weight_decay=stage.weight_decay,
+        lr=rate,
+        betas=(optimizer.momentum, 0.999),
+        weight_decay=optimizer.weight_decay,
         foreach=not on_gpu,
         fused=on_gpu,
     )

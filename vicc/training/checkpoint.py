@@ -16,7 +16,8 @@ import torch
 
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, write_json
-from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.configs import EncoderConfig
+from vicc.methods.encoder import Encoder
 from vicc.places import require_encoder
 from vicc.progress import say
 

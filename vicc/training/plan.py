@@ -34,7 +34,7 @@ from vicc.training.build import build_step, untrained_task
 from vicc.training.fit import FITTED_FIELDS, changes, fit_to_batch, fit_to_data, largest_batch, round_batch
 from vicc.training.run_folder import RECIPE_FILE
 from vicc.training.schedule import StageLength, stage_length
-from vicc.training.stage import CONTRASTIVE, Recipe, Stage
+from vicc.training.stage import Recipe, Stage
 from vicc.training.step import TrainingStep
 
 _SECONDS_TO_MEASURE = 20.0
@@ -120,7 +120,7 @@ def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: Tra
         seconds, small_bytes = _measure(step, stage, small)
         large = 3 * config.accumulate
         if seconds < 0.5:  # a small model: what a step costs beside its clips counts
-            large = max(large, min(16, stage.batch_size))
+            large = max(large, min(16, stage.length.batch_size))
             _measure(step, stage, large)
         seconds, large_bytes = _measure(step, stage, large)
     a_video = max(0.0, (large_bytes - small_bytes) / (large - small))
@@ -163,10 +163,10 @@ def fitted_recipe(
     for stage in recipe.stages:
         begun = recorded.get(stage.name)
         if begun is not None and config.batch_size in (None, "auto", begun["batch_size"]):
-            stages.append(replace(stage, **begun))
+            stages.append(stage.replace(**begun))
             continue
         if config.batch_size is not None:
-            size = sizes.get(stage.name, stage.batch_size) if config.batch_size == "auto" else config.batch_size
+            size = sizes.get(stage.name, stage.length.batch_size) if config.batch_size == "auto" else config.batch_size
             stage = fit_to_batch(stage, min(size, num_videos // world_size() * world_size()))
         stages.append(fit_to_data(stage, num_videos) if to_data else stage)
     fitted = replace(recipe, stages=tuple(stages)).with_changes(config.set)
@@ -180,7 +180,7 @@ def _recorded(run: Path) -> dict[str, dict[str, Any]]:
     if not (run / RECIPE_FILE).exists():
         return {}
     stages = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"]).stages
-    return {stage.name: {name: getattr(stage, name) for name in FITTED_FIELDS} for stage in stages}
+    return {stage.name: {k: v for k, v in stage.flat().items() if k in FITTED_FIELDS} for stage in stages}
 
 
 def find_batch_sizes(
@@ -264,7 +264,7 @@ def plan_stages(
         workers = num_workers(config.workers)
         computing = cost.seconds_a_video * samples
         waiting = loading.seconds(samples / max(1, workers)) if loading is not None else 0.0
-        checkpoint = cost.checkpoint_bytes + _queue_bytes(stage)
+        checkpoint = cost.checkpoint_bytes + stage.settings.queue_bytes(stage.encoder.embedding_dim, world_size())
         costs[stage.name] = StageCost(
             steps=steps_left[stage.name],
             batch_size=lengths[stage.name].batch_size,
@@ -330,9 +330,10 @@ def require_loading(stage: Stage, config: TrainingConfig, *, num_videos: int) ->
     batch = stage_length(stage, num_videos, world_size()).batch_size // world_size()
     streams = {stage.stream, *(["flow" if stage.stream != "flow" else "rgb"] if stage.teacher else [])}
     channels = sum(2 if stream == "flow" else 3 for stream in streams)
-    full = channels * stage.num_clips * stage.size**2
-    small = (3 if stage.stream != "flow" else 2) * sum(n * pixels**2 for n, pixels in stage.small_resolutions())
-    prefetched_batches(num_workers(config.workers), batch * stage.clip_frames * (full + small))
+    full = channels * stage.settings.num_clips * stage.encoder.size**2
+    groups = stage.settings.small_resolutions()
+    small = (3 if stage.stream != "flow" else 2) * sum(count * pixels**2 for count, pixels in groups)
+    prefetched_batches(num_workers(config.workers), batch * stage.encoder.clip_frames * (full + small))
 
 
 def _new_step(stage: Stage, task: Task, precision: Precision, config: TrainingConfig) -> TrainingStep:
@@ -358,16 +359,17 @@ def _random_batch(task: Task, stage: Stage, size: int) -> Batch:
     channels = {encoder.config.stream: encoder.config.in_channels for encoder in encoders}
 
     def clips(streams: Sequence[Stream], views: int, pixels: int) -> dict[Stream, torch.Tensor]:
-        shape = (size, views, stage.clip_frames, pixels, pixels)
+        shape = (size, views, stage.encoder.clip_frames, pixels, pixels)
         return {
             stream: torch.randint(0, 256, (*shape, channels[stream]), dtype=torch.uint8).permute(0, 1, 5, 2, 3, 4)
             for stream in streams
         }
 
     numbers = torch.arange(size)
-    small = tuple(clips(task.streams[:1], count, pixels) for count, pixels in stage.small_resolutions())
-    labels = numbers % stage.num_classes if stage.num_classes else numbers
-    return Batch(clips(task.streams, stage.num_clips, stage.size), numbers, labels, numbers, small)
+    small = tuple(clips(task.streams[:1], count, pixels) for count, pixels in stage.settings.small_resolutions())
+    classes = stage.flat().get("num_classes", size)
+    labels = numbers % classes
+    return Batch(clips(task.streams, stage.settings.num_clips, stage.encoder.size), numbers, labels, numbers, small)
 
 
 def _fits(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig, size: int) -> bool:
@@ -402,10 +404,11 @@ def _scaled(measured: list[_Measured], stage: Stage) -> tuple[StepCost, LoadingC
 
 def _weight(stage: Stage) -> float:
     """Pixels of a video's clips that a step encodes, those without gradient counted as a third."""
-    with_gradient, without = stage.clips_encoded
-    small = stage.small_resolutions()
+    with_gradient, without = stage.settings.clips_encoded()
+    small = stage.settings.small_resolutions()
     full = with_gradient - sum(count for count, _ in small) + _WITHOUT_GRADIENT * without
-    return stage.clip_frames * (full * stage.size**2 + sum(count * pixels**2 for count, pixels in small))
+    pixels_of_small = sum(count * pixels**2 for count, pixels in small)
+    return stage.encoder.clip_frames * (full * stage.encoder.size**2 + pixels_of_small)
 
 
 def measure_loading(dataset: ClipDataset, config: TrainingConfig) -> LoadingCost:
@@ -428,14 +431,6 @@ def _decoded_bytes(dataset: ClipDataset) -> int:
     """Of all frames of the streams that are read."""
     channels = 3 * bool({"rgb", "diff"} & {*dataset.streams}) + 2 * ("flow" in dataset.streams)
     return sum(video.num_frames * video.height * video.width * channels for video in dataset.videos)
-
-
-def _queue_bytes(stage: Stage) -> int:
-    """Of all processes' queues in a checkpoint."""
-    row = 4 * stage.queue_length * stage.embedding_dim
-    if stage.method in CONTRASTIVE:  # every process holds the keys of all
-        return row * (1 + (stage.method == "coclr")) * world_size()
-    return row * stage.num_full_views
 
 
 def _nbytes(state: Any) -> int:

@@ -80,7 +80,7 @@ def pretrain(
     """
     _require_recipe(recipe, config)
     for stage in recipe.stages:
-        require_backbone(stage.backbone)
+        require_backbone(stage.encoder.backbone)
     recipe.require_stages(config.stages)
     require_sinks(config.log_to)
     if not config.dry_run:
@@ -255,9 +255,9 @@ def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None
             some,
             streams=streams,
             num_views=2,
-            clip_frames=stage.clip_frames,
-            stride=stage.stride,
-            size=stage.size,
+            clip_frames=stage.encoder.clip_frames,
+            stride=stage.encoder.stride,
+            size=stage.encoder.size,
             distance=stage.view_distance,
             augmentation=replace(stage.augmentation, flow_as_image=False),
             seed=0,

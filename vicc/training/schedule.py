@@ -32,37 +32,38 @@ def stage_length(stage: Stage, num_videos: int, processes: int = 1) -> StageLeng
     Raises:
         ViccError: a batch that cannot be shared evenly, or fewer videos than processes.
     """
-    if stage.batch_size % processes:
-        near = max(1, round(stage.batch_size / processes)) * processes
+    length = stage.length
+    if length.batch_size % processes:
+        near = max(1, round(length.batch_size / processes)) * processes
         raise ViccError(
-            f"Stage {stage.name}: {processes} processes cannot share a batch of {stage.batch_size} videos evenly. "
+            f"Stage {stage.name}: {processes} processes cannot share a batch of {length.batch_size} videos evenly. "
             f"Start another number of processes, or give --set {stage.name}.batch_size={near}."
         )
     if num_videos < processes:
         raise ViccError(f"{processes} processes share {num_videos} training videos; expected at least one for each.")
-    batch_size = min(stage.batch_size, num_videos // processes * processes)
+    batch_size = min(length.batch_size, num_videos // processes * processes)
     steps_per_epoch = num_videos // batch_size
-    schedule_steps = stage.steps if stage.steps is not None else (stage.epochs or 0) * steps_per_epoch
-    steps = schedule_steps if stage.stop_epoch is None else stage.stop_epoch * steps_per_epoch
+    schedule_steps = length.steps if length.steps is not None else (length.epochs or 0) * steps_per_epoch
+    steps = schedule_steps if length.stop_epoch is None else length.stop_epoch * steps_per_epoch
     return StageLength(batch_size, steps_per_epoch, schedule_steps, steps)
 
 
 def stage_learning_rate(stage: Stage, length: StageLength) -> Callable[[int], float]:
     """The learning rate of each step of a stage, counted from 0."""
-    if stage.schedule == "step":
+    if stage.schedule.name == "step":
         return partial(
             step_learning_rate,
             steps_per_epoch=length.steps_per_epoch,
-            base=stage.learning_rate,
-            milestones=stage.milestones,
-            decay=stage.decay,
+            base=stage.schedule.learning_rate,
+            milestones=stage.schedule.milestones,
+            decay=stage.schedule.decay,
         )
     return partial(
         cosine_learning_rate,
         total_steps=length.schedule_steps,
-        base=stage.learning_rate,
-        final=stage.final_learning_rate,
-        warmup_steps=stage.warmup_steps,
+        base=stage.schedule.learning_rate,
+        final=stage.schedule.final_learning_rate,
+        warmup_steps=stage.schedule.warmup_steps,
     )
 
 

@@ -1,262 +1,300 @@
 """What is trained: a recipe is a list of stages. Plain data, free of torch, so that it can be listed in no time."""
 
 import dataclasses
+import functools
 import json
 import math
 import re
-import typing
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from vicc.batch import Stream
 from vicc.data.sampling import ViewDistance
 from vicc.errors import ViccError
-from vicc.settings import from_text
+from vicc.methods.configs import EncoderConfig, MethodSettings
+from vicc.methods.registry import list_methods, method_settings
+from vicc.settings import converted, from_text, hints_of
 from vicc.transforms.augmentation import PRESETS, Augmentation
 from vicc.words import did_you_mean, either, nearest
 
-StreamName = Literal["rgb", "flow", "diff"]
-MethodName = Literal["single_stream", "cross_stream", "infonce", "ubernce", "coclr", "linear_probe", "fine_tuned"]
-CONTRASTIVE = ("infonce", "ubernce", "coclr")
-"""Methods that compare a query with one key and a queue of past keys."""
-VICC = ("single_stream", "cross_stream")
-"""Methods that assign views to prototypes."""
-CLASSIFYING = ("linear_probe", "fine_tuned")
-"""Methods that learn from labels, on an encoder that is there already."""
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """What moves the weights."""
+
+    name: Literal["larc", "adam", "adamw", "sgd"] = "larc"
+    """"larc" is SGD with layer-wise rates, published for ViCC; "adam", whose weight decay is a part of the gradient, is
+    published for the baselines; "sgd" for classifiers."""
+    momentum: float = 0.9
+    """Of Adam the first of its two."""
+    weight_decay: float = 1e-6
+    """Share of a weight that every step takes away, times the learning rate."""
 
 
 @dataclass(frozen=True)
+class ScheduleSettings:
+    """The learning rate over a stage."""
+
+    name: Literal["cosine", "step"] = "cosine"
+    """"cosine" from learning_rate to final_learning_rate, or "step": times `decay` at each milestone."""
+    learning_rate: float = 0.6
+    """At the start, or after the warm-up."""
+    final_learning_rate: float = 0.0006
+    """At the end of a cosine."""
+    warmup_steps: int = 0
+    """Steps in which it rises, before a cosine."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which it falls."""
+    decay: float = 0.1
+    """Factor at each milestone."""
+
+
+@dataclass(frozen=True)
+class LengthSettings:
+    """How long a stage is."""
+
+    batch_size: int = 16
+    """Videos a step, those of all processes together."""
+    epochs: int | None = None
+    """Length of the schedule; this or `steps`."""
+    steps: int | None = None
+    """Length of the schedule; this or `epochs`."""
+    stop_epoch: int | None = None
+    """End after so many epochs of the schedule; None for all."""
+
+
+@dataclass(frozen=True, init=False)
 class Stage:
-    """One training: which method trains which stream, from what, for how long. Defaults are those of the paper.
+    """One training: which method trains which encoder, from what, how, for how long.
+
+    It is made from flat values, as --set and recipe.json name them: `Stage("rgb-1", "single_stream", "rgb", steps=100,
+    queue_length=64, optimizer="adamw", size=64)`. They are the fields of the parts below, those of the method's own
+    settings included; `optimizer` and `schedule` stand for the names in theirs.
 
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
-        method: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and "coclr" its baselines;
-            "linear_probe" and "fine_tuned" classifiers, see `Classification`.
-        stream: the stream whose encoder is trained: "rgb", or of motion "flow" or "diff" (how RGB changes from frame
-            to frame, which needs no flow).
+        method: a name that `list_methods` knows: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and
+            "coclr" its baselines; "linear_probe" and "fine_tuned" classifiers.
         start_from: stage whose weights are taken as the start; None for random weights.
-        teacher: stage whose encoder of the other stream teaches; for cross_stream and coclr only.
-        backbone, embedding_dim, clip_frames, stride, size, flow_normalization, flow_std, flow_channels,
-            flow_short_side: of the encoder, see `EncoderConfig`.
-        num_prototypes: K; several numbers make several heads.
-        epsilon, sinkhorn_iterations, temperature, queue_from_epoch, freeze_prototypes_epochs, views_with_gradient,
-            batchnorm: of the method, see `SingleStream` and `InfoNCE`.
-        queue_length: past embeddings in the queues of all processes together; 0 for no queue.
-        views_for_assign: views whose assignments are predicted, in the order of the method; empty for all full views.
-        key_momentum: of the key encoder of infonce, ubernce and coclr.
-        num_mined: positives that coclr finds in the other stream for each video.
-        num_classes: of a classifier.
-        dropout: share of the features that fine_tuned drops.
-        backbone_learning_rate_ratio: learning rate of fine_tuned's backbone over that of its linear layer.
-        small_views: further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or
-            several joined by "+"; they are predicted, not assigned.
-        view_distance: how far apart the two clips of a video lie, see `random_clips`.
-        batch_size: videos a step, those of all processes together.
-        epochs, steps: how long the schedule is; give one of the two.
-        stop_epoch: end after so many epochs of the schedule; None for all.
-        optimizer: "larc" (SGD with layer-wise rates, published for ViCC), "adam" (published for the baselines; weight
-            decay is part of the gradient), "adamw" or "sgd" (published for classifiers).
-        schedule: "cosine" from learning_rate to final_learning_rate, or "step": times `decay` at each milestone.
-        learning_rate, final_learning_rate, warmup_steps, milestones, decay: of the schedule; milestones are epochs.
+        teacher: stage whose encoder of the other stream teaches, where the method needs one.
+        encoder: the encoder that is trained; its flow bound is that of the store, once there is one.
+        settings: of the method.
+        optimizer, schedule, length: how the weights move, at which rate, for how long.
+        view_distance: how far apart the clips of a video lie, see `random_clips`.
         augmentation: how views are drawn.
     """
 
     name: str
-    method: MethodName
-    stream: StreamName
-    start_from: str | None = None
-    teacher: str | None = None
-    backbone: str = "s3d"
-    embedding_dim: int = 128
-    clip_frames: int = 32
-    stride: int = 1
-    size: int = 128
-    flow_normalization: Literal["fixed", "clip"] = "fixed"
-    flow_std: float = 24.0
-    flow_channels: Literal["uv", "128vu"] = "uv"
-    flow_short_side: int | None = None
-    num_prototypes: tuple[int, ...] = (300,)
-    epsilon: float = 0.05
-    sinkhorn_iterations: int = 3
-    temperature: float = 0.1
-    queue_length: int = 0
-    queue_from_epoch: int = 0
-    freeze_prototypes_epochs: int = 0
-    views_for_assign: tuple[int, ...] = ()
-    views_with_gradient: Literal["one", "both"] = "both"
-    batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
-    key_momentum: float = 0.999
-    num_mined: int = 5
-    num_classes: int = 0
-    dropout: float = 0.9
-    backbone_learning_rate_ratio: float = 1.0
-    small_views: str = ""
-    view_distance: ViewDistance = "any"
-    batch_size: int = 16
-    epochs: int | None = None
-    steps: int | None = None
-    stop_epoch: int | None = None
-    optimizer: Literal["larc", "adam", "adamw", "sgd"] = "larc"
-    schedule: Literal["cosine", "step"] = "cosine"
-    learning_rate: float = 0.6
-    final_learning_rate: float = 0.0006
-    warmup_steps: int = 0
-    milestones: tuple[int, ...] = ()
-    decay: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    method: str
+    start_from: str | None
+    teacher: str | None
+    encoder: EncoderConfig
+    settings: MethodSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    length: LengthSettings
+    view_distance: ViewDistance
+    augmentation: Augmentation
 
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ViccError(
-                f"Stage {self.name} has epochs={self.epochs} and steps={self.steps}; "
-                "give one of the two, set the other to none."
-            )
-        if (self.method in ("cross_stream", "coclr")) != (self.teacher is not None):
-            rule = "takes no teacher" if self.teacher else "needs a teacher, a stage of the other stream"
-            raise ViccError(f"Stage {self.name}: {self.method} {rule}; teacher is {self.teacher}.")
-        self._check_numbers()
-        self._check_schedule()
-        self._check_method()
-        self.small_resolutions()
+    def __init__(
+        self,
+        name: str,
+        method: str,
+        stream: Stream,
+        start_from: str | None = None,
+        teacher: str | None = None,
+        *,
+        augmentation: Augmentation | None = None,
+        **values: Any,
+    ) -> None:
+        """
+        Args:
+            stream: what the encoder sees: "rgb", or of motion "flow" or "diff" (how RGB changes from frame to frame,
+                which needs no flow).
+            values: fields of the parts and of the method's settings.
 
-    def _check_numbers(self) -> None:
-        for name in ("batch_size", "clip_frames", "stride", "size", "epochs", "steps", "stop_epoch", "num_mined"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ViccError(f"Stage {self.name}: {name} is {value}; expected at least 1.")
-        if not self.num_prototypes or min(self.num_prototypes) < 1:
-            raise ViccError(f"Stage {self.name}: num_prototypes is {self.num_prototypes}; expected at least 1 a head.")
-        # Written so that nan, which compares with nothing, is refused as well.
-        for name in ("epsilon", "temperature", "flow_std", "backbone_learning_rate_ratio"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected a number above 0.")
-        for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more.")
-        for name in ("momentum", "key_momentum", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more, below 1.")
+        Raises:
+            ViccError: no such method or field, a value that the field cannot take, or values that contradict each
+                other; names the stage, the field, and the nearest known word.
+        """
+        try:
+            places = _places(method)
+        except ViccError as error:
+            raise ViccError(f"Stage {name}: {error}") from None
+        values = {"stream": stream, **values}
+        for field_name in values:
+            if field_name not in places:
+                raise ViccError(f"Stage {name}: {no_such_field(method, field_name)}")
+        parts: dict[str, dict[str, Any]] = {part: {} for part in (*_PARTS, "settings", "")}
+        for field_name, value in values.items():
+            part, inner, hint = places[field_name]
+            try:
+                parts[part][inner] = converted(value, hint, finite=False)
+            except ValueError as error:
+                raise ViccError(f"Stage {name}: {field_name} is {value!r}; {error}") from None
+        augmentation = Augmentation() if augmentation is None else augmentation
+        flow_center = augmentation.flow_center
+        fields: dict[str, Any] = {
+            "name": name,
+            "method": method,
+            "start_from": start_from,
+            "teacher": teacher,
+            **{part: kind(**parts[part]) for part, kind in _PARTS.items() if part != "encoder"},
+            "encoder": EncoderConfig(**parts["encoder"], flow_center=flow_center),
+            "settings": method_settings(method)(**parts["settings"]),
+            "view_distance": parts[""].get("view_distance", "any"),
+            "augmentation": augmentation,
+        }
+        for field_name, value in fields.items():
+            object.__setattr__(self, field_name, value)  # frozen for everybody else
+        self._check()
 
-    def _check_schedule(self) -> None:
-        if self.stop_epoch is not None and self.epochs is None:
-            raise ViccError(
-                f"Stage {self.name}: stop_epoch={self.stop_epoch} ends a schedule of epochs, and this one has "
-                f"steps={self.steps}; set stop_epoch=none, or epochs in place of steps."
-            )
-        if self.stop_epoch is not None and self.epochs is not None and self.stop_epoch > self.epochs:
-            raise ViccError(
-                f"Stage {self.name}: stop_epoch={self.stop_epoch} lies beyond the schedule, which has "
-                f"epochs={self.epochs}; expected at most that, or none for all of it."
-            )
-        if self.schedule == "cosine" and self.milestones:
-            raise ViccError(
-                f"Stage {self.name}: milestones={self.milestones} belong to schedule=step; schedule is cosine."
-            )
-        if self.schedule == "step" and self.warmup_steps:
-            raise ViccError(
-                f"Stage {self.name}: warmup_steps={self.warmup_steps} belong to schedule=cosine; schedule is step."
-            )
-        if list(self.milestones) != sorted({milestone for milestone in self.milestones if milestone > 0}):
-            raise ViccError(
-                f"Stage {self.name}: milestones are {self.milestones}; expected epochs from 1 in rising order."
-            )
+    @property
+    def stream(self) -> Stream:
+        """What the encoder sees."""
+        return self.encoder.stream
 
-    def _check_method(self) -> None:
-        if (self.method in CLASSIFYING) != (self.num_classes > 0) or self.num_classes == 1:
-            expected = "at least 2" if self.method in CLASSIFYING else "0, as it learns without labels"
-            raise ViccError(
-                f"Stage {self.name}: {self.method} has num_classes={self.num_classes}; expected {expected}."
-            )
-        if self.method in CLASSIFYING and self.embedding_dim:
-            raise ViccError(
-                f"Stage {self.name}: {self.method} classifies features before any projection head; embedding_dim is "
-                f"{self.embedding_dim}, expected 0."
-            )
-        views = self.num_full_views
-        if not all(0 <= view < views for view in self.views_for_assign):
-            raise ViccError(
-                f"Stage {self.name}: views_for_assign is {self.views_for_assign}; {self.method} numbers its full views "
-                f"0 to {views - 1}."
-            )
-        if self.method in CONTRASTIVE and not self.queue_length:
-            raise ViccError(f"Stage {self.name}: {self.method} compares with a queue; queue_length must be above 0.")
-        if self.method not in VICC:
-            if self.small_views:
-                raise ViccError(f"Stage {self.name}: small_views belong to single_stream and cross_stream only.")
-        elif self.small_views and self.views_with_gradient == "one":
-            raise ViccError(
-                f"Stage {self.name}: small_views are there to be trained through; views_with_gradient=one leaves only "
-                "the first view a gradient. Set views_with_gradient=both."
-            )
+    def flat(self) -> dict[str, Any]:
+        """The values it is made from, all of them, `augmentation` whole."""
+        values: dict[str, Any] = {"name": self.name, "method": self.method, "stream": self.stream}
+        values |= {"start_from": self.start_from, "teacher": self.teacher}
+        for field_name, (part, inner, _) in _places(self.method).items():
+            values[field_name] = getattr(getattr(self, part) if part else self, inner)
+        return {**values, "augmentation": self.augmentation}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `flat` gives, as JSON has it; `stage_from_json` makes the stage of it again."""
+        return json.loads(json.dumps({**self.flat(), "augmentation": asdict(self.augmentation)}))
+
+    def replace(self, **values: Any) -> "Stage":
+        """The stage with other values, by the names that `flat` has.
+
+        With another method, what is set of the old one stays where the new one has such a field.
+
+        Raises:
+            ViccError: as when it is made.
+        """
+        kept = self.flat()
+        if values.get("method", self.method) != self.method:
+            known = {*_FIXED, *_places(values["method"])}
+            kept = {name: value for name, value in kept.items() if name in known}
+        return Stage(**{**kept, **values})
+
+    def _check(self) -> None:
+        for problem in (
+            *self._number_problems(),
+            *self._length_problems(),
+            *self._teacher_problems(),
+            *self.settings.problems(self.encoder),
+        ):
+            raise ViccError(f"Stage {self.name}: {problem}.")
         if self.stream == "flow":
             self.require_flow_image()
-        if self.batchnorm == "shuffled" and self.method not in CONTRASTIVE and self.views_with_gradient == "both":
-            raise ViccError(
-                f"Stage {self.name}: batchnorm=shuffled exchanges views between processes without their gradient; "
-                "it goes with views_with_gradient=one. Use batchnorm=sync for both."
+
+    def _number_problems(self) -> Iterator[str]:
+        values = self.flat()
+        for name in ("batch_size", "clip_frames", "stride", "size", "epochs", "steps", "stop_epoch", "num_mined"):
+            if values.get(name) is not None and values[name] < 1:
+                yield f"{name} is {values[name]}; expected at least 1"
+        # Written so that nan, which compares with nothing, is refused as well.
+        for name in ("epsilon", "temperature", "flow_std", "backbone_learning_rate_ratio"):
+            if name in values and not 0 < values[name] < math.inf:
+                yield f"{name} is {values[name]}; expected a number above 0"
+        for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
+            if name in values and not 0 <= values[name] < math.inf:
+                yield f"{name} is {values[name]}; expected 0 or more"
+        for name in ("momentum", "key_momentum", "dropout"):
+            if name in values and not 0 <= values[name] < 1:
+                yield f"{name} is {values[name]}; expected 0 or more, below 1"
+
+    def _length_problems(self) -> Iterator[str]:
+        length, schedule = self.length, self.schedule
+        if (length.epochs is None) == (length.steps is None):
+            yield f"epochs={length.epochs} and steps={length.steps}; give one of the two, set the other to none"
+        elif length.stop_epoch is not None and length.epochs is None:
+            yield (
+                f"stop_epoch={length.stop_epoch} ends a schedule of epochs, and this one has steps={length.steps}; set "
+                "stop_epoch=none, or epochs in place of steps"
             )
+        elif length.stop_epoch is not None and length.epochs is not None and length.stop_epoch > length.epochs:
+            yield (
+                f"stop_epoch={length.stop_epoch} lies beyond the schedule, which has epochs={length.epochs}; expected "
+                "at most that, or none for all of it"
+            )
+        if schedule.name == "cosine" and schedule.milestones:
+            yield f"milestones={schedule.milestones} belong to schedule=step; schedule is cosine"
+        if schedule.name == "step" and schedule.warmup_steps:
+            yield f"warmup_steps={schedule.warmup_steps} belong to schedule=cosine; schedule is step"
+        if list(schedule.milestones) != sorted({milestone for milestone in schedule.milestones if milestone > 0}):
+            yield f"milestones are {schedule.milestones}; expected epochs from 1 in rising order"
+
+    def _teacher_problems(self) -> Iterator[str]:
+        if self.settings.needs_teacher != (self.teacher is not None):
+            rule = "takes no teacher" if self.teacher else "needs a teacher, a stage of the other stream"
+            yield f"{self.method} {rule}; teacher is {self.teacher}"
 
     def require_flow_image(self) -> None:
         """Raises ViccError if the augmentation takes flow for an image where the encoder does not."""
-        if self.augmentation.flow_as_image and self.flow_channels == "uv":
+        if self.augmentation.flow_as_image and self.encoder.flow_channels == "uv":
             raise ViccError(
                 f"Stage {self.name}: augmentation.flow_as_image changes the colours of (128, v, u), and flow_channels "
                 "is uv. Set flow_channels=128vu, or augmentation.flow_as_image=false."
             )
 
-    @property
-    def num_full_views(self) -> int:
-        """Views in full resolution that take part in the loss, those of the teacher included."""
-        if self.method in CLASSIFYING:
-            return 1
-        return 4 if self.method == "cross_stream" else 2
 
-    @property
-    def num_clips(self) -> int:
-        """Clips of a video and stream that are loaded in full resolution."""
-        return 1 if self.method in CLASSIFYING else 2
+_PARTS: dict[str, type] = {
+    "encoder": EncoderConfig,
+    "length": LengthSettings,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+}
+_FIXED = ("name", "method", "stream", "start_from", "teacher", "augmentation")
+# Of the encoder, but not set here: the bound is the store's, and the augmentation says whether flow is centred.
+_ELSEWHERE = ("flow_bound", "flow_center")
 
-    @property
-    def clips_encoded(self) -> tuple[int, int]:
-        """Clips of one video that a step encodes: with gradient, and without."""
-        if self.method in CLASSIFYING:
-            return (1, 0) if self.method == "fine_tuned" else (0, 1)
-        if self.method in CONTRASTIVE:  # query; key, and the teacher's clip
-            return 1, 1 + (self.teacher is not None)
-        trained = 1 if self.views_with_gradient == "one" else 2
-        return trained + sum(count for count, _ in self.small_resolutions()), self.num_full_views - trained
 
-    @property
-    def chance_loss(self) -> float:
-        """The loss of an encoder that tells nothing apart, `chance_name`."""
-        if self.method in CLASSIFYING:
-            return math.log(self.num_classes)
-        if self.method in CONTRASTIVE:
-            return math.log(1 + self.queue_length)
-        return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+@functools.cache
+def _places(method: str) -> dict[str, tuple[str, str, Any]]:
+    """Of each flat field of a method's stages its part ("" for the stage itself), its name there, and its type."""
+    found: dict[str, tuple[str, str, Any]] = {}
+    for part, kind in {"encoder": EncoderConfig, "settings": method_settings(method), **_PARTS}.items():
+        if part == "length":
+            found["view_distance"] = ("", "view_distance", ViewDistance)
+        for name, hint in hints_of(kind).items():
+            flat = part if name == "name" else name
+            if flat in found or (part == "settings" and flat in _taken()):
+                raise ViccError(f"Method {method}: its settings have a field {flat}, which every stage has. Rename it.")
+            if flat not in _ELSEWHERE:
+                found[flat] = (part, name, hint)
+    return found
 
-    @property
-    def chance_name(self) -> str:
-        """What `chance_loss` is the logarithm of."""
-        if self.method in CLASSIFYING:
-            return "ln of the classes"
-        return "ln of the keys compared" if self.method in CONTRASTIVE else "ln K"
 
-    def small_resolutions(self) -> tuple[tuple[int, int], ...]:
-        """(views, pixels) of each group of `small_views`, for instance ((4, 96),)."""
-        groups = []
-        for part in self.small_views.split("+") if self.small_views else ():
-            count, times, pixels = part.partition("x")
-            if not times or not (count.isdecimal() and pixels.isdecimal()) or not 0 < int(pixels) < self.size:
-                raise ViccError(
-                    f"Stage {self.name}: small_views is {self.small_views!r}; expected COUNTxPIXELS with fewer pixels "
-                    f"than the {self.size} of the full views, for instance 4x{max(1, self.size * 3 // 4)}."
-                )
-            groups.append((int(count), int(pixels)))
-        return tuple(groups)
+def _taken() -> set[str]:
+    """Names that the settings of a method may not have."""
+    of_parts = (name for part in _PARTS.values() for name in hints_of(part))
+    return {*_FIXED, *_PARTS, *of_parts, "view_distance"}
+
+
+def stage_fields() -> list[str]:
+    """All names that STAGE.FIELD=VALUE can have, of all methods; those of `augmentation` are not among them."""
+    return sorted({*_FIXED, *(name for method in list_methods() for name in _places(method))})
+
+
+def no_such_field(method: str, name: str) -> str:
+    """What to say of a field that stages of this method do not have: the nearest one, or whose it is."""
+    others = [other for other in list_methods() if name in _places(other)]
+    if others:
+        return f"{method} has no {name}, a field of {', '.join(others)}."
+    known = [known for known in _places(method) if known != "stream"]
+    # A short answer where the field meant is plain: there are half a hundred.
+    of_views = {entry.name: f"augmentation.{entry.name}" for entry in dataclasses.fields(Augmentation)}
+    inner = name.startswith("augmentation.")
+    places = of_views if inner else of_views | {field_name: field_name for field_name in known}
+    near = [places[word] for word in nearest(name.removeprefix("augmentation."), places)]
+    question = f" Did you mean {either(near)}?" if near else ""
+    listed = "" if question else f" Known are {', '.join(known)}, augmentation, augmentation.FIELD."
+    return f"there is no field {name}.{question}{listed}"
 
 
 @dataclass(frozen=True)
@@ -290,7 +328,9 @@ class Recipe:
             earlier[stage.name] = stage
 
     def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))
+        """Name, description and, of each stage, the flat values that it is made from."""
+        stages = [stage.to_json() for stage in self.stages]
+        return {"name": self.name, "description": self.description, "stages": stages}
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> "Recipe":
@@ -300,7 +340,7 @@ class Recipe:
             ViccError: fields that this version does not know or lacks.
         """
         try:
-            stages = tuple(_stage_from_json(stage) for stage in content["stages"])
+            stages = tuple(stage_from_json(stage) for stage in content["stages"])
             return Recipe(content["name"], content["description"], stages)
         except (KeyError, TypeError, ValueError) as error:
             raise ViccError(f"A recipe written by another version of vicc cannot be understood: {error}.") from error
@@ -329,7 +369,7 @@ class Recipe:
                 "2x128+4x96."
             )
         stages = (
-            stage if stage.method in CONTRASTIVE else replace(stage, size=int(pixels), small_views=small)
+            stage.replace(size=int(pixels), small_views=small) if "small_views" in stage.flat() else stage
             for stage in self.stages
         )
         return replace(self, stages=tuple(stages))
@@ -345,8 +385,7 @@ class Recipe:
             for stage in self.stages
         }
         stages = (
-            replace(
-                stage,
+            stage.replace(
                 name=names[stage.name],
                 stream=motion if stage.stream == "flow" else stage.stream,
                 start_from=stage.start_from and names[stage.start_from],
@@ -374,14 +413,16 @@ class Recipe:
                 raise ViccError(
                     f"--set {change}: expected STAGE.FIELD=VALUE, for instance {self.stages[0].name}.epochs=50."
                 )
-            names = list(stages) if stage_name == "all" else [stage_name]
+            if stage_name != "all" and stage_name not in stages:
+                raise ViccError(
+                    f"--set {change}: recipe {self.name} has no stage {stage_name}; it has {', '.join(stages)}."
+                    + did_you_mean(stage_name, [*stages, "all"])
+                )
+            names = [stage_name]
+            if stage_name == "all":  # those that have such a field; where none has it, the first one says so
+                names = [stage.name for stage in self.stages if field_name in _places(stage.method)] or list(stages)
             for name in names:
-                if name not in stages:
-                    raise ViccError(
-                        f"--set {change}: recipe {self.name} has no stage {name}; it has {', '.join(stages)}."
-                        + did_you_mean(name, [*stages, "all"])
-                    )
-                pending.setdefault(name, {}).update(_parse_change(stages[name], field_name, text, change))
+                pending.setdefault(name, {}).update(_parse_change(stages[name].method, field_name, text, change))
         return replace(self, stages=tuple(_replace(stage, pending.get(stage.name, {})) for stage in self.stages))
 
 
@@ -396,10 +437,11 @@ def _replace(stage: Stage, values: dict[str, Any]) -> Stage:
         outer.setdefault("epochs", None)
     elif outer.get("epochs") is not None:
         outer.setdefault("steps", None)
-    return replace(stage, **outer, augmentation=replace(augmentation, **inner))
+    return stage.replace(**outer, augmentation=replace(augmentation, **inner))
 
 
-def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict[str, Any]:
+def _parse_change(method: str, field_name: str, text: str, change: str) -> dict[str, Any]:
+    """The value of one --set for stages of a method."""
     if field_name == "augmentation":
         if text not in PRESETS:
             raise ViccError(
@@ -407,28 +449,35 @@ def _parse_change(stage: Stage, field_name: str, text: str, change: str) -> dict
                 + did_you_mean(text, PRESETS)
             )
         return {field_name: PRESETS[text]}
-    owner: Any = stage
-    leaf = field_name
     if field_name.startswith("augmentation."):
-        owner, leaf = stage.augmentation, field_name.removeprefix("augmentation.")
-    hints = typing.get_type_hints(type(owner))
-    names = [entry.name for entry in dataclasses.fields(owner) if entry.name not in ("name", "augmentation")]
-    if leaf not in names:
-        # A short answer where the field meant is plain: there are half a hundred.
-        of_views = {entry.name: f"augmentation.{entry.name}" for entry in dataclasses.fields(Augmentation)}
-        places = of_views if owner is stage.augmentation else of_views | {name: name for name in names}
-        near = [places[name] for name in nearest(leaf, places)]
-        question = f" Did you mean {either(near)}?" if near else ""
-        known = "" if question else f" Known are {', '.join(names)}, augmentation, augmentation.FIELD."
-        raise ViccError(f"--set {change}: there is no field {field_name}.{question}{known}")
+        hint = hints_of(Augmentation).get(field_name.removeprefix("augmentation."))
+    else:
+        hint = _STAGE_HINTS.get(field_name) or _places(method).get(field_name, (None,) * 3)[2]
+    if hint is None:
+        raise ViccError(f"--set {change}: {no_such_field(method, field_name)}")
     try:
-        return {field_name: from_text(text, hints[leaf], finite=False)}
+        return {field_name: from_text(text, hint, finite=False)}
     except ValueError as error:
         raise ViccError(f"--set {change}: {text!r} is not a value for {field_name}; {error}") from None
 
 
-def _stage_from_json(content: dict[str, Any]) -> Stage:
+_STAGE_HINTS: dict[str, Any] = {"method": str, "start_from": str | None, "teacher": str | None}
+
+# Before methods had settings of their own, every stage was written with the fields of all of them.
+_ONCE_EVERYWHERE = frozenset(
+    field_name
+    for method in ("single_stream", "cross_stream", "coclr", "fine_tuned")
+    for field_name, (part, _, _) in _places(method).items()
+    if part == "settings"
+)
+
+
+def stage_from_json(content: dict[str, Any]) -> Stage:
+    """The stage whose flat values stand in a recipe.json or a checkpoint, those of older versions included."""
+
     def tuples(values: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
-    return Stage(**{**tuples(content), "augmentation": Augmentation(**tuples(content["augmentation"]))})
+    known = {*_FIXED, *_places(content["method"])}
+    values = {name: value for name, value in content.items() if name in known or name not in _ONCE_EVERYWHERE}
+    return Stage(**{**tuples(values), "augmentation": Augmentation(**tuples(content["augmentation"]))})

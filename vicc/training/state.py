@@ -1,7 +1,6 @@
 """The state of a training: all that a resume needs, collected from all processes and given back to them."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from vicc.methods.task import Task
 from vicc.progress import say
 from vicc.training.engine import Position
 from vicc.training.run_folder import first_difference
-from vicc.training.stage import Stage
+from vicc.training.stage import Stage, stage_from_json
 from vicc.training.step import TrainingStep
 from vicc.training.watch.monitor import Monitor
 from vicc.version import __version__
@@ -33,7 +32,7 @@ def training_state(
     """A checkpoint's content; `ranks` holds the `rank_state` of every process."""
     return {
         "vicc": __version__,
-        "stage": json.dumps(asdict(stage)),
+        "stage": json.dumps(stage.to_json()),
         "step": position.step,
         "steps_per_epoch": position.steps_per_epoch,
         "precision": step.precision.name,
@@ -51,11 +50,11 @@ def restore(
     Raises:
         ViccError: the state is of a stage with other settings.
     """
-    ours = json.loads(json.dumps(asdict(stage)))
-    if json.loads(state["stage"]) != ours:
+    # Read as a stage, since an older version wrote more fields than the method has.
+    theirs, ours = stage_from_json(json.loads(state["stage"])).to_json(), stage.to_json()
+    if theirs != ours:
         raise ViccError(
-            f"The checkpoint in {folder} belongs to another recipe: "
-            f"{first_difference(json.loads(state['stage']), ours)}. "
+            f"The checkpoint in {folder} belongs to another recipe: {first_difference(theirs, ours)}. "
             "Give the recipe it was trained with, or another --run folder."
         )
     if state["precision"] != step.precision.name:

@@ -111,8 +111,9 @@ def train_stage(
     position = Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
     if not is_first():
         torch.manual_seed(stage_seed(config.seed, f"{number}/{stage.name}/process {rank()}"))
-    if length.batch_size < stage.batch_size:
-        say(f"{stage.name}: batches of {length.batch_size}, not {stage.batch_size}: there are no more training videos")
+    if length.batch_size < stage.length.batch_size:
+        asked = stage.length.batch_size
+        say(f"{stage.name}: batches of {length.batch_size}, not {asked}: there are no more training videos")
 
     seed = stage_seed(config.seed, stage.name)
     dataset = build_dataset(stage, task, store, videos, seed=seed)

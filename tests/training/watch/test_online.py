@@ -101,4 +101,4 @@ def test_by_default_a_twelfth_of_what_is_trained_on_is_looked_at(videos: int) ->
 def test_the_demo_is_evaluated_seldom_and_ucf101_every_epoch() -> None:
     assert evaluation_period(300) == 8
     assert evaluation_period(9537) == 1
-    assert create_recipe("demo").stages[0].steps == 150
+    assert create_recipe("demo").stages[0].length.steps == 150

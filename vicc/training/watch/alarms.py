@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from vicc.training.schedule import StageLength
-from vicc.training.stage import CLASSIFYING, CONTRASTIVE, VICC, Stage
+from vicc.training.stage import Stage
 
 ALARMS_FILE = "alarms.jsonl"
 SLOW_STEPS = "slow_steps"
@@ -59,7 +59,8 @@ class Facts:
 
     def late(self, share: float, steps: int) -> bool:
         """Whether so much of the stage is done, or so many steps since warm-up and the freeze of prototypes."""
-        begun = self.stage.warmup_steps + self.stage.freeze_prototypes_epochs * self.length.steps_per_epoch
+        frozen = self.stage.settings.epochs_frozen() * self.length.steps_per_epoch
+        begun = self.stage.schedule.warmup_steps + frozen
         return self.step >= min(share * self.length.steps, begun + steps)
 
 
@@ -118,20 +119,20 @@ Rule = Callable[[Facts], str | None]
 def queue_never_fills(facts: Facts) -> str | None:
     """The queue takes part in no step, or in the last few only."""
     stage, length = facts.stage, facts.length
-    if not stage.queue_length:
+    rows, opens_at = stage.settings.queue_rows(), stage.settings.queue_opens()
+    if not rows:
         return None
     batch = length.batch_size
-    opens = 0 if stage.method in CONTRASTIVE else stage.queue_from_epoch * length.steps_per_epoch
-    left, needed = length.steps - opens, -(-stage.queue_length // batch)
+    left, needed = length.steps - opens_at * length.steps_per_epoch, -(-rows // batch)
     if left <= 0:
         return (
-            f"the queue opens at epoch {stage.queue_from_epoch}, and the stage ends at epoch "
+            f"the queue opens at epoch {opens_at}, and the stage ends at epoch "
             f"{length.steps // length.steps_per_epoch}: it never takes part. {_try(stage, queue_from_epoch=0)}, or "
             f"{_set(stage, queue_length=0)} to go without."
         )
     if needed > 0.9 * left:
         return (
-            f"the queue of {stage.queue_length:,} rows needs {needed:,} steps of {batch} to fill, and after it opens "
+            f"the queue of {rows:,} rows needs {needed:,} steps of {batch} to fill, and after it opens "
             f"the stage has {left:,}: it hardly takes part. {_try(stage, queue_length=max(1, left // 4) * batch)}, or "
             "train longer."
         )
@@ -141,10 +142,11 @@ def queue_never_fills(facts: Facts) -> str | None:
 def batch_too_small(facts: Facts) -> str | None:
     """Sinkhorn has to spread so few rows over so many prototypes that most get none."""
     stage, length = facts.stage, facts.length
-    if stage.method not in VICC:
+    heads = stage.settings.prototype_heads()
+    if not heads:
         return None
-    batch, most = length.batch_size, max(stage.num_prototypes)
-    rows = batch + stage.queue_length // batch * batch
+    batch, most = length.batch_size, max(heads)
+    rows = batch + stage.settings.queue_rows() // batch * batch
     if rows >= _ROWS_PER_PROTOTYPE * most:
         return None
     return (
@@ -159,8 +161,11 @@ def batch_too_small(facts: Facts) -> str | None:
 def few_prototypes(facts: Facts) -> str | None:
     """A collapse onto few prototypes."""
     stage, recent = facts.stage, facts.recent
-    most = min(stage.num_prototypes[0], facts.length.batch_size // facts.processes)
-    if recent is None or "prototypes_used" not in recent or most < 4:
+    heads = stage.settings.prototype_heads()
+    if recent is None or "prototypes_used" not in recent or not heads:
+        return None
+    most = min(heads[0], facts.length.batch_size // facts.processes)
+    if most < 4:
         return None
     used = recent["prototypes_used"]
     if used > max(1.5, 0.15 * most):
@@ -168,8 +173,8 @@ def few_prototypes(facts: Facts) -> str | None:
     return (
         f"only {used:.1f} prototypes are some video's first choice, of at most {most}: videos are no longer "
         f"told apart. Likely causes: a learning rate too high, prototypes that move too early, or targets too sharp. "
-        f"{_try(stage, learning_rate=_half(stage.learning_rate))}, {_set(stage, freeze_prototypes_epochs=1)}, or "
-        f"{_set(stage, epsilon=round(2 * stage.epsilon, 4))}."
+        f"{_try(stage, learning_rate=_half(stage.schedule.learning_rate))}, {_set(stage, freeze_prototypes_epochs=1)}, "
+        f"or {_set(stage, epsilon=round(2 * stage.flat()['epsilon'], 4))}."
     )
 
 
@@ -180,12 +185,13 @@ def rank_falls(facts: Facts) -> str | None:
         return None
     before, now = first["effective_rank"], recent["effective_rank"]
     fell = now < _ALIKE and now - 1 < 0.25 * (before - 1)
-    if not fell or not 0.97 * stage.chance_loss <= recent["loss"] < _AT_CHANCE * stage.chance_loss:
+    chance = stage.settings.chance_loss()
+    if not fell or chance is None or not 0.97 * chance <= recent["loss"] < _AT_CHANCE * chance:
         return None
     return (
         f"embeddings of different videos have become alike: their effective rank fell from {before:.2f} to {now:.2f} "
         "(1: all the same). Likely causes: a learning rate too high, views of a video that have too little in common, "
-        f"too small a batch. {_try(stage, learning_rate=_half(stage.learning_rate))}, "
+        f"too small a batch. {_try(stage, learning_rate=_half(stage.schedule.learning_rate))}, "
         f"{_set(stage, view_distance='any')}, and look at views.png."
     )
 
@@ -193,19 +199,20 @@ def rank_falls(facts: Facts) -> str | None:
 def loss_at_chance(facts: Facts) -> str | None:
     """Late in the stage the loss is still what an encoder gets that tells nothing apart."""
     stage, recent = facts.stage, facts.recent
-    if not recent or not facts.late(_LATE_SHARE, _LATE_STEPS) or recent["loss"] < _AT_CHANCE * stage.chance_loss:
+    chance = stage.settings.chance_loss()
+    if chance is None or not recent or not facts.late(_LATE_SHARE, _LATE_STEPS) or recent["loss"] < _AT_CHANCE * chance:
         return None
     rank = recent.get("effective_rank", math.inf)
     alike = f" and embeddings of different videos are alike (effective rank {rank:.2f})" if rank < _ALIKE else ""
     alone = ", or a stream that alone has nothing easy to learn (a later stage is taught)"
-    if stage.method in CLASSIFYING:
+    if stage.settings.classifies:
         alone = ", or labels that clips do not show"
     elif stage.teacher:
         alone = ""
-    rates = " or ".join(f"{stage.learning_rate * factor:.2g}" for factor in (1 / 3, 3))
+    rates = " or ".join(f"{stage.schedule.learning_rate * factor:.2g}" for factor in (1 / 3, 3))
     return (
         f"after {facts.step:,} of {facts.length.steps:,} steps the loss is {recent['loss']:.3f}, still at "
-        f"{stage.chance_name} = {stage.chance_loss:.3f}, where nothing is told apart{alike}. Likely causes: a learning "
+        f"{stage.settings.chance_name} = {chance:.3f}, where nothing is told apart{alike}. Likely causes: a learning "
         f"rate too high or too low, too few steps, too strong an augmentation{alone}. "
         f"{_try(stage, learning_rate=rates)}, more steps, and look at views.png."
     )
@@ -252,10 +259,11 @@ def why_not_finite(rows: Sequence[Row], stage: Stage, precision: str) -> str:
     told = "; ".join(causes) or "the steps before it look ordinary, which speaks for precision or for one odd video"
     lower = "" if precision == "fp32" else ", or --precision fp32"
     # A step schedule has no warm-up.
-    longer = f", a longer warm-up ({_set(stage, warmup_steps=max(100, 2 * stage.warmup_steps))})"
+    longer = f", a longer warm-up ({_set(stage, warmup_steps=max(100, 2 * stage.schedule.warmup_steps))})"
     return (
         f"What the log says: {told}. "
-        f"{_try(stage, learning_rate=_half(stage.learning_rate))}{longer * (stage.schedule == 'cosine')}{lower}."
+        f"{_try(stage, learning_rate=_half(stage.schedule.learning_rate))}"
+        f"{longer * (stage.schedule.name == 'cosine')}{lower}."
     )
 
 

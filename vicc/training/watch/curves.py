@@ -112,16 +112,18 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
     """One panel; returns its title."""
     if panel == "loss":
         draw_curve(axes, log, "loss", color=_INK)
-        axes.axhline(stage.chance_loss, color=_FAINT, linestyle="dashed", linewidth=1)
-        axes.annotate(
-            stage.chance_name,
-            (1, stage.chance_loss),
-            (0, 2),
-            axes.get_yaxis_transform(),
-            "offset points",
-            ha="right",
-            fontsize=8,
-        )
+        chance = stage.settings.chance_loss()
+        if chance is not None:
+            axes.axhline(chance, color=_FAINT, linestyle="dashed", linewidth=1)
+            axes.annotate(
+                stage.settings.chance_name,
+                (1, chance),
+                (0, 2),
+                axes.get_yaxis_transform(),
+                "offset points",
+                ha="right",
+                fontsize=8,
+            )
         return "loss"
     if panel == "accuracy":
         for name, (label, color, style) in ACCURACY.items():
@@ -136,16 +138,17 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
         axes.set_ylim(-0.03, 1.05)
         return "nearest is (share)"
     if panel == "use":
-        most = {"prototypes_used": min(stage.num_prototypes[0], batch_size)}
+        (prototypes, *_) = stage.settings.prototype_heads() or (1,)
+        most = {"prototypes_used": min(prototypes, batch_size)}
         for name, (label, color, style) in USE.items():
-            unit = most.get(name, stage.num_prototypes[0])
+            unit = most.get(name, prototypes)
             draw_curve(axes, log, name, unit=unit, color=color, linestyle=style, label=label)
         axes.set_ylim(-0.03, 1.05)
         return "prototypes (share)"
     if panel == "rank":
         draw_curve(axes, log, "effective_rank", color=_INK)
         axes.set_ylim(bottom=1)
-        return f"effective rank (1: all alike, at most {min(batch_size, stage.embedding_dim)})"
+        return f"effective rank (1: all alike, at most {min(batch_size, stage.encoder.embedding_dim)})"
     if panel == "gradient":
         draw_curve(axes, log, "gradient_norm", color=_INK)
         axes.set_ylim(bottom=0)

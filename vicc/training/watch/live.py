@@ -24,8 +24,8 @@ _COST_WITHOUT_GRADIENT = 1 / 3  # backward costs about twice as much as forward
 
 def step_cost(stage: Stage, batch_size: int) -> float:
     """What a step of a stage costs, in a unit that holds for all stages of a recipe: pixels forward and back."""
-    trained, rest = stage.clips_encoded
-    return batch_size * (trained + rest * _COST_WITHOUT_GRADIENT) * stage.clip_frames * stage.size**2
+    trained, rest = stage.settings.clips_encoded()
+    return batch_size * (trained + rest * _COST_WITHOUT_GRADIENT) * stage.encoder.clip_frames * stage.encoder.size**2
 
 
 @dataclass(frozen=True)

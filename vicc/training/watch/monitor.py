@@ -63,7 +63,7 @@ class Monitor:
     def open(self, folder: Path, *, first_step: int, advance: Advance) -> Iterator[None]:
         """Write to the folder of a stage within the block, from step `first_step` on."""
         self._advance = advance
-        clips = self._facts.length.batch_size * sum(self._facts.stage.clips_encoded)
+        clips = self._facts.length.batch_size * sum(self._facts.stage.settings.clips_encoded())
         self._pace, self._memory = PaceMeter(clips), MemoryMeter()
         if is_first():
             self._record = StageRecord(

@@ -74,7 +74,9 @@ class StageRecord:
         alarms, speed = self._note(rows)
         for row in rows:
             values = {name: value for name, value in row.items() if name not in _NOT_AVERAGED}
-            extra = {"clips_per_second": speed, "chance_loss": self._stage.chance_loss, "epoch": row["epoch"]}
+            extra = {"clips_per_second": speed, "epoch": row["epoch"]}
+            if (chance := self._stage.settings.chance_loss()) is not None:
+                extra["chance_loss"] = chance
             for sink in self._sinks:
                 sink.write(row["step"], {**values, **extra})
         if alarms:

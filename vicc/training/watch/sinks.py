@@ -10,7 +10,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,7 +103,7 @@ class Wandb:
                 resume="allow",
                 name=_title(folder),
                 dir=str(folder),
-                config=asdict(stage),
+                config=stage.to_json(),
             )
         except wandb.errors.Error as error:
             raise ViccError(
@@ -160,7 +159,7 @@ class Mlflow:
         if found:
             return client, found[0].info.run_id
         run = client.create_run(number, tags={"vicc_id": own, "mlflow.runName": _title(folder)}).info.run_id
-        for key, value in asdict(stage).items():
+        for key, value in stage.to_json().items():
             client.log_param(run, key, str(value)[:500])
         return client, run
 

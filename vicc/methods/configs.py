@@ -1,0 +1,329 @@
+"""What an encoder and a method are set to: plain data, free of torch, so that a recipe is read and checked at once."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from vicc.batch import FlowChannels, Stream
+from vicc.transforms.flow_form import FlowForm
+
+ViewsWithGradient = Literal["one", "both"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """All that is needed to build an encoder and to feed it.
+
+    Attributes:
+        stream: what it sees: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes to the next frame).
+        backbone: a name that `create_backbone` knows.
+        embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a classifier's: its embedding
+            is the pooled feature.
+        clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
+        flow_center: whether each frame's median flow is taken out before it sees the clip.
+        flow_std: what flow is divided by, in steps of the stored form.
+        flow_normalization: "fixed" stops there; "clip" also divides each clip of flow or diff by its own root mean
+            square, so that how large and how fast everything moves (scale, speed, distance) is no longer what tells
+            clips apart first.
+        flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in steps of
+            `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
+        flow_bound: displacement, in pixels per frame, at which the flow it sees is clipped.
+        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the store's own. The
+            published encoders know flow of 240.
+    """
+
+    stream: Stream
+    backbone: str = "s3d"
+    embedding_dim: int = 128
+    clip_frames: int = 32
+    stride: int = 1
+    size: int = 128
+    flow_center: bool = False
+    flow_std: float = 24.0
+    flow_normalization: Literal["fixed", "clip"] = "fixed"
+    flow_channels: FlowChannels = "uv"
+    flow_bound: float = 20.0
+    flow_short_side: int | None = None
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the clips it takes."""
+        return self.flow_form.num_channels if self.stream == "flow" else 3
+
+    @property
+    def flow_form(self) -> FlowForm:
+        """The form in which it takes flow."""
+        return FlowForm(self.flow_channels, self.flow_bound, self.flow_short_side)
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a method is set to, and what others ask of it: the plan, the alarms, the tables, the engine's data.
+
+    A method has a subclass, a frozen dataclass whose fields are its settings; `register_method` makes it known. What
+    is said here suits a method that encodes two clips of a video, both with gradient.
+
+    Attributes:
+        num_clips: clips of a video and stream that are loaded in full resolution.
+        needs_teacher: whether a finished encoder of the other stream teaches.
+        classifies: whether it is a classifier, trained on an encoder that is there already, without projection head.
+        row_prefix: what stands before a stage's name in tables; None for the method's name.
+        chance_name: what `chance_loss` is the logarithm of.
+    """
+
+    num_clips: ClassVar[int] = 2
+    needs_teacher: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+    row_prefix: ClassVar[str | None] = None
+    chance_name: ClassVar[str] = ""
+
+    def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        """A sentence for each setting that contradicts another one or the encoder's."""
+        yield from ()
+
+    def clips_encoded(self) -> tuple[int, int]:
+        """Clips of one video that a step encodes: with gradient, and without."""
+        return self.num_clips, 0
+
+    def chance_loss(self) -> float | None:
+        """The loss of an encoder that tells nothing apart; None where the method has no such number."""
+        return None
+
+    def small_resolutions(self) -> tuple[tuple[int, int], ...]:
+        """(views, pixels) of each group of smaller views, for instance ((4, 96),)."""
+        return ()
+
+    def prototype_heads(self) -> tuple[int, ...]:
+        """K of each head of prototypes."""
+        return ()
+
+    def queue_rows(self) -> int:
+        """Past embeddings in the queues of all processes together."""
+        return 0
+
+    def queue_opens(self) -> int:
+        """The epoch from which the queue collects."""
+        return 0
+
+    def needs_queue(self) -> bool:
+        """Whether it cannot do without its queue."""
+        return False
+
+    def epochs_frozen(self) -> int:
+        """Epochs in which prototypes stay frozen."""
+        return 0
+
+    def queue_bytes(self, embedding_dim: int, processes: int) -> int:
+        """Of all processes' queues in a checkpoint."""
+        return 0
+
+    def encoder_rate_ratio(self) -> float:
+        """Learning rate of the encoder over that of what is trained beside it."""
+        return 1.0
+
+    def synchronizes_batchnorm(self) -> bool:
+        """Whether BatchNorm sees the clips of all processes."""
+        return getattr(self, "batchnorm", "plain") == "sync"
+
+
+@dataclass(frozen=True)
+class SingleStreamSettings(MethodSettings):
+    """Of ViCC's first stage, see `SingleStream`. Defaults are those of the paper."""
+
+    num_prototypes: tuple[int, ...] = (300,)
+    """K; several numbers make several heads."""
+    epsilon: float = 0.05
+    """Of Sinkhorn: lower values make assignments sharper."""
+    sinkhorn_iterations: int = 3
+    """Of Sinkhorn."""
+    temperature: float = 0.1
+    """Of the prediction's softmax."""
+    queue_length: int = 0
+    """Past embeddings in the queues of all processes together; 0 for no queue."""
+    queue_from_epoch: int = 0
+    """Epoch from which the queue collects."""
+    freeze_prototypes_epochs: int = 0
+    """Prototypes stay frozen for so many epochs."""
+    views_for_assign: tuple[int, ...] = ()
+    """Views whose assignments are predicted, in the order of the method; empty for all full views."""
+    views_with_gradient: ViewsWithGradient = "both"
+    """"one" trains as the published code does: the second view is encoded without gradient."""
+    batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
+    """"shuffled" encodes views without gradient among the clips of other processes, "sync" sees all of them."""
+    small_views: str = ""
+    """Further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or several joined
+    by "+"; they are predicted, not assigned."""
+
+    row_prefix: ClassVar[str | None] = ""
+    chance_name: ClassVar[str] = "ln K"
+    num_full_views: ClassVar[int] = 2
+    """Views in full resolution that take part in the loss, those of the teacher included."""
+
+    def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        if not self.num_prototypes or min(self.num_prototypes) < 1:
+            yield f"num_prototypes is {self.num_prototypes}; expected at least 1 a head"
+        if not all(0 <= view < self.num_full_views for view in self.views_for_assign):
+            yield (
+                f"views_for_assign is {self.views_for_assign}; the full views of this method have the numbers 0 to "
+                f"{self.num_full_views - 1}"
+            )
+        if self.small_views and self.views_with_gradient == "one":
+            yield (
+                "small_views are there to be trained through; views_with_gradient=one leaves only the first view a "
+                "gradient. Set views_with_gradient=both"
+            )
+        if self.batchnorm == "shuffled" and self.views_with_gradient == "both":
+            yield (
+                "batchnorm=shuffled exchanges views between processes without their gradient; it goes with "
+                "views_with_gradient=one. Use batchnorm=sync for both"
+            )
+        for part in self._small_parts():
+            count, times, pixels = part.partition("x")
+            if not times or not (count.isdecimal() and pixels.isdecimal()) or not 0 < int(pixels) < encoder.size:
+                yield (
+                    f"small_views is {self.small_views!r}; expected COUNTxPIXELS with fewer pixels than the "
+                    f"{encoder.size} of the full views, for instance 4x{max(1, encoder.size * 3 // 4)}"
+                )
+
+    def clips_encoded(self) -> tuple[int, int]:
+        trained = 1 if self.views_with_gradient == "one" else 2
+        return trained + sum(count for count, _ in self.small_resolutions()), self.num_full_views - trained
+
+    def chance_loss(self) -> float:
+        return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+
+    def small_resolutions(self) -> tuple[tuple[int, int], ...]:
+        groups = (part.partition("x") for part in self._small_parts())
+        return tuple((int(count), int(pixels)) for count, _, pixels in groups)
+
+    def _small_parts(self) -> list[str]:
+        return self.small_views.split("+") if self.small_views else []
+
+    def prototype_heads(self) -> tuple[int, ...]:
+        return self.num_prototypes
+
+    def queue_rows(self) -> int:
+        return self.queue_length
+
+    def queue_opens(self) -> int:
+        return self.queue_from_epoch
+
+    def epochs_frozen(self) -> int:
+        return self.freeze_prototypes_epochs
+
+    def queue_bytes(self, embedding_dim: int, processes: int) -> int:
+        return 4 * self.queue_length * embedding_dim * self.num_full_views
+
+
+@dataclass(frozen=True)
+class CrossStreamSettings(SingleStreamSettings):
+    """Of ViCC's second stage, see `CrossStream`."""
+
+    needs_teacher: ClassVar[bool] = True
+    num_full_views: ClassVar[int] = 4
+
+
+@dataclass(frozen=True)
+class InfoNCESettings(MethodSettings):
+    """Of InfoNCE with a queue of keys, see `InfoNCE`."""
+
+    queue_length: int = 0
+    """Past keys, those of all processes; must be set."""
+    temperature: float = 0.1
+    """Of the softmax over keys."""
+    key_momentum: float = 0.999
+    """Share of itself that the key encoder keeps at each step."""
+    batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
+    """"shuffled" encodes keys among the clips of other processes, "sync" sees all of them."""
+
+    row_prefix: ClassVar[str | None] = "InfoNCE"
+    chance_name: ClassVar[str] = "ln of the keys compared"
+
+    def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        if not self.queue_length:
+            yield "this method compares with a queue of keys; queue_length must be above 0"
+
+    def clips_encoded(self) -> tuple[int, int]:
+        return 1, 1 + self.needs_teacher  # the query; the key, and the teacher's clip
+
+    def chance_loss(self) -> float:
+        return math.log(1 + self.queue_length)
+
+    def queue_rows(self) -> int:
+        return self.queue_length
+
+    def needs_queue(self) -> bool:
+        return True
+
+    def queue_bytes(self, embedding_dim: int, processes: int) -> int:
+        return 4 * self.queue_length * embedding_dim * (1 + self.needs_teacher) * processes  # every one holds all keys
+
+
+@dataclass(frozen=True)
+class UberNCESettings(InfoNCESettings):
+    """Of InfoNCE with labels, see `UberNCE`."""
+
+    row_prefix: ClassVar[str | None] = "UberNCE"
+
+
+@dataclass(frozen=True)
+class CoCLRSettings(InfoNCESettings):
+    """Of co-training, see `CoCLR`."""
+
+    num_mined: int = 5
+    """Positives found in the other stream for each query."""
+
+    needs_teacher: ClassVar[bool] = True
+    row_prefix: ClassVar[str | None] = "CoCLR"
+
+
+@dataclass(frozen=True)
+class ClassifierSettings(MethodSettings):
+    """Of a classifier, see `Classification`."""
+
+    num_classes: int = 0
+    """Classes to tell apart; must be set."""
+    batchnorm: Literal["plain", "sync"] = "plain"
+    """"sync" sees the clips of all processes."""
+
+    num_clips: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
+    chance_name: ClassVar[str] = "ln of the classes"
+
+    def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        if self.num_classes < 2:
+            yield f"a classifier has num_classes={self.num_classes}; expected at least 2"
+        elif encoder.embedding_dim:
+            yield (
+                f"a classifier works on features before any projection head; embedding_dim is {encoder.embedding_dim}, "
+                "expected 0"
+            )
+
+    def chance_loss(self) -> float:
+        return math.log(self.num_classes)
+
+
+@dataclass(frozen=True)
+class LinearProbeSettings(ClassifierSettings):
+    """Of a linear classifier on a frozen encoder."""
+
+    row_prefix: ClassVar[str | None] = "Probed"
+
+    def clips_encoded(self) -> tuple[int, int]:
+        return 0, 1
+
+
+@dataclass(frozen=True)
+class FineTunedSettings(ClassifierSettings):
+    """Of an encoder trained on with labels."""
+
+    dropout: float = 0.9
+    """Share of the features that is dropped; published 0.9."""
+    backbone_learning_rate_ratio: float = 1.0
+    """Learning rate of the backbone over that of the linear layer."""
+
+    row_prefix: ClassVar[str | None] = "Fine-tuned"
+
+    def encoder_rate_ratio(self) -> float:
+        return self.backbone_learning_rate_ratio

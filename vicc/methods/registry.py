@@ -1,0 +1,114 @@
+"""Methods by name: what each is set to, what others ask of it, how it is built. Nobody else asks for one by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vicc.errors import ViccError
+from vicc.methods.configs import (
+    CoCLRSettings,
+    CrossStreamSettings,
+    FineTunedSettings,
+    InfoNCESettings,
+    LinearProbeSettings,
+    MethodSettings,
+    SingleStreamSettings,
+    UberNCESettings,
+)
+from vicc.words import did_you_mean
+
+if TYPE_CHECKING:
+    from vicc.methods.encoder import Encoder
+    from vicc.methods.task import Task
+
+    Registered = TypeVar("Registered", bound=type[Task])
+
+# The settings are known without torch; the modules, which need it, register how their tasks are built.
+_SETTINGS: Final[dict[str, type[MethodSettings]]] = {
+    "single_stream": SingleStreamSettings,
+    "cross_stream": CrossStreamSettings,
+    "infonce": InfoNCESettings,
+    "ubernce": UberNCESettings,
+    "coclr": CoCLRSettings,
+    "linear_probe": LinearProbeSettings,
+    "fine_tuned": FineTunedSettings,
+}
+_MODULES: Final = {
+    **{name: f"vicc.methods.{name}" for name in ("single_stream", "cross_stream", "infonce", "ubernce", "coclr")},
+    **{"linear_probe": "vicc.methods.classification", "fine_tuned": "vicc.methods.classification"},
+}
+_TASKS: Final[dict[str, type[Task]]] = {}
+
+
+def register_method(name: str, *, settings: type[MethodSettings]) -> Callable[[Registered], Registered]:
+    """Decorator: make a `Task` known under a name, so that a recipe's stages can ask for it.
+
+    Args:
+        settings: a frozen dataclass derived from `MethodSettings`: its fields are what STAGE.FIELD=VALUE can set, its
+            other members what the plan, the alarms and the tables ask.
+
+    Raises:
+        ValueError: the name is taken by another task, or `settings` is no such dataclass.
+    """
+    if not (dataclasses.is_dataclass(settings) and issubclass(settings, MethodSettings)):
+        raise ValueError(f"The settings of method {name!r} are {settings!r}; expected a dataclass of MethodSettings.")
+
+    def register(task: Registered) -> Registered:
+        same = name in _TASKS and (_TASKS[name].__module__, _TASKS[name].__qualname__) == (
+            task.__module__,
+            task.__qualname__,
+        )
+        built_in = name in _MODULES and task.__module__ == _MODULES[name]
+        if name in _SETTINGS and not (same or built_in):  # a module that is imported again is no second method
+            raise ValueError(f"A method named {name!r} is registered already.")
+        _SETTINGS[name] = settings
+        _TASKS[name] = task
+        return task
+
+    return register
+
+
+def list_methods() -> list[str]:
+    """Names that a stage's `method` can have."""
+    return sorted(_SETTINGS)
+
+
+def method_settings(name: str) -> type[MethodSettings]:
+    """The class of a method's settings.
+
+    Raises:
+        ViccError: no method has that name; with the names there are.
+    """
+    if name not in _SETTINGS:
+        raise ViccError(
+            f"There is no method {name!r}.{did_you_mean(str(name), _SETTINGS)} Known are {', '.join(list_methods())}; "
+            "one of your own is made known with --import MODULE."
+        )
+    return _SETTINGS[name]
+
+
+def row_prefix(name: str) -> str:
+    """What stands before a stage's name in tables: "CoCLR" of CoCLR RGB-2; nothing of ViCC."""
+    prefix = method_settings(name).row_prefix
+    return name if prefix is None else prefix
+
+
+def build_method(
+    name: str, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None = None, *, batch_size: int
+) -> Task:
+    """The task of a method on an encoder.
+
+    Args:
+        teacher: the finished encoder of the other stream, where the method needs one.
+        batch_size: videos a step, those of all processes together.
+
+    Raises:
+        ViccError: no such method.
+    """
+    method_settings(name)
+    if name not in _TASKS:
+        import_module(_MODULES[name])
+    return _TASKS[name].from_settings(settings, encoder, teacher, batch_size=batch_size)
