@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from vicc import PretrainConfig, Recipe, RetrieveConfig, Stage, create_recipe, pretrain, retrieve
@@ -65,8 +64,8 @@ def controls(demo: Path) -> None:
     store, seed = demo / "store", int(demo.name.removeprefix("seed-"))
     rgb_1, flow_1, rgb_2, _ = create_recipe("demo").stages
     # A learning rate of 0 leaves the random weights as they are while BatchNorm's statistics settle.
-    untrained = replace(flow_1, name="flow-untrained", steps=30, learning_rate=0.0, final_learning_rate=0.0)
-    taught_by_nothing = replace(rgb_2, name="rgb-2-untrained-teacher", teacher="flow-untrained")
+    untrained = flow_1.replace(name="flow-untrained", steps=30, learning_rate=0.0, final_learning_rate=0.0)
+    taught_by_nothing = rgb_2.replace(name="rgb-2-untrained-teacher", teacher="flow-untrained")
     teacher_run, long_run = demo / "control-teacher", demo / "control-long"
     recipe = Recipe("control-teacher", "what a teacher's training is worth", (rgb_1, untrained, taught_by_nothing))
     pretrain(recipe, PretrainConfig(store=store, run=teacher_run, seed=seed))
@@ -74,8 +73,8 @@ def controls(demo: Path) -> None:
     def seconds(stage: Stage) -> float:
         return sum(row["seconds"] + row["waited"] for row in read_log(teacher_run / stage.name))
 
-    steps = round((seconds(rgb_1) + seconds(taught_by_nothing)) / seconds(rgb_1) * (rgb_1.steps or 0))
-    long = replace(rgb_1, name="rgb-1-long", steps=steps)
+    steps = round((seconds(rgb_1) + seconds(taught_by_nothing)) / seconds(rgb_1) * (rgb_1.length.steps or 0))
+    long = rgb_1.replace(name="rgb-1-long", steps=steps)
     pretrain(Recipe("control-long", "RGB alone", (long,)), PretrainConfig(store=store, run=long_run, seed=seed))
     rows = {
         row.name: row for row in read_result(demo / "run" / "retrieval.json").rows if row.name in ("RGB-1", "RGB-2")

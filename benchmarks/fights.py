@@ -14,7 +14,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -125,10 +125,9 @@ def recipes(steps: float) -> tuple[Recipe, Recipe]:
     and a key encoder that follows within some hundred steps.
     """
     demo = create_recipe("demo", changes=["rgb-2.learning_rate=1e-3"]).stages
-    vicc = tuple(replace(stage, steps=round(steps * (stage.length.steps or 0))) for stage in demo)
+    vicc = tuple(stage.replace(steps=round(steps * (stage.length.steps or 0))) for stage in demo)
     contrastive = tuple(
-        replace(
-            stage,
+        stage.replace(
             method="coclr" if stage.teacher else "infonce",
             queue_length=128,
             temperature=0.07,

@@ -296,10 +296,10 @@ def _several(value: Any, kind: Any, *, finite: bool) -> Any:
         value = [value]  # a text is no list of letters
     if not isinstance(value, list | tuple):
         raise _refused(value, kind)
-    converted = [converted(one, inner, finite=finite) for one in value]
-    if type(value) is typing.get_origin(kind) and all(a is b for a, b in zip(converted, value, strict=True)):
+    elements = [converted(one, inner, finite=finite) for one in value]
+    if type(value) is typing.get_origin(kind) and all(a is b for a, b in zip(elements, value, strict=True)):
         return value
-    return typing.get_origin(kind)(converted)
+    return typing.get_origin(kind)(elements)
 
 
 def _number(value: Any, kind: type, *, finite: bool = True) -> Any:

@@ -216,22 +216,22 @@ def test_the_published_schedules_are_exactly_those(tmp_path: Path) -> None:
         ) == (0.1, 128, 0.9, 1e-3)
         assert (stage.optimizer.name, stage.schedule.name, stage.schedule.decay) == ("sgd", "step", 0.1)
         assert (stage.augmentation.jitter, stage.augmentation.flip, stage.augmentation.grey) == (0.3, 0.0, 0.0)
-    assert (tuned.epochs, tuned.milestones) == (500, (200, 300, 400, 450))
-    assert (tuned.dropout, tuned.backbone_learning_rate_ratio) == (0.9, 1.0)
-    assert (probed.epochs, probed.milestones) == (100, (60, 80))
+    assert (tuned.length.epochs, tuned.schedule.milestones) == (500, (200, 300, 400, 450))
+    assert (tuned.settings.dropout, tuned.settings.backbone_learning_rate_ratio) == (0.9, 1.0)
+    assert (probed.length.epochs, probed.schedule.milestones) == (100, (60, 80))
 
 
 def test_the_default_schedule_is_in_proportion_and_long_enough_for_few_videos(tmp_path: Path) -> None:
     config = FinetuneConfig(encoder=tmp_path, store=tmp_path, run=tmp_path)
     large, small = recipe_stage(config), recipe_stage(config, num_videos=64)
-    assert (large.epochs, large.milestones) == (100, (40, 60, 80, 90))
-    assert (small.epochs, small.milestones) == (500, (200, 300, 400, 450)), "1,000 steps of 32"
-    assert large.learning_rate == small.learning_rate == 0.1 * 32 / 128
+    assert (large.length.epochs, large.schedule.milestones) == (100, (40, 60, 80, 90))
+    assert (small.length.epochs, small.schedule.milestones) == (500, (200, 300, 400, 450)), "1,000 steps of 32"
+    assert large.schedule.learning_rate == small.schedule.learning_rate == 0.1 * 32 / 128
     tiny = recipe_stage(config, num_videos=10)
-    assert (tiny.batch_size, tiny.learning_rate) == (10, pytest.approx(0.1 * 10 / 128, rel=1e-3))
-    assert recipe_stage(replace(config, batch_size=64)).learning_rate == 0.05
-    assert recipe_stage(replace(config, batch_size=64, learning_rate=0.3)).learning_rate == 0.3
-    assert recipe_stage(replace(config, epochs=50)).milestones == (20, 30, 40, 45)
+    assert (tiny.length.batch_size, tiny.schedule.learning_rate) == (10, pytest.approx(0.1 * 10 / 128, rel=1e-3))
+    assert recipe_stage(replace(config, batch_size=64)).schedule.learning_rate == 0.05
+    assert recipe_stage(replace(config, batch_size=64, learning_rate=0.3)).schedule.learning_rate == 0.3
+    assert recipe_stage(replace(config, epochs=50)).schedule.milestones == (20, 30, 40, 45)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

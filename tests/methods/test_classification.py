@@ -21,7 +21,7 @@ CPU = Precision("fp64", torch.device("cpu"))
 def stage(method: str, ratio: float = 1.0) -> Stage:
     return Stage(
         "classifier",
-        method,  # type: ignore[arg-type]
+        method,
         "rgb",
         backbone="s3d-demo",
         embedding_dim=0,
@@ -32,7 +32,7 @@ def stage(method: str, ratio: float = 1.0) -> Stage:
         learning_rate=0.1,
         weight_decay=0.0,
         momentum=0.0,
-        backbone_learning_rate_ratio=ratio,
+        **({"backbone_learning_rate_ratio": ratio} if method == "fine_tuned" else {}),
     )
 
 
@@ -117,6 +117,6 @@ def test_a_batch_without_labels_is_refused_in_words() -> None:
 )
 def test_chance_is_the_logarithm_of_the_classes(method: str, loss: float, clips: tuple[int, int]) -> None:
     described = stage(method)
-    assert described.chance_loss == pytest.approx(loss, abs=1e-4)
+    assert described.settings.chance_loss() == pytest.approx(loss, abs=1e-4)
     assert described.chance_name == "ln of the classes"
     assert described.clips_encoded == clips

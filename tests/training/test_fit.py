@@ -23,9 +23,9 @@ def test_the_published_stage_is_where_the_rules_say_it_should_be() -> None:
 
 def test_rates_follow_the_batch_linearly_with_larc_and_by_its_root_with_adam() -> None:
     fitted = fit_to_batch(DEFAULT, 128)  # of 16, at 0.05
-    assert (fitted.learning_rate, fitted.final_learning_rate) == (0.4, 0.0004)
-    adam = replace(DEFAULT, optimizer="adamw", learning_rate=1e-3)
-    assert fit_to_batch(adam, 64).learning_rate == pytest.approx(2e-3)
+    assert (fitted.schedule.learning_rate, fitted.schedule.final_learning_rate) == (0.4, 0.0004)
+    adam = DEFAULT.replace(optimizer="adamw", learning_rate=1e-3)
+    assert fit_to_batch(adam, 64).schedule.learning_rate == pytest.approx(2e-3)
 
 
 @pytest.mark.parametrize("stage", [DEFAULT, MOCO], ids=["vicc", "moco"])
@@ -35,16 +35,16 @@ def test_a_queue_is_whole_batches_and_at_most_a_quarter_of_the_videos(
     stage: Stage, batch_size: int, videos: int
 ) -> None:
     fitted = fit_to_data(fit_to_batch(stage, batch_size), videos)
-    assert fitted.queue_length % batch_size == 0
+    assert fitted.settings.queue_rows() % batch_size == 0
     least = batch_size if stage is MOCO else 0  # which cannot do without
-    assert least <= fitted.queue_length <= max(least, min(stage.settings.queue_length, videos / 4))
+    assert least <= fitted.settings.queue_rows() <= max(least, min(stage.settings.queue_rows(), videos / 4))
 
 
 @pytest.mark.parametrize(("videos", "prototypes"), [(20, 10), (300, 50), (9537, 300), (240_000, 1500)])
 def test_prototypes_follow_the_root_of_the_videos(videos: int, prototypes: int) -> None:
-    assert fit_to_data(DEFAULT, videos).num_prototypes == (prototypes,)
-    two = replace(DEFAULT, num_prototypes=(300, 600))
-    assert fit_to_data(two, videos).num_prototypes == (prototypes, 2 * prototypes)
+    assert fit_to_data(DEFAULT, videos).settings.prototype_heads() == (prototypes,)
+    two = DEFAULT.replace(num_prototypes=(300, 600))
+    assert fit_to_data(two, videos).settings.prototype_heads() == (prototypes, 2 * prototypes)
 
 
 def test_sizes_are_rounded_down_to_few() -> None:

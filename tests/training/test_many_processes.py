@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,7 +172,7 @@ def test_queues_are_dealt_out_by_age_and_no_row_twice() -> None:
 
 
 def test_processes_share_a_batch_evenly_or_are_refused(tiny_recipe: Recipe) -> None:
-    stage = replace(tiny_recipe.stages[0], batch_size=12)
+    stage = tiny_recipe.stages[0].replace(batch_size=12)
     assert [stage_length(stage, 100, processes).steps_per_epoch for processes in (1, 3, 4)] == [8, 8, 8]
     assert stage_length(stage, 11, 4).batch_size == 8, "no process has more videos than another"
     with pytest.raises(ViccError, match=r"5 processes cannot share a batch of 12 videos.*batch_size=10"):

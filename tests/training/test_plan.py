@@ -141,7 +141,7 @@ def test_stages_there_is_no_time_for_are_estimated_from_their_like(
 
     monkeypatch.setattr(plan, "measure_step", measure)
     config = PretrainConfig(run=tmp_path / "run", store=store_path, dry_run=True)
-    larger = replace(tiny_recipe.stages[2], size=64)
+    larger = tiny_recipe.stages[2].replace(size=64)
     stages = pretrain(replace(tiny_recipe, stages=(*tiny_recipe.stages[:2], larger)), config)
     assert measured == ["rgb-1"]
     seconds = [stage.cost.seconds for stage in stages]  # type: ignore[union-attr]

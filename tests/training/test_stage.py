@@ -32,8 +32,8 @@ def test_one_cycle_alternates_as_the_paper_does(name: str) -> None:
 )
 def test_changes_reach_the_stage_with_the_right_type(change: str, field: str, value: object) -> None:
     stage = create_recipe("demo", changes=[change]).stages[0]
-    assert getattr(stage, field) == value
-    assert type(getattr(stage, field)) is type(value)
+    assert stage.flat()[field] == value
+    assert type(stage.flat()[field]) is type(value)
 
 
 def test_changes_of_one_stage_leave_the_others_and_epochs_push_out_steps() -> None:

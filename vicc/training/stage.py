@@ -258,7 +258,8 @@ _ELSEWHERE = ("flow_bound", "flow_center")
 def _places(method: str) -> dict[str, tuple[str, str, Any]]:
     """Of each flat field of a method's stages its part ("" for the stage itself), its name there, and its type."""
     found: dict[str, tuple[str, str, Any]] = {}
-    for part, kind in {"encoder": EncoderConfig, "settings": method_settings(method), **_PARTS}.items():
+    kinds: dict[str, type] = {"encoder": EncoderConfig, "settings": method_settings(method), **_PARTS}
+    for part, kind in kinds.items():
         if part == "length":
             found["view_distance"] = ("", "view_distance", ViewDistance)
         for name, hint in hints_of(kind).items():

@@ -108,9 +108,9 @@ def test_starvation_asks_for_workers_by_the_number_there_are() -> None:
 
 def test_a_queue_that_opens_too_late_is_told_at_the_start() -> None:
     default = create_recipe("default").stages[0]
-    never = replace(default, queue_from_epoch=100)
+    never = default.replace(queue_from_epoch=100)
     assert raised(never, [], videos=1000) == ["queue_never_fills"]
-    late = replace(default, queue_from_epoch=99)  # 62 steps an epoch, and 120 to fill it
+    late = default.replace(queue_from_epoch=99)  # 62 steps an epoch, and 120 to fill it
     assert raised(late, [], videos=1000) == ["queue_never_fills"]
     assert raised(default, [], videos=1000) == []
 
@@ -133,7 +133,7 @@ def test_prototypes_are_counted_in_the_batch_of_one_process() -> None:
     [(4, 0, True), (4, 400, False), (96, 0, False), (16, 40, True)],
 )
 def test_too_small_a_batch_for_the_prototypes_is_told_at_the_start(batch: int, queue: int, expected: bool) -> None:
-    stage = replace(create_recipe("default").stages[0], batch_size=batch, queue_length=queue, queue_from_epoch=0)
+    stage = create_recipe("default").stages[0].replace(batch_size=batch, queue_length=queue, queue_from_epoch=0)
     message = alarms.batch_too_small(facts(stage, videos=10_000))
     assert (message is not None) == expected
     if message:

@@ -23,8 +23,7 @@ def test_the_last_good_checkpoint_stays_and_the_batch_is_written(
     tiny_recipe: Recipe, store_path: Path, tmp_path: Path
 ) -> None:
     """Rates are sound for an epoch, then far too large."""
-    stage = replace(
-        tiny_recipe.stages[0],
+    stage = tiny_recipe.stages[0].replace(
         steps=9,
         batch_size=4,
         optimizer="adamw",

@@ -51,8 +51,8 @@ def folder_of(run: Path, stage: str = "rgb-1") -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe: Recipe) -> Recipe:
     """Eight steps in epochs of three, with LARC and a queue that opens too late."""
-    stage = replace(
-        tiny_recipe.stages[0], steps=8, optimizer="larc", learning_rate=0.1, queue_length=8, queue_from_epoch=2
+    stage = tiny_recipe.stages[0].replace(
+        steps=8, optimizer="larc", learning_rate=0.1, queue_length=8, queue_from_epoch=2
     )
     return replace(tiny_recipe, stages=(stage,))
 
@@ -213,7 +213,7 @@ def test_slow_steps_are_told_of_once_a_stage_and_kept_with_the_stage(
     """Unlike other alarms this one cannot be found in the log again, so a resume keeps it, and a new start does not."""
     monkeypatch.setattr("vicc.training.watch.live.os.getloadavg", lambda: (9.0, 9.0, 9.0))
     (stage,) = recipe.stages
-    stage = replace(stage, queue_length=0)
+    stage = stage.replace(queue_length=0)
 
     def train(first_step: int) -> list[str]:
         monitor = Monitor(stage, StageLength(4, 3, 40, 40), planned_seconds=0.5)

@@ -49,7 +49,7 @@ def test_the_sheet_shows_the_very_pixels_that_enter_the_network(
     tiny_recipe: Recipe, store_path: Path, tmp_path: Path, stage_name: str
 ) -> None:
     stage = next(stage for stage in tiny_recipe.stages if stage.name == stage_name)
-    stage = replace(stage, method="single_stream", teacher=None, start_from=None, small_views="2x16", name="s")
+    stage = stage.replace(method="single_stream", teacher=None, start_from=None, small_views="2x16", name="s")
     store = Store(store_path)
     dataset = build_dataset(stage, build_task(stage, tmp_path, store), store, store.videos, seed=3)
     write_views(tmp_path / "views.png", dataset, title="what it sees")
