@@ -11,7 +11,7 @@ import pytest
 import vicc
 from vicc import configs
 from vicc.cli import COMMANDS, Group
-from vicc.settings import Settings, groups_of, hints_of, members
+from vicc.settings import Settings, hints_of, members, sections_of
 
 CONFIGS: list[type[Settings]] = [
     getattr(configs, command.config)
@@ -131,8 +131,8 @@ def test_pretrain_refuses_what_is_no_recipe_and_a_config_that_asks_for_another()
 
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
-def test_the_groups_of_the_help_name_fields_once_and_no_group_is_long(kind: type[Settings]) -> None:
-    named = [name for names in dict(groups_of(kind)).values() for name in names]
+def test_the_sections_of_the_help_name_fields_once_and_no_section_is_long(kind: type[Settings]) -> None:
+    named = [name for names in dict(sections_of(kind)).values() for name in names]
     assert len(named) == len(set(named))
     assert set(named) <= set(hints_of(kind))
-    assert all(len(names) <= 12 for names in groups_of(kind).values())
+    assert all(len(names) <= 12 for names in sections_of(kind).values())
