@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vicc.data.csv_rows import has_columns, read_csv
-from vicc.data.folder_walk import PassedOver, walk_folder
+from vicc.data.folder_walk import PassedOver, walk_folder, without_read
 from vicc.data.names import ExistingFiles, VideoNames, clean_path, some
 from vicc.data.sides import Folders, Kind, Side, find_side_folders, kind_of, resolve_sides
 from vicc.errors import ViccError
@@ -163,7 +163,8 @@ def without_single_class(sources: Sequence[VideoSource]) -> tuple[list[VideoSour
 
 def describe_passed(entry: PassedOver) -> str:
     """For instance `other suffix .txt 2 (a.txt, b.txt)`."""
-    return f"{entry.reason} {entry.count} ({', '.join(entry.examples)}{', ...' * (entry.count > len(entry.examples))})"
+    more = ", ..." * (entry.count > len(entry.examples))
+    return f"{entry.reason} {entry.count}" + (f" ({', '.join(entry.examples)}{more})" if entry.examples else "")
 
 
 def part_id(file_id: str, start: float | None, end: float | None) -> str:
@@ -213,9 +214,11 @@ def _from_folder(folder: Path, groups: Path | None) -> Listing:
         label = row.get("label") or (folders[-1] if folders else None)
         sources.append(VideoSource(str(path), folder / path, label, row.get("group") or None, side))
     given = sum(source.group is not None for source in sources)
+    # Under any other name it was counted as a file that is no video.
+    others_read = [groups] if groups is not None and groups.name.lower() != GROUPS_FILE else []
     return Listing(
         sources,
-        walked.passed_over,
+        without_read(walked.passed_over, folder, others_read),
         groups_from={some([str(name) for name in walked.named]) if groups is None else str(groups): given}
         if given
         else {},

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vicc.data.folder_walk import PassedOver
+from vicc.data.folder_walk import PassedOver, without_read
 from vicc.data.official_splits import find_official_splits
 from vicc.data.sources import Listing, VideoSource, describe_passed, file_id, list_sources
 from vicc.data.splits import OFFICIAL, SplitMember, SplitTable
@@ -118,6 +118,8 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
     """
     listing = list_sources(place, groups=groups)
     official = find_official_splits(place, listing.sources, given=official_splits)
+    if place.is_dir():
+        listing = replace(listing, passed_over=without_read(listing.passed_over, place, official.files))
     survey = _survey(
         str(place),
         official.sources,
