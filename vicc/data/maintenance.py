@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
+from vicc.data.names import some
 from vicc.data.remote import (
     SEGMENTS_FILE,
     download_store,
@@ -39,9 +40,10 @@ from vicc.data.store import (
     describe,
     make_manifest,
     settings_difference,
+    store_exists,
 )
 from vicc.errors import ViccError
-from vicc.files import atomic_write, exclusive_folder, write_json
+from vicc.files import atomic_write, exclusive_folder, is_held, write_json
 from vicc.places import is_url
 from vicc.progress import progress, say
 from vicc.words import did_you_mean
@@ -162,6 +164,7 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
         if remote_manifest(out) is not None:
             raise ViccError(f"There is a store at {out}. Give a new place for the merged store.")
         folder = staging_folder(out)
+        _require_nothing_lost(folder, out, places)
         shutil.rmtree(folder, ignore_errors=True)
         merged = merge_stores(places, folder, shard_bytes=shard_bytes)
         publish_store(folder, out)
@@ -214,6 +217,20 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
     twice = sum(len(store.records) for store in stores) - len(owners)
     names = [str(store.path) for store in stores]
     return Merged(str(out), names, videos, len(owners) - videos, twice, len(shards), splits)
+
+
+def _require_nothing_lost(folder: Path, url: str, places: Sequence[Path | str]) -> None:
+    """Raises ViccError if a folder in which the store of a URL is prepared holds files that a merge would not bring
+    there: of a `vicc prepare` that was killed, or whose copy to the URL failed."""
+    if is_held(folder):
+        raise ViccError(f"The store of {url} is being prepared in {folder} now. Wait until that has ended.")
+    if store_exists(folder):
+        merged = {video_id for place in places for video_id in Store(place).records}
+        if lost := sorted(Store(folder).records.keys() - merged):
+            raise ViccError(
+                f"Files that were prepared for {url} in {folder} are neither there yet nor in the stores to merge: "
+                f"{len(lost)} ({some(lost)}). Give that `vicc prepare` again to its end, or delete the folder."
+            )
 
 
 def _owners(stores: Sequence[Store]) -> dict[str, Store]:
@@ -460,8 +477,8 @@ def _copy_folder(source: Path, manifest: Manifest, folder: Path) -> int:
                     sent += shard.bytes
                 advance(1, shard.name)
         for name in [*other_files(source), *[SEGMENTS_FILE] * (source / SEGMENTS_FILE).exists()]:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
+            with atomic_write(folder / name, "wb") as file:
+                file.write((source / name).read_bytes())
         return sent
 
     return _receive(folder, manifest, copy)
