@@ -188,8 +188,8 @@ class Record:
         if (self.entry.source.bytes, self.entry.source.modified_ns) != (source.bytes, source.modified_ns):
             return False
         short = _TOO_FEW_FRAMES.match(self.entry.reason) if isinstance(self.entry, SetAside) else None
-        if short is not None and min_frames is not None:
-            return int(short[1]) < min_frames
+        if short is not None and min_frames is not None and int(short[1]) >= min_frames:
+            return False
         what = self.entry.reason if isinstance(self.entry, SetAside) else self.entry.note
         # A file that still cannot be looked at need not be tried.
         return source == Source(0, 0) or not is_passing(what)
