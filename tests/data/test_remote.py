@@ -334,7 +334,7 @@ def test_a_merge_at_a_url_deletes_nothing_that_was_prepared_for_it(tmp_path: Pat
     """By a run whose copy to the URL failed; what the stores to merge hold as well is no loss."""
     one, two = (write_store(tmp_path / name, {f"{name}.mp4": 8}) for name in "ab")
     prepared = write_store(staging_folder(URL), {"a.mp4": 8, "c.mp4": 8})
-    with pytest.raises(ViccError, match=r"neither there yet nor in the stores to merge: 1 \(c\.mp4\)"):
+    with pytest.raises(ViccError, match=r"neither there yet nor in the stores given: 1 \(c\.mp4\)"):
         merge_stores([one, two], URL)
     with exclusive_folder(prepared, what="store"), pytest.raises(ViccError, match="is being prepared in"):
         merge_stores([one, two], URL)
@@ -342,6 +342,16 @@ def test_a_merge_at_a_url_deletes_nothing_that_was_prepared_for_it(tmp_path: Pat
     drop_videos(prepared, ["c.mp4"])
     merge_stores([one, two], URL)
     assert sorted(Store(URL).place) == ["a.mp4", "b.mp4"]
+
+
+def test_a_copy_from_url_to_url_deletes_nothing_that_was_prepared_for_the_first(tmp_path: Path) -> None:
+    copy_store(write_store(tmp_path / "one", {"a.mp4": 8}), URL)
+    prepared = write_store(staging_folder(URL), {"a.mp4": 8, "c.mp4": 8})
+    with pytest.raises(ViccError, match=r"nor in the stores given: 1 \(c\.mp4\)"):
+        copy_store(URL, "s3://bucket/other")
+    assert sorted(Store(prepared).place) == ["a.mp4", "c.mp4"]
+    drop_videos(prepared, ["c.mp4"])
+    assert copy_store(URL, "s3://bucket/other").videos == 1
 
 
 def test_labels_that_change_later_reach_the_url(two_videos: Path, s3: Any) -> None:

@@ -220,15 +220,17 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
 
 
 def _require_nothing_lost(folder: Path, url: str, places: Sequence[Path | str]) -> None:
-    """Raises ViccError if a folder in which the store of a URL is prepared holds files that a merge would not bring
-    there: of a `vicc prepare` that was killed, or whose copy to the URL failed."""
+    """Raises ViccError if the folder in which the store of a URL is prepared holds files that none of `places` has.
+
+    They are of a `vicc prepare` that was killed, or whose copy to the URL failed, and would be overwritten.
+    """
     if is_held(folder):
         raise ViccError(f"The store of {url} is being prepared in {folder} now. Wait until that has ended.")
     if store_exists(folder):
-        merged = {video_id for place in places for video_id in Store(place).records}
-        if lost := sorted(Store(folder).records.keys() - merged):
+        there = {video_id for place in places for video_id in Store(place).records}
+        if lost := sorted(Store(folder).records.keys() - there):
             raise ViccError(
-                f"Files that were prepared for {url} in {folder} are neither there yet nor in the stores to merge: "
+                f"Files that were prepared for {url} in {folder} are neither there yet nor in the stores given: "
                 f"{len(lost)} ({some(lost)}). Give that `vicc prepare` again to its end, or delete the folder."
             )
 
@@ -389,6 +391,7 @@ def copy_store(source: Path | str, target: Path | str) -> Copied:
     if isinstance(target, str) and is_url(target):
         if isinstance(source, str) and is_url(source):
             folder = staging_folder(source)
+            _require_nothing_lost(folder, source, [source])
             copy_store(source, folder)
             copied = copy_store(folder, target)
             return Copied(source, target, copied.videos, copied.bytes, copied.sent_bytes)
