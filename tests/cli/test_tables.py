@@ -124,11 +124,13 @@ def test_results_alone_side_by_side_and_compared(
 def test_the_command_after_a_table_is_one_that_can_be_given(
     shown: list[str], following: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Different folds cannot be compared, rows of the literature and chance neither, and a folder of runs is none."""
+    """Different folds cannot be compared, nor rows of chance, of the literature or of a file beside the result."""
     queries = made_queries()
     rows = [made_row("Still", queries, right=0.3, kind="baseline"), made_row("RGB-1", queries, right=0.6)]
     for name in ("a.json", "b.json", "run/retrieval.json", "runs/one/retrieval.json"):
         write_result(tmp_path / name, made_result(rows, queries))
+    fused = replace(made_row("Still + RGB-1", queries, right=0.7, kind="fused"), model={"fused": ["Still", "RGB-1"]})
+    write_result(tmp_path / "run" / "fused.json", made_result([fused], queries))
     for fold in (1, 2):
         made_file(tmp_path / f"fold-{fold}.json", fold=fold)
     assert main(["table", *(str(tmp_path / place) for place in shown)]) == 0

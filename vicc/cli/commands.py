@@ -611,16 +611,18 @@ def _after_table(config: TableConfig, document: Any) -> str:
     Args:
         document: of the table shown; of models, those that can be compared stand in one group of columns.
     """
+    from vicc.evaluation.comparable import open_measured
+
     first, *others = config.results
     # A folder in which results lie further down is no result by itself.
     alone = [not Path(place).is_dir() or (Path(place) / "retrieval.json").exists() for place in config.results]
     if not alone[0]:
         return _command("runs", first)
     if config.view == "models" and [len(one["splits"]) for one in document["measurements"]] == [1]:
-        names = [row["name"] for row in document["rows"] if row["kind"] not in ("chance", "published")]
         if others and alone[1]:
             return _command("compare", first, others[0])
-        if not others and ":" not in first and len(names) > 1:
+        names = [row.name for row in open_measured(first).rows if row.kind != "chance"]
+        if not others and len(names) > 1:
             return _command("compare", *(f"{first}:{name}" for name in names[-2:]))
     return _command("table", first, "--view", "confusions" if config.view == "classes" else "classes")
 
