@@ -86,7 +86,7 @@ def find_results(places: Sequence[str]) -> list[Measured]:
     if not found:
         why = "all are left out" if any_file else "no JSON file of vicc's at any depth"
         raise ViccError(
-            f"There is no result to show in {', '.join(places)} ({why}). Make one with: vicc retrieve --run RUN "
+            f"There is no result in {', '.join(places)} ({why}). Make one with: vicc retrieve --run RUN "
             "--store STORE, of videos with labels"
         )
     return list(found.values())
