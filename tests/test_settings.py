@@ -70,6 +70,8 @@ def test_a_number_that_means_nothing_is_refused_in_the_words_of_its_field(kind: 
         (lambda: vicc.PrepareConfig("v", store="s", groups="s3://b/groups.csv"), "a path on this machine"),
         (lambda: vicc.PrepareConfig("v", store="s", dry_run="yes"), "PrepareConfig(dry_run='yes'): expected true or f"),
         (lambda: vicc.PrepareConfig("v", store="s", workers=1.5), "expected a whole number or None"),
+        (lambda: vicc.PrepareConfig("v", store="s", fps=10**400), "expected a number or None"),
+        (lambda: vicc.PretrainConfig(store="s", run="r", precision=np.zeros(2)), "precision=a ndarray): expected auto"),
         (lambda: vicc.PretrainConfig(store="s", run="r", precision="bf15"), "Did you mean bf16?"),
         (lambda: vicc.PretrainConfig(store="s", run="r", log_to="tensorbord"), "Did you mean tensorboard?"),
         (lambda: vicc.PretrainConfig(store="s", run="r", slurm={"nodes": 2}), "expected a SlurmConfig"),

@@ -1260,7 +1260,7 @@ class RecipesConfig(Settings):
         )
         _require(self.gpus > 0, f"--gpus {self.gpus}: expected at least 1.")
         _require(
-            self.plot is None or self.plot.suffix in (".png", ".svg", ".pdf"),
+            self.plot is None or self.plot.suffix.lower() in (".png", ".svg", ".pdf"),
             f"--plot {self.plot}: expected a file that ends in .png, .svg or .pdf.",
         )
 

@@ -264,7 +264,7 @@ def _from_value(value: Any, hint: Any) -> Any:
         if origin in (list, tuple):
             return _several(value, kind)
         if origin is Literal:
-            if value in typing.get_args(kind) and isinstance(value, str):
+            if isinstance(value, str) and value in typing.get_args(kind):
                 return value
         elif kind in (str, Path):
             if isinstance(value, str | os.PathLike) and not (kind is str and Path not in kinds and _is_path(value)):
@@ -275,7 +275,7 @@ def _from_value(value: Any, hint: Any) -> Any:
         elif kind in (int, float):
             try:
                 return _number(value, kind)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
         elif isinstance(value, kind):
             return value

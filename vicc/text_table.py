@@ -44,9 +44,16 @@ class Line:
     style: str = ""
 
 
+class _Console(Console):
+    """rich's, but for a pipe that nobody reads any more: rich would end the program with the status of an error."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def print_table(table: TextTable) -> None:
     """Print a table on standard output, as wide as that is: 80 columns where it is no terminal."""
-    console = Console()
+    console = _Console()
     for line in layout(table, console.width):
         text = Text(line.text, line.style)
         text.highlight_words(table.alarming, "bold red")
@@ -55,7 +62,7 @@ def print_table(table: TextTable) -> None:
 
 def print_line(line: str) -> None:
     """Print a line on standard output as it is, however long."""
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    _Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def layout(table: TextTable, width: int) -> list[Line]:

@@ -18,6 +18,7 @@ from vicc.data.splits import (
     division_table,
     grouped_folds,
     read_split_table,
+    require_split,
     train_and_test,
     write_split_table,
 )
@@ -313,6 +314,15 @@ def test_a_split_that_is_not_there_is_refused(tmp_path: Path, split: str, messag
     write_split(tmp_path, "of-others", k="train", m="test")
     with pytest.raises(ViccError, match=message):
         divide_videos(VIDEOS, split, splits_folder=tmp_path)
+
+
+def test_a_split_is_looked_for_without_the_videos(tmp_path: Path) -> None:
+    path = write_split(tmp_path, "mine", a="train/test", b="test/train")
+    for split in ("mine:2", f"{path}:1", "folders", "folders:val", "grouped"):
+        require_split(split, tmp_path)
+    for split, message in (("other", "no split 'other'"), ("mine", "2 folds"), ("mine:3", "no fold 3")):
+        with pytest.raises(ViccError, match=message):
+            require_split(split, tmp_path)
 
 
 def test_official_is_the_default_where_it_is_and_says_so(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from vicc.words import did_you_mean
 SPLITS_FOLDER = "splits"
 OFFICIAL = "official"
 _BUILT_IN = ("folders", "grouped", "undivided")
+_WITHOUT_FILE = ("folders", "folders:val", "grouped")
 TEST_SHARE = 0.3
 _HELD_OUT: tuple[Side, ...] = ("test", "val")
 
@@ -107,7 +108,7 @@ def divide_videos(
         train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
         name = "grouped" if test else "undivided"
         return Division(name, train, test, (*_notes_on_groups(videos, train, test), *note_on_sides_passed_over(videos)))
-    if split in (None, "folders", "folders:val"):
+    if split is None or split in _WITHOUT_FILE:
         tested = "val" if split == "folders:val" else own
         train, test = _divide_by_sides(videos, tested)
         return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
@@ -452,7 +453,23 @@ def _rows_of_videos(videos: Sequence[SplitMember], table: SplitTable, fold: int,
     return {video.id: rows.get(video.id) or rows.get(file_id(video.id)) or video.id for video in videos}
 
 
+def require_split(split: str, splits_folder: Path) -> None:
+    """Make sure that there is such a split, as far as that can be known without the videos.
+
+    Raises:
+        ViccError: no such split or fold, or a split file that cannot be used.
+    """
+    if split not in _WITHOUT_FILE:
+        _find_fold(split, splits_folder)
+
+
 def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Division[Member]:
+    table, name, fold = _find_fold(split, folder)
+    return divide_by_table(videos, table, fold, name=f"{name}:{fold}")
+
+
+def _find_fold(split: str, folder: Path) -> tuple[SplitTable, str, int]:
+    """The table that NAME:FOLD or FILE.csv:FOLD means, NAME or FILE.csv, and the fold."""
     name, colon, fold = split.rpartition(":")
     if not (colon and re.fullmatch(r"[0-9]{1,4}", fold)):
         name, fold = split, ""
@@ -471,7 +488,7 @@ def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Divis
         )
     if not 1 <= int(fold or 1) <= table.num_folds:
         raise ViccError(f"--split {split}: there is no fold {fold}; {path} has {table.num_folds}, from 1.")
-    return divide_by_table(videos, table, int(fold or 1), name=f"{name}:{int(fold or 1)}")
+    return table, name, int(fold or 1)
 
 
 def _side(cell: str, where: str) -> Split | None:
