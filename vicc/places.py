@@ -30,6 +30,11 @@ def require_store(place: Path | str) -> None:
         advice = f"Make one with: vicc prepare VIDEOS --store {path}"
         _require_there(path, f"No such store: {path}.", advice, is_right=lambda other: (other / _STORE).exists())
         if not (path / _STORE).exists():
+            what = what_is_at(path)
+            if what in ("a folder", "a file"):  # probably the videos themselves: no store can be made there
+                advice = f"Make one of the videos in it with: vicc prepare {path} --store STORE"
+            elif what != "an empty folder":
+                advice = "Make one with: vicc prepare VIDEOS --store STORE"
             raise ViccError(f"{path} is not a store (it has no {_STORE}){_it_is(path)}. {advice}")
 
 

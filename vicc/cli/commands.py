@@ -142,7 +142,10 @@ def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome
         for line in document["changes"]:
             _print(line)
         if estimate is None:
-            _print("no estimate: there is nothing to prepare, or the videos that were tried cannot be read")
+            why = (
+                "there is nothing new to decode" if nothing_new else "of the videos that were tried none could be read"
+            )
+            _print(f"no estimate: {why}")
             return
         _print(
             f"preparing would take about {estimate.seconds / 60:.1f} minutes with {estimate.workers} "
