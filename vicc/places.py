@@ -39,6 +39,11 @@ def _require_signed(path: Path, what: str, sign: str, *, made_by: str) -> None:
     advice = f"Make one with: {made_by} {path}"
     _require_there(path, f"No such {what}: {path}.", advice, is_right=lambda other: (other / sign).exists())
     if not (path / sign).exists():
+        there = what_is_at(path)
+        if there in ("a folder", "a file") and "VIDEOS" in made_by:  # the videos themselves: no store can be made there
+            advice = f"Make one of the videos in it with: {made_by.replace('VIDEOS', str(path))} {what.upper()}"
+        elif there != "an empty folder":
+            advice = f"Make one with: {made_by} {what.upper()}"
         raise ViccError(f"{path} is not a {what} (it has no {sign}){_it_is(path)}. {advice}")
 
 

@@ -221,6 +221,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
     assert "would prepare 0 of 2 videos" in said.err
     assert "would be updated in 1 video: 1 label, 1 group (a/1.mp4: label a -> A; a/1.mp4: group none -> g)" in said.out
     assert "would be moved: b/3.mp4 -> a/3.mp4" in said.out
+    assert "no estimate: there is nothing new to decode\n" in said.out
     assert "1 video of the store" in said.out
     assert tree(tmp_path / "s") == before
 
