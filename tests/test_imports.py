@@ -19,8 +19,8 @@ PACKAGE = Path(vicc.__file__).parent
 ORDER = (
     ("version", "errors", "cores", "words"),
     ("settings",),
-    ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval", "text_table"),
-    ("places",),
+    ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
+    ("places", "text_table"),
     ("video",),
     ("transforms",),
     ("data",),

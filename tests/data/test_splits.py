@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from vicc.data.splits import (
     divide_videos,
     division_table,
     grouped_folds,
+    note_on_groups_of_sides,
     read_split_table,
     require_split,
     train_and_test,
@@ -467,3 +468,18 @@ def test_real_clips_of_one_source_stay_together(test_data: Path) -> None:
     train, test = train_and_test(sources)
     assert not {source.group for source in train} & {source.group for source in test}
     assert 60 <= len(test) <= 120
+
+
+def test_a_group_on_both_sides_of_the_folders_is_told_before_and_when_they_are_used(tmp_path: Path) -> None:
+    videos = [
+        Member("a", "x", "tape", "train"),
+        Member("b", "x", "tape", "test"),
+        Member("c", "y", None, "train"),
+        Member("d", "y", "reel", "val"),
+        Member("e", "y", "reel"),
+    ]
+    told = "1 group of videos on both sides of the split folders, such as tape"
+    assert divide_videos(videos, splits_folder=tmp_path).notes[-1] == told
+    told = "2 groups of videos on both sides of the split folders, such as reel"
+    assert note_on_groups_of_sides(videos) == (told,), "val is held out as well"
+    assert note_on_groups_of_sides([replace(video, split=None) for video in videos]) == ()

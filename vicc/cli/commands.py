@@ -142,13 +142,7 @@ def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome
         for line in document["changes"]:
             _print(line)
         if estimate is None:
-<<<<<<< HEAD
-            why = "there is nothing to prepare" if nothing_new else "the videos that were tried cannot be read"
-=======
-            why = (
-                "there is nothing new to decode" if nothing_new else "of the videos that were tried none could be read"
-            )
->>>>>>> work-U
+            why = "there is nothing new to decode" if nothing_new else "the videos that were tried cannot be read"
             _print(f"no estimate: {why}")
             return
         _print(

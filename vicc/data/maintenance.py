@@ -25,7 +25,6 @@ from vicc.data.remote import (
 )
 from vicc.data.shard import (
     file_blake2b,
-    has_journal,
     next_shard_name,
     shard_names,
     write_shard,
@@ -38,6 +37,7 @@ from vicc.data.store import (
     StoreWriter,
     Video,
     describe,
+    is_unfinished,
     make_manifest,
     settings_difference,
     store_exists,
@@ -78,7 +78,7 @@ def store_info(place: Path | str) -> StoreInfo:
         streams.update({stream: pack.bytes for stream, pack in record.packs.items()})
     problems: list[str] = []
     if isinstance(store.path, Path):
-        if has_journal(store.path):
+        if is_unfinished(store.path):
             problems.append("a run is under way or was killed: give the same `vicc prepare` again")
         else:
             problems += local_manifest(store.path)[1]
@@ -174,7 +174,7 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
         raise ViccError(f"{out} exists. Give a new folder for the merged store.")
     stores = [Store(place) for place in places]
     for store in stores:
-        if isinstance(store.path, Path) and has_journal(store.path):
+        if isinstance(store.path, Path) and is_unfinished(store.path):
             raise ViccError(
                 f"The store {store.path} is being written, or its `vicc prepare` was killed: give that command again, "
                 "to its end, before merging."
@@ -457,8 +457,8 @@ def _whole(folder: Path) -> tuple[Store, Manifest]:
     """A store's folder whose run has ended, and its manifest."""
     store = Store(folder)
     manifest, problems = local_manifest(folder)
-    if has_journal(folder) or manifest is None or problems:
-        why = "a run is under way or was killed" if has_journal(folder) else "; ".join(problems)
+    if is_unfinished(folder) or manifest is None or problems:
+        why = "a run is under way or was killed" if is_unfinished(folder) else "; ".join(problems)
         raise ViccError(f"The store {folder} cannot be copied as it is ({why}): give the same `vicc prepare` again.")
     return store, manifest
 

@@ -24,6 +24,8 @@ LIST_SUFFIXES = frozenset((".csv", ".parquet"))
 _LIST_COLUMNS = ("path", "label", "group", "split", "start", "end")
 _GROUPS_COLUMNS = ("path", "group", "label")
 
+_NO_NAMES = frozenset(("nan", "<na>", "n/a", "#n/a", "null", "none"))
+
 _COMMON_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _SUFFIXES = f"{', '.join(_COMMON_SUFFIXES)} or one of {len(VIDEO_SUFFIXES) - len(_COMMON_SUFFIXES)} others"
 
@@ -134,7 +136,7 @@ def list_sources(place: Path, *, groups: Path | None = None) -> Listing:
         sources=sources,
         single_class=single,
         groups_from=Counter(listing.groups_from) + origins,
-        notes=(*listing.notes, *_note_on_spelling(sources)),
+        notes=(*listing.notes, *_note_on_spelling(sources), *_note_on_no_names(sources)),
     )
 
 
@@ -145,12 +147,36 @@ def _composed(source: VideoSource) -> VideoSource:
 
 
 def _note_on_spelling(sources: Sequence[VideoSource]) -> list[str]:
-    """Classes that are likely to be one, since their names differ in case or blanks only."""
-    spellings: dict[str, set[str]] = defaultdict(set)
-    for label in {source.label for source in sources} - {None}:
-        spellings[re.sub(r"[\W_]+", "", str(label)).casefold()].add(str(label))
-    alike = [" and ".join(sorted(names)) for key, names in sorted(spellings.items()) if key and len(names) > 1]
-    return [f"classes that are told apart though their names hardly differ: {some(alike)}"] if alike else []
+    """Classes, and groups, that are likely to be one, since their names differ in case or blanks only.
+
+    The signs in a group's name count: tape-1-12 is not tape-11-2.
+    """
+    notes = []
+    for what, names, ignored in (
+        ("classes", {source.label for source in sources}, r"[\W_]+"),
+        ("groups", {source.group for source in sources}, r"\s+"),
+    ):
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for name in names - {None}:
+            spellings[re.sub(ignored, "", str(name)).casefold()].add(str(name))
+        alike = [" and ".join(sorted(same)) for key, same in sorted(spellings.items()) if key and len(same) > 1]
+        if alike:
+            notes.append(f"{what} that are told apart though their names hardly differ: {some(alike)}")
+    return notes
+
+
+def _note_on_no_names(sources: Sequence[VideoSource]) -> list[str]:
+    """Labels and groups that are other programs' words for an empty cell, and are names here all the same."""
+    notes = []
+    for what in ("label", "group"):
+        names: Counter[str] = Counter(getattr(source, what) or "" for source in sources)
+        for name, count in sorted(names.items()):
+            if name.casefold() in _NO_NAMES:
+                notes.append(
+                    f"{count} videos have the {what} {name!r}, which is taken as a name like any other. If it means "
+                    "none, leave the cell empty"
+                )
+    return notes
 
 
 def without_single_class(sources: Sequence[VideoSource]) -> tuple[list[VideoSource], str | None]:
@@ -350,6 +376,7 @@ def _from_list(path: Path) -> Listing:
         notes.append(
             f"{len(missing)} of {len(rows)} rows of {path} name{plural} no file that is there ({some(missing)})"
         )
+    notes += _note_on_overlaps(sources)
     given = sum(source.group is not None for source in sources)
     return Listing(
         sources,
@@ -357,6 +384,31 @@ def _from_list(path: Path) -> Listing:
         split_from="list" if any(sides) else "",
         notes=tuple(notes),
     )
+
+
+def _note_on_overlaps(sources: Sequence[VideoSource]) -> list[str]:
+    """Parts of a file that share frames and have different groups, so that these may be trained on and tested."""
+    by_file: dict[str, list[VideoSource]] = defaultdict(list)
+    for source in sources:
+        by_file[file_id(source.id)].append(source)
+    shared: list[str] = []
+    for parts in by_file.values():
+        reached: VideoSource | None = None  # of the parts so far the one that ends last
+        for part in sorted(parts, key=lambda part: part.start or 0.0):
+            if reached is not None and (part.start or 0.0) < _end(reached) and part.group != reached.group:
+                shared.append(f"{reached.id} and {part.id}")
+            if reached is None or _end(part) > _end(reached):
+                reached = part
+    if not shared:
+        return []
+    pairs = "pair of parts overlaps" if len(shared) == 1 else "pairs of parts overlap"
+    return [
+        f"{len(shared)} {pairs} and are of different groups, so the same frames may train and be tested: {some(shared)}"
+    ]
+
+
+def _end(source: VideoSource) -> float:
+    return math.inf if source.end is None else source.end
 
 
 def _listed_kind(place: Path, line: int, row: Mapping[str, str]) -> Kind | None:

@@ -111,7 +111,8 @@ def divide_videos(
     if split is None or split in _WITHOUT_FILE:
         tested = "val" if split == "folders:val" else own
         train, test = _divide_by_sides(videos, tested)
-        return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
+        notes = _notes_on_sides(videos, len(train), tested)
+        return Division(split or "folders", train, test, (*notes, *_note_on_shared_groups(train, test, "folders")))
     return _divide_by_file(videos, split, splits_folder)
 
 
@@ -122,6 +123,21 @@ def note_on_sides_passed_over(videos: Sequence[SplitMember]) -> tuple[str, ...]:
         return ()
     sides = ", ".join(f"{side} {counts[side]}" for side in ("train", "val", "test") if counts[side])
     return (f"the sides that the folders or the list give ({sides}) are not kept: all videos are divided anew",)
+
+
+def note_on_groups_of_sides(videos: Sequence[SplitMember]) -> tuple[str, ...]:
+    """A sentence on groups that the sides which folders or a list give tear apart; none for a single side."""
+    held_out = [video for video in videos if video.split in _HELD_OUT]
+    others = [video for video in videos if video.split not in _HELD_OUT]
+    return _note_on_shared_groups(others, held_out, "folders")
+
+
+def _note_on_shared_groups(train: Sequence[SplitMember], test: Sequence[SplitMember], name: str) -> tuple[str, ...]:
+    both = {group_name(video) for video in train} & {group_name(video) for video in test}
+    if not both or name.partition(":")[0] == OFFICIAL:
+        return ()
+    plural = "s" * (len(both) > 1)
+    return (f"{len(both)} group{plural} of videos on both sides of the split {name}, such as {min(both)}",)
 
 
 def _tested_side(videos: Sequence[SplitMember]) -> Side | None:
@@ -409,7 +425,6 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
     test = [video for video in videos if sides.get(keys[video.id]) == "test"]
     missing = [video.id for video in videos if keys[video.id] not in sides]
     lacking = sorted({key for key, side in sides.items() if side is not None} - set(keys.values()))
-    both = {group_name(video) for video in train} & {group_name(video) for video in test}
     notes = [
         f"{len(missing)} of {len(videos)} videos are not in the split {name}: they are left out ({some(missing)})"
         if missing
@@ -418,9 +433,7 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
         f"({some(lacking)})"
         if lacking
         else "",
-        f"{len(both)} group{'s' * (len(both) > 1)} of videos on both sides of the split {name}, such as {min(both)}"
-        if both and name.partition(":")[0] != OFFICIAL
-        else "",
+        *_note_on_shared_groups(train, test, name),
     ]
     return Division(name, train, test, tuple(note for note in notes if note), tuple(lacking))
 

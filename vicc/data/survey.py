@@ -8,7 +8,7 @@ from pathlib import Path
 from vicc.data.folder_walk import PassedOver, without_read
 from vicc.data.official_splits import find_official_splits
 from vicc.data.sources import Listing, VideoSource, describe_passed, file_id, list_sources
-from vicc.data.splits import OFFICIAL, SplitMember, SplitTable
+from vicc.data.splits import OFFICIAL, SplitMember, SplitTable, note_on_groups_of_sides
 
 _EXAMPLES = 3
 
@@ -129,6 +129,7 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
             *(f"passed over: {describe_passed(entry)}" for entry in listing.passed_over if entry.is_loss),
             *listing.notes,
             *official.notes,
+            *(note_on_groups_of_sides(official.sources) if official.table is None else ()),
         ),
     )
     return SurveyedVideos(official.sources, official.table, survey)

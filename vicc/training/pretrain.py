@@ -25,7 +25,7 @@ from vicc.data.dataset import ClipDataset
 from vicc.data.frame_source import FrameSource
 from vicc.data.sources import VideoSource
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
-from vicc.data.store import Store, Video
+from vicc.data.store import Store, Video, say_if_unfinished
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_precision
 from vicc.distributed import first_then_others, is_first, on_first, processes
@@ -94,6 +94,7 @@ def pretrain(
         else:
             place = config.store
             store = first_then_others(lambda: Store(place, cache_bytes=config.cache_mb << 20))
+            on_first(partial(say_if_unfinished, store))
             _require_flow(recipe, store)
             videos = divide(store, config, silent=not config.dry_run).train
             num_videos = len(videos)

@@ -24,6 +24,8 @@ VICC = ("single_stream", "cross_stream")
 CLASSIFYING = ("linear_probe", "fine_tuned")
 """Methods that learn from labels, on an encoder that is there already."""
 
+_LARGEST = 1e30  # what is computed from it must still be a float of 32 bits
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -134,8 +136,10 @@ class Stage:
             if not 0 < getattr(self, name) < math.inf:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected a number above 0.")
         for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more.")
+            if not 0 <= getattr(self, name) <= _LARGEST:
+                raise ViccError(
+                    f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more, {_LARGEST:g} at most."
+                )
         for name in ("momentum", "key_momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ViccError(f"Stage {self.name}: {name} is {getattr(self, name)}; expected 0 or more, below 1.")
