@@ -142,8 +142,9 @@ class _StandardError:
 
 
 def new_console(kind: "type[Console] | None" = None, *, file: IO[str] | None = None) -> "Console":
-    """Where rich prints: on `file`, or on standard output; a `Console`, or one of its kinds. A terminal that says it has no columns is taken for one of
-    80, since in none rich prints nothing at all.
+    """Where rich prints: on `file`, or on standard output; a `Console`, or one of a subclass of it.
+
+    A terminal that says it has no columns is taken for one of 80, since in none rich prints nothing at all.
     """
     from rich.console import Console
 
