@@ -159,6 +159,17 @@ def tiny_recipe():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
+def finished_run_path(tiny_recipe, store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    """A finished run of `tiny_recipe` on the store. Read it only; tests that measure it copy it."""
+    from vicc.configs import PretrainConfig
+    from vicc.training.pretrain import pretrain
+
+    run = tmp_path_factory.mktemp("finished") / "run"
+    pretrain(tiny_recipe, PretrainConfig(store=store_path, run=run))
+    return run
+
+
+@pytest.fixture(scope="session")
 def tiny_changes() -> tuple[str, ...]:
     """What `--set` takes to turn the recipe "demo" into `tiny_recipe`."""
     return TINY_CHANGES

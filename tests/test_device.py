@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -63,20 +65,24 @@ def test_a_device_that_is_not_there_is_refused_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("busy", "one", "many", "chosen"),
+    ("cores", "busy", "one", "many", "chosen"),
     [
-        (0.1, 1.0, 0.6, 4),  # nobody else
-        (1.2, 1.0, 0.6, 3),
-        (3.9, 1.0, 0.6, 1),  # no free core: threads would wait for each other
-        (0.1, 1.0, 0.95, 1),  # a container that may use one core's worth of four: threads gain nothing
+        (4, 0.1, 1.0, 0.6, 4),  # nobody else
+        (4, 1.2, 1.0, 0.6, 3),
+        (4, 3.9, 1.0, 0.6, 1),  # no free core: threads would wait for each other
+        (4, 0.1, 1.0, 0.95, 1),  # a container that may use one core's worth of four: threads gain nothing
+        (16, 6.0, 1.0, 0.6, 4),  # a container that may use four cores' time of 16: ten are free
+        (16, 14.1, 1.0, 0.6, 2),
     ],
 )
 def test_auto_takes_as_many_threads_as_cores_are_free_and_threads_gain(
-    busy: float, one: float, many: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, busy: float, one: float, many: float, chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(device, "process_cores", lambda: 4)
-    monkeypatch.setattr(device, "busy_cores", lambda: busy)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(device.psutil, "cpu_percent", lambda **_: [100 * busy / cores] * cores)
     monkeypatch.setattr(device, "_convolve", lambda: one if torch.get_num_threads() == 1 else many)
     with device.computing_threads(4):
         assert device.choose_threads("auto", torch.device("cpu")) == chosen
@@ -85,7 +91,7 @@ def test_auto_takes_as_many_threads_as_cores_are_free_and_threads_gain(
 
 def test_threads_that_are_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the flag, or by OMP_NUM_THREADS, which torch has read; an accelerator needs no choice."""
-    monkeypatch.setattr(device, "busy_cores", lambda: pytest.fail("nothing is to be measured"))
+    monkeypatch.setattr(device, "free_cores", lambda: pytest.fail("nothing is to be measured"))
     assert device.choose_threads(7, torch.device("cpu")) == 7
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with device.computing_threads(2):
@@ -97,7 +103,7 @@ def test_threads_that_are_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -
 def test_measuring_threads_draws_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(device, "process_cores", lambda: 2)
-    monkeypatch.setattr(device, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(device, "free_cores", lambda: 2.0)
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

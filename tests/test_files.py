@@ -2,18 +2,20 @@
 
 import errno
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from filelock import FileLock
 
 from tests.evaluation.made_results import made_file
 from vicc.cli import main
 from vicc.configs import KnnConfig, ProbeConfig, RetrieveConfig
 from vicc.errors import ViccError
 from vicc.evaluation import classify_features, retrieve
-from vicc.files import atomic_write, require_writable
+from vicc.files import atomic_write, exclusive_folder, is_held, require_writable
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.training.checkpoint import save_encoder
@@ -110,3 +112,17 @@ def test_every_other_command_that_writes_a_file_says_the_same(
     for words in commands:
         assert main([*map(str, words)]) == 2, words
         assert "cannot be written, since" in capsys.readouterr().err, words
+
+
+def test_a_look_at_who_holds_a_folder_refuses_nobody_and_a_holder_does(tmp_path: Path) -> None:
+    """The look takes the lock itself, for an instant."""
+    lock = FileLock(tmp_path / ".lock", thread_local=False)
+    lock.acquire()
+    timer = threading.Timer(0.05, lock.release)
+    timer.start()
+    with exclusive_folder(tmp_path, what="store"):
+        assert is_held(tmp_path)
+        with pytest.raises(ViccError, match="in use by another process"), exclusive_folder(tmp_path, what="store"):
+            pass
+    timer.join()
+    assert not is_held(tmp_path)

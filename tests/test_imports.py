@@ -1,8 +1,10 @@
 """The house's one-way imports: every module looks only downwards, whatever else changes."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +19,8 @@ PACKAGE = Path(vicc.__file__).parent
 ORDER = (
     ("version", "errors", "cores", "words"),
     ("settings",),
-    ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval", "text_table"),
-    ("places",),
+    ("main_guard", "progress", "files", "configs", "batch", "distributed", "device", "retrieval"),
+    ("places", "text_table"),
     ("video",),
     ("transforms",),
     ("data",),
@@ -83,6 +85,24 @@ def test_only_the_command_line_knows_the_parser_of_flags(path: Path) -> None:
     assert "vicc.cli.flags" not in {name.rpartition(".")[0] for name in imported_names(path)} or part_of(path) == "cli"
     reads_words = path.relative_to(PACKAGE).as_posix() == "cli/flags.py"
     assert reads_words or "argparse" not in set(imported_names(path)), "vicc.cli.flags is the one"
+
+
+NAMED = {"cv2": "opencv-contrib-python-headless", "mlflow": "mlflow-skinny"}  # where a library is called otherwise
+BEHIND = {"s3fs"}  # what fsspec imports by itself
+
+
+def declared_libraries() -> set[str]:
+    """What pyproject.toml names for users, not for developers."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
+    return {re.split(r"[^A-Za-z0-9_.-]", name)[0] for names in (project["dependencies"], *extras) for name in names}
+
+
+def test_a_library_is_imported_only_if_it_is_declared_and_declared_only_if_it_is_imported() -> None:
+    """One that was given up must not come back unseen, as it is still installed where vicc is developed."""
+    tops = {name.partition(".")[0] for path in MODULES for name in imported_names(path)}
+    libraries = {NAMED.get(name, name) for name in tops - {"vicc", *sys.stdlib_module_names}}
+    assert libraries == declared_libraries() - BEHIND
 
 
 def modules_after(statement: str) -> set[str]:

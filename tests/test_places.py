@@ -133,3 +133,16 @@ def test_a_file_that_cannot_be_written_is_found_out_before_the_work(
     with pytest.raises(ViccError) as refused:
         places.check_places(RetrieveConfig(run="run", store="store", out=out))  # type: ignore[arg-type]
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        ("videos", "vicc prepare videos --store STORE"),
+        ("clip.mp4", "vicc prepare clip.mp4 --store STORE"),
+        ("run", "vicc prepare VIDEOS --store STORE"),
+        ("empty", "vicc prepare VIDEOS --store empty"),
+    ],
+)
+def test_advice_on_what_is_not_a_store_names_a_place_where_one_can_be_made(here: Path, place: str, advice: str) -> None:
+    assert refusal(places.require_store, place).endswith(f"with: {advice}")

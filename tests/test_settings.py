@@ -11,7 +11,7 @@ import pytest
 import vicc
 from vicc import configs
 from vicc.cli import COMMANDS, Group
-from vicc.settings import Settings, groups_of, hints_of, members
+from vicc.settings import Settings, hints_of, members, sections_of
 
 CONFIGS: list[type[Settings]] = [
     getattr(configs, command.config)
@@ -70,6 +70,8 @@ def test_a_number_that_means_nothing_is_refused_in_the_words_of_its_field(kind: 
         (lambda: vicc.PrepareConfig("v", store="s", groups="s3://b/groups.csv"), "a path on this machine"),
         (lambda: vicc.PrepareConfig("v", store="s", dry_run="yes"), "PrepareConfig(dry_run='yes'): expected true or f"),
         (lambda: vicc.PrepareConfig("v", store="s", workers=1.5), "expected a whole number or None"),
+        (lambda: vicc.PrepareConfig("v", store="s", fps=10**400), "expected a number or None"),
+        (lambda: vicc.PretrainConfig(store="s", run="r", precision=np.zeros(2)), "precision=a ndarray): expected auto"),
         (lambda: vicc.PretrainConfig(store="s", run="r", precision="bf15"), "Did you mean bf16?"),
         (lambda: vicc.PretrainConfig(store="s", run="r", log_to="tensorbord"), "Did you mean tensorboard?"),
         (lambda: vicc.PretrainConfig(store="s", run="r", slurm={"nodes": 2}), "expected a SlurmConfig"),
@@ -131,8 +133,8 @@ def test_pretrain_refuses_what_is_no_recipe_and_a_config_that_asks_for_another()
 
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
-def test_the_groups_of_the_help_name_fields_once_and_no_group_is_long(kind: type[Settings]) -> None:
-    named = [name for names in dict(groups_of(kind)).values() for name in names]
+def test_the_sections_of_the_help_name_fields_once_and_no_section_is_long(kind: type[Settings]) -> None:
+    named = [name for names in dict(sections_of(kind)).values() for name in names]
     assert len(named) == len(set(named))
     assert set(named) <= set(hints_of(kind))
-    assert all(len(names) <= 12 for names in groups_of(kind).values())
+    assert all(len(names) <= 12 for names in sections_of(kind).values())

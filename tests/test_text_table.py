@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 import vicc
-from vicc.text_table import TextTable, layout
+from vicc.text_table import TextTable, layout, print_table
 
 WIDTHS = [*range(30, 60, 2), 63, 79, 80, 81, 120, 200]
 LONGEST = 20
@@ -133,3 +133,12 @@ def test_every_table_goes_through_this_module() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "") == "rich.table":
                 users |= {(path.relative_to(root).as_posix(), alias.name) for alias in node.names}
     assert users == {("progress.py", "Column")}, "a column of a progress bar, which is no table"
+
+
+def test_a_terminal_without_columns_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    print_table(TextTable(["name", "value"], [[["first", "1"], ["second", "22"]]]))
+    told = capsys.readouterr().out.split()
+    assert {"name", "value", "first", "1", "second", "22"} <= set(told)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vicc.errors import ViccError
-from vicc.settings import Place, Positional, Settings, boxes
+from vicc.settings import Place, Positional, Settings, sections
 
 # A folder or a URL. A Path would turn s3:// into s3:/.
 StorePlace = Annotated[str | Path, Place("store to write", url=True)]
@@ -76,7 +76,7 @@ class PrepareConfig(Settings):
         vicc prepare videos --store store --engine ray --ray-address head:6379
     """
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("where to", ("store", "shard", "shard_mb", "dry_run")),
         ("what is known of the videos", ("groups", "official_splits")),
         (
@@ -483,7 +483,7 @@ _SET_BY_VICC = frozenset(
 class TrainingConfig(Settings):
     """The flags of every command that trains: on which videos, how, watched how."""
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("run", ("run", "seed", "dry_run", "checkpoint_minutes", "keep_checkpoints", "allow_elastic")),
         ("what to train on", ("store", "videos", "split")),
         ("recipe", ("set", "batch_size")),
@@ -616,7 +616,7 @@ class PretrainConfig(TrainingConfig):
         vicc pretrain --store store --run run --launcher slurm --nodes 2 --gpus-per-node 4 --time 24:00:00
     """
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("recipe", ("recipe", "motion", "views", "fit_to_data", "stages")),
         ("watching", ("evaluate_epochs", "best")),
     )
@@ -657,7 +657,7 @@ class PretrainConfig(TrainingConfig):
 class ClassifierConfig(TrainingConfig):
     """The flags of commands that train a classifier on an encoder."""
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("run", ("encoder",)),
         ("what to train on", ("label_share", "label_seed", "validation_share")),
         ("recipe", ("schedule", "epochs", "milestones", "learning_rate")),
@@ -737,7 +737,7 @@ class FinetuneConfig(ClassifierConfig):
         vicc finetune --encoder imported-rgb --store ucf101 --run ft --schedule published
     """
 
-    GROUPS = boxes(("recipe", ("dropout", "backbone_learning_rate_ratio")))
+    SECTIONS = sections(("recipe", ("dropout", "backbone_learning_rate_ratio")))
 
     dropout: float | None = None
     """Share of the features that is dropped at random. Default: 0.5; with --schedule published 0.9."""
@@ -780,7 +780,7 @@ class ProbeClipsConfig(ClassifierConfig):
 class MeasuredVideos(Settings):
     """The flags of every command that measures: which videos, how divided, computed where."""
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("what to measure", ()),
         ("on which videos", ("store", "videos", "split", "test_share", "split_seed", "intersection")),
         ("how", ()),
@@ -834,7 +834,7 @@ class MeasuredVideos(Settings):
 class MeasuredEncoders(MeasuredVideos):
     """The flags of commands that measure encoders by their features."""
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("what to measure", ("run", "encoder", "baselines")),
         ("how", ("window_step",)),
         ("result", ("out", "cache")),
@@ -883,7 +883,7 @@ class RetrieveConfig(MeasuredEncoders):
         vicc retrieve --encoder ucf101-rgb --store hmdb51 --gallery published
     """
 
-    GROUPS = boxes(("how", ("query", "gallery", "shuffle_frames")))
+    SECTIONS = sections(("how", ("query", "gallery", "shuffle_frames")))
 
     gallery: Literal["sliding", "published"] = "sliding"
     """sliding: gallery videos are described by the mean over sliding windows, as the queries. published: by one window,
@@ -906,7 +906,7 @@ class KnnConfig(MeasuredEncoders):
         vicc knn --encoder imported-rgb --store store --k 5
     """
 
-    GROUPS = boxes(("how", ("k", "temperature", "label_share", "label_seed")))
+    SECTIONS = sections(("how", ("k", "temperature", "label_share", "label_seed")))
 
     k: int = 20
     """Training videos that vote."""
@@ -938,7 +938,7 @@ class ProbeConfig(MeasuredEncoders):
         vicc probe --run run --store store --solver closed-form --label-share 0.1
     """
 
-    GROUPS = boxes(("how", ("solver", "label_share", "label_seed")))
+    SECTIONS = sections(("how", ("solver", "label_share", "label_seed")))
 
     solver: Literal["sgd", "closed-form"] = "sgd"
     """sgd: BatchNorm and a linear layer, with the published schedule (100 epochs, a tenth of the rate at 60 and 80).
@@ -968,7 +968,7 @@ class MeasuredClassifiers(MeasuredVideos):
         vicc test --classifier imported-classifier --store ucf101 --crops ten
     """
 
-    GROUPS = boxes(
+    SECTIONS = sections(
         ("what to measure", ("classifier",)),
         ("how", ("crops", "window_step")),
         ("result", ("out",)),
@@ -1260,7 +1260,7 @@ class RecipesConfig(Settings):
         )
         _require(self.gpus > 0, f"--gpus {self.gpus}: expected at least 1.")
         _require(
-            self.plot is None or self.plot.suffix in (".png", ".svg", ".pdf"),
+            self.plot is None or self.plot.suffix.lower() in (".png", ".svg", ".pdf"),
             f"--plot {self.plot}: expected a file that ends in .png, .svg or .pdf.",
         )
 

@@ -110,7 +110,7 @@ def choose_threads(asked: int | Literal["auto"], device: torch.device) -> int:
         return now
     most = min(now, process_cores())
     if most > 1:
-        most = max(1, min(most, int(process_cores() - busy_cores() + 0.5)))
+        most = max(1, min(most, int(free_cores() + 0.5)))
     if most == 1:
         return 1
     with computing_threads(most):
@@ -132,13 +132,17 @@ def computing_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def busy_cores() -> float:
-    """How many of the cores that this process may use are busy now; this process itself only waits meanwhile."""
+def free_cores() -> float:
+    """How many of the cores that this process may run on other programs leave free now; it only waits meanwhile.
+
+    They may be more than `process_cores`: a container that may use two cores' time runs on any core of its machine. Of
+    several processes that train together each gets its share.
+    """
     shares = psutil.cpu_percent(interval=_SECONDS_TO_LOOK, percpu=True)
     if hasattr(os, "sched_getaffinity"):
         mine = os.sched_getaffinity(0)
         shares = [share for core, share in enumerate(shares) if core in mine]
-    return sum(shares) / 100
+    return (len(shares) - sum(shares) / 100) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _convolve() -> float:

@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 
 from vicc.errors import ViccError
 
+_SECONDS_OF_A_LOOK = 0.2  # `is_held` holds a folder itself for an instant, which must refuse nobody
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[IO[Any]]:
@@ -90,7 +92,7 @@ def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_SECONDS_OF_A_LOOK, poll_interval=_SECONDS_OF_A_LOOK / 10)
     except Timeout:
         raise ViccError(
             f"The {what} {folder} is in use by another process. Wait until that one has ended, or give another folder."

@@ -26,20 +26,25 @@ def is_url(place: Path | str) -> bool:
 def require_store(place: Path | str) -> None:
     """Raises ViccError if there is no store in a folder; says nothing of a URL."""
     if not is_url(place):
-        path = Path(place)
-        advice = f"Make one with: vicc prepare VIDEOS --store {path}"
-        _require_there(path, f"No such store: {path}.", advice, is_right=lambda other: (other / _STORE).exists())
-        if not (path / _STORE).exists():
-            raise ViccError(f"{path} is not a store (it has no {_STORE}){_it_is(path)}. {advice}")
+        _require_signed(Path(place), "store", _STORE, made_by="vicc prepare VIDEOS --store")
 
 
 def require_run(place: Path | str) -> None:
     """Raises ViccError if a folder is no run of `vicc pretrain` (or of a command that trains classifiers)."""
-    path = Path(place)
-    advice = f"Make one with: vicc pretrain --store STORE --run {path}"
-    _require_there(path, f"No such run: {path}.", advice, is_right=lambda other: (other / _RUN).exists())
-    if not (path / _RUN).exists():
-        raise ViccError(f"{path} is not a run (it has no {_RUN}){_it_is(path)}. {advice}")
+    _require_signed(Path(place), "run", _RUN, made_by="vicc pretrain --store STORE --run")
+
+
+def _require_signed(path: Path, what: str, sign: str, *, made_by: str) -> None:
+    """Raises ViccError if a folder does not hold the file that every folder of its kind has."""
+    advice = f"Make one with: {made_by} {path}"
+    _require_there(path, f"No such {what}: {path}.", advice, is_right=lambda other: (other / sign).exists())
+    if not (path / sign).exists():
+        there = what_is_at(path)
+        if there in ("a folder", "a file") and "VIDEOS" in made_by:  # the videos themselves: no store can be made there
+            advice = f"Make one of the videos in it with: {made_by.replace('VIDEOS', str(path))} {what.upper()}"
+        elif there != "an empty folder":
+            advice = f"Make one with: {made_by} {what.upper()}"
+        raise ViccError(f"{path} is not a {what} (it has no {sign}){_it_is(path)}. {advice}")
 
 
 def require_encoder(place: Path | str) -> None:

@@ -141,7 +141,18 @@ class _StandardError:
                 raise
 
 
-def _console() -> "Console":
+def new_console(kind: "type[Console] | None" = None, *, file: IO[str] | None = None) -> "Console":
+    """Where rich prints: on `file`, or on standard output; a `Console`, or one of a subclass of it.
+
+    A terminal that says it has no columns is taken for one of 80, since in none rich prints nothing at all.
+    """
     from rich.console import Console
 
-    return Console(file=cast(IO[str], _StandardError()))
+    console = (kind or Console)(file=file)
+    if console.width < 1:
+        console.width = 80
+    return console
+
+
+def _console() -> "Console":
+    return new_console(file=cast(IO[str], _StandardError()))

@@ -39,12 +39,12 @@ class Place:
     url: bool = False
 
 
-Groups = tuple[tuple[str, tuple[str, ...]], ...]
+Sections = tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def boxes(*groups: tuple[str, tuple[str, ...]]) -> Groups:
-    """What the fields of a config are for: titles with names of fields. The help has a section for each."""
-    return groups
+def sections(*titled: tuple[str, tuple[str, ...]]) -> Sections:
+    """The sections of the help of a config: titles, each with the names of the fields under it."""
+    return titled
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Settings:
     tuple for a list, one value for a list of one, a whole number for a float.
     """
 
-    GROUPS: ClassVar[Groups] = ()
-    """What its fields are for, see `boxes`. A config adds to the groups of its bases."""
+    SECTIONS: ClassVar[Sections] = ()
+    """Under which titles the help shows its fields, see `sections`. A config adds to the sections of its bases."""
 
     def __post_init__(self) -> None:
         """Convert all fields; a config with rules of its own checks them after calling this.
@@ -116,11 +116,11 @@ def _example(signature: inspect.Signature, config_name: str, kind: type[Settings
             yield name
 
 
-def groups_of(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
-    """`GROUPS` of a config and of all its bases: the bases' groups first, in each the class's own fields."""
+def sections_of(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
+    """`SECTIONS` of a config and of all its bases: the bases' sections first, in each the class's own fields first."""
     merged: dict[str, tuple[str, ...]] = {}
     for one in reversed(kind.__mro__):
-        for title, names in vars(one).get("GROUPS", ()):
+        for title, names in vars(one).get("SECTIONS", ()):
             merged[title] = names + merged.get(title, ())
     return merged
 
@@ -268,7 +268,7 @@ def converted(value: Any, hint: Any, *, finite: bool = True) -> Any:
         if origin in (list, tuple):
             return _several(value, kind, finite=finite)
         if origin is Literal:
-            if value in typing.get_args(kind) and isinstance(value, str):
+            if isinstance(value, str) and value in typing.get_args(kind):
                 return value
         elif kind in (str, Path):
             if isinstance(value, str | os.PathLike) and not (kind is str and Path not in kinds and _is_path(value)):
@@ -279,7 +279,7 @@ def converted(value: Any, hint: Any, *, finite: bool = True) -> Any:
         elif kind in (int, float):
             try:
                 return _number(value, kind, finite=finite)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
         elif isinstance(value, kind):
             return value

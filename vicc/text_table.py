@@ -11,6 +11,8 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
+from vicc.progress import new_console
+
 _GAP = 2  # blanks between columns
 _LONGEST_WORD = 20  # in cells of a terminal; what is longer, such as an id or a path, may be folded
 _FOLDED_AFTER = ("/\\", "_-.,:=")  # best, second best
@@ -44,9 +46,16 @@ class Line:
     style: str = ""
 
 
+class _Console(Console):
+    """rich's, but for a pipe that nobody reads any more: rich would end the program with the status of an error."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def print_table(table: TextTable) -> None:
     """Print a table on standard output, as wide as that is: 80 columns where it is no terminal."""
-    console = Console()
+    console = new_console(_Console)
     for line in layout(table, console.width):
         text = Text(line.text, line.style)
         text.highlight_words(table.alarming, "bold red")
@@ -55,7 +64,7 @@ def print_table(table: TextTable) -> None:
 
 def print_line(line: str) -> None:
     """Print a line on standard output as it is, however long."""
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    new_console(_Console).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def layout(table: TextTable, width: int) -> list[Line]:

@@ -165,15 +165,24 @@ def test_under_torchrun_a_missing_run_names_the_dashes(monkeypatch: pytest.Monke
         ("check {here} --workers 0", "--workers 0: expected at least 1, since a broken video"),
         ("store verify store --workers 0", "--workers 0: expected at least 1, since a broken video"),
         ("demo-videos o --workers 0", "--workers 0: expected at least 1, since a broken video"),
+        ("pretrain --store store --run r --split mien:1", "no split 'mien' in store/splits. Did you mean mine?"),
+        ("pretrain --store store --run r --split mine:3", "there is no fold 3; store/splits/mine.csv has 2"),
+        ("knn --run run --store store --split mine", "it has 2 folds. Give one of them"),
+        ("test --classifier head --store store --split gone.csv:1", "No such split file: gone.csv."),
+        ("retrieve -- --x", "'--x' is a word too many, it belongs to no flag. See: vicc retrieve --help"),
+        ("knn run", "'run' is a word too many, it belongs to no flag. Did you mean --run run?"),
+        ("finetune head", "'head' is a word too many, it belongs to no flag. Did you mean --encoder head?"),
+        ("test head", "'head' is a word too many, it belongs to no flag. Did you mean --classifier head?"),
     ],
 )
 def test_what_is_mistyped_is_said_before_anything_heavy_is_imported(
     words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """torch alone takes seconds; NumPy may be there, for the fields of a recipe."""
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "store.json").touch()
-    (tmp_path / "clip.mp4").touch()
+    for name in ("clip.mp4", "store/store.json", "run/recipe.json", "head/head.safetensors", "store/splits/mine.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "store" / "splits" / "mine.csv").write_text("id,1,2\na,train,test\n")
     monkeypatch.chdir(tmp_path)
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "torch" or name.startswith("torch.")}
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it is an error
@@ -183,15 +192,26 @@ def test_what_is_mistyped_is_said_before_anything_heavy_is_imported(
         monkeypatch.undo()
         sys.modules.update(before)
     assert said in capsys.readouterr().err
-    assert {entry.name for entry in tmp_path.iterdir()} == {"store", "clip.mp4"}, "nothing is left behind"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"store", "clip.mp4", "run", "head"}, (
+        "nothing is left behind"
+    )
 
 
 def test_flags_of_every_command_may_stand_before_it_and_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json", "recipes"]) == 0
     assert "demo" in json.loads(capsys.readouterr().out)
-    with pytest.raises(SystemExit):
-        main(["help", "store", "drop"])
+    assert main(["help", "store", "drop"]) == 0
     assert capsys.readouterr().out.startswith("usage: vicc store drop STORE [IDS ...] [OPTIONS]")
+
+
+def test_a_name_behind_two_dashes_is_no_flag_of_every_command(
+    store_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A video may be called --json: it was taken away from the videos to drop."""
+    assert main(["store", "drop", str(store_path), "--dry-run", "--", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "--json" in said.err
+    assert said.out == ""
 
 
 # --- a config to its help --------------------------------------------------------------------------------------------

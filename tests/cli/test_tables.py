@@ -1,5 +1,6 @@
 """The tables of every command lose and break nothing at the widths that terminals, pipes and logs have."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.evaluation.made_results import made_file, made_queries, made_result, 
 from tests.test_text_table import WIDTHS, lost
 from vicc import places
 from vicc.cli import COMMANDS, Group, commands, main, recipes
-from vicc.evaluation.result import read_result
+from vicc.evaluation.result import read_result, write_result
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.results.runs import RunState, StageState
@@ -108,6 +109,36 @@ def test_results_alone_side_by_side_and_compared(
     ):
         require_whole(show(*words))
         require_next(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("shown", "following"),
+    [
+        (["a.json"], "compare {0}/a.json:Still {0}/a.json:RGB-1"),
+        (["a.json:RGB-1"], "table {0}/a.json:RGB-1 --view classes"),
+        (["a.json", "b.json"], "compare {0}/a.json {0}/b.json"),
+        (["fold-1.json", "fold-2.json"], "table {0}/fold-1.json --view classes"),
+        (["run"], "compare {0}/run:Still {0}/run:RGB-1"),
+        (["runs"], "runs {0}/runs"),
+    ],
+)
+def test_the_command_after_a_table_is_one_that_can_be_given(
+    shown: list[str], following: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Different folds cannot be compared, nor rows of chance, of the literature or of a file beside the result."""
+    queries = made_queries()
+    rows = [made_row("Still", queries, right=0.3, kind="baseline"), made_row("RGB-1", queries, right=0.6)]
+    for name in ("a.json", "b.json", "run/retrieval.json", "runs/one/retrieval.json"):
+        write_result(tmp_path / name, made_result(rows, queries))
+    fused = replace(made_row("Still + RGB-1", queries, right=0.7, kind="fused"), model={"fused": ["Still", "RGB-1"]})
+    write_result(tmp_path / "run" / "fused.json", made_result([fused], queries))
+    for fold in (1, 2):
+        made_file(tmp_path / f"fold-{fold}.json", fold=fold)
+    assert main(["table", *(str(tmp_path / place) for place in shown)]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == f"next: vicc {following.format(tmp_path)}"
+    if not last.startswith("next: vicc runs"):
+        assert main(shlex.split(last)[2:]) == 0
 
 
 @pytest.mark.parametrize("command", ["retrieve", "knn", "probe", "test", "fuse"])

@@ -99,3 +99,28 @@ def test_a_bound_that_is_no_number_is_refused(given: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("VICC_CACHE_GB", given)
     with pytest.raises(ViccError, match=f"VICC_CACHE_GB is '{given}'; expected the gigabytes"):
         make_room(1)
+
+
+def test_a_shard_that_another_process_removes_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard("a", "old", used=1)
+    (cache_folder() / "shards" / "a" / "gone.lmdb").symlink_to("nowhere")  # listed, and then not there
+    monkeypatch.setenv("VICC_CACHE_GB", "0")
+    make_room(0)
+    assert cached() == ["gone"]
+
+
+@pytest.mark.parametrize("may_read", [True, False])
+def test_the_cache_of_another_user_is_read(may_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written there; where the sign of use can be opened, the shards are kept all the same."""
+    folder = shard("a", "read", used=1).parent
+    (folder / ".used").touch()
+    opened = os.open
+
+    def refuse(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY) or not may_read:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(cache.os, "open", refuse)
+    hold(folder)
+    assert ((os.getpid(), folder) in cache._held) is may_read

@@ -47,3 +47,11 @@ def test_whether_a_file_has_columns(tmp_path: Path) -> None:
     assert has_columns(tmp_path / "g.csv", ("path", "group"))
     assert not has_columns(tmp_path / "g.csv", ("path", "label"))
     assert not has_columns(tmp_path / "missing.csv", ("path",))
+
+
+def test_a_quote_that_is_not_closed_loses_no_row_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "g.csv").write_text('path,group\na.mp4,"x\nb.mp4,y\nc.mp4,"z"\n')
+    with pytest.raises(ViccError, match=r"group that ends in line 4 .* rows are lost in it: a double quote is opened"):
+        rows(tmp_path / "g.csv")
+    (tmp_path / "g.csv").write_text('path,group,caption\na.mp4,x,"two\nlines"\nb.mp4,y,one\n')
+    assert [row["path"] for _, row in rows(tmp_path / "g.csv")] == ["a.mp4", "b.mp4"]

@@ -21,10 +21,11 @@ from vicc.configs import PrepareConfig, SplitsConfig
 from vicc.data import remote
 from vicc.data.cache import cache_folder
 from vicc.data.maintenance import copy_store, drop_videos, merge_stores, store_info
-from vicc.data.remote import splits_folder
+from vicc.data.remote import splits_folder, staging_folder
 from vicc.data.splits import read_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.files import exclusive_folder
 from vicc.prepare import build
 from vicc.prepare.build import prepare_videos
 from vicc.prepare.folds import make_folds
@@ -327,6 +328,30 @@ def test_runs_of_shard_write_to_urls_that_are_merged_at_one(two_videos: Path, tm
     assert measured[0] == measured[1]
     with pytest.raises(ViccError, match="There is a store at"):
         merge_stores(parts, URL)
+
+
+def test_a_merge_at_a_url_deletes_nothing_that_was_prepared_for_it(tmp_path: Path) -> None:
+    """By a run whose copy to the URL failed; what the stores to merge hold as well is no loss."""
+    one, two = (write_store(tmp_path / name, {f"{name}.mp4": 8}) for name in "ab")
+    prepared = write_store(staging_folder(URL), {"a.mp4": 8, "c.mp4": 8})
+    with pytest.raises(ViccError, match=r"neither there yet nor in the stores given: 1 \(c\.mp4\)"):
+        merge_stores([one, two], URL)
+    with exclusive_folder(prepared, what="store"), pytest.raises(ViccError, match="is being prepared in"):
+        merge_stores([one, two], URL)
+    assert sorted(Store(prepared).place) == ["a.mp4", "c.mp4"]
+    drop_videos(prepared, ["c.mp4"])
+    merge_stores([one, two], URL)
+    assert sorted(Store(URL).place) == ["a.mp4", "b.mp4"]
+
+
+def test_a_copy_from_url_to_url_deletes_nothing_that_was_prepared_for_the_first(tmp_path: Path) -> None:
+    copy_store(write_store(tmp_path / "one", {"a.mp4": 8}), URL)
+    prepared = write_store(staging_folder(URL), {"a.mp4": 8, "c.mp4": 8})
+    with pytest.raises(ViccError, match=r"nor in the stores given: 1 \(c\.mp4\)"):
+        copy_store(URL, "s3://bucket/other")
+    assert sorted(Store(prepared).place) == ["a.mp4", "c.mp4"]
+    drop_videos(prepared, ["c.mp4"])
+    assert copy_store(URL, "s3://bucket/other").videos == 1
 
 
 def test_labels_that_change_later_reach_the_url(two_videos: Path, s3: Any) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ from vicc.data.splits import (
     divide_videos,
     division_table,
     grouped_folds,
+    note_on_groups_of_sides,
     read_split_table,
+    require_split,
     train_and_test,
     write_split_table,
 )
@@ -315,6 +317,15 @@ def test_a_split_that_is_not_there_is_refused(tmp_path: Path, split: str, messag
         divide_videos(VIDEOS, split, splits_folder=tmp_path)
 
 
+def test_a_split_is_looked_for_without_the_videos(tmp_path: Path) -> None:
+    path = write_split(tmp_path, "mine", a="train/test", b="test/train")
+    for split in ("mine:2", f"{path}:1", "folders", "folders:val", "grouped"):
+        require_split(split, tmp_path)
+    for split, message in (("other", "no split 'other'"), ("mine", "2 folds"), ("mine:3", "no fold 3")):
+        with pytest.raises(ViccError, match=message):
+            require_split(split, tmp_path)
+
+
 def test_official_is_the_default_where_it_is_and_says_so(tmp_path: Path) -> None:
     videos = [Member("a", "x", split="test"), *VIDEOS[1:]]
     assert sides(videos, None, tmp_path) == ("bcd", "a")
@@ -457,3 +468,18 @@ def test_real_clips_of_one_source_stay_together(test_data: Path) -> None:
     train, test = train_and_test(sources)
     assert not {source.group for source in train} & {source.group for source in test}
     assert 60 <= len(test) <= 120
+
+
+def test_a_group_on_both_sides_of_the_folders_is_told_before_and_when_they_are_used(tmp_path: Path) -> None:
+    videos = [
+        Member("a", "x", "tape", "train"),
+        Member("b", "x", "tape", "test"),
+        Member("c", "y", None, "train"),
+        Member("d", "y", "reel", "val"),
+        Member("e", "y", "reel"),
+    ]
+    told = "1 group of videos on both sides of the split folders, such as tape"
+    assert divide_videos(videos, splits_folder=tmp_path).notes[-1] == told
+    told = "2 groups of videos on both sides of the split folders, such as reel"
+    assert note_on_groups_of_sides(videos) == (told,), "val is held out as well"
+    assert note_on_groups_of_sides([replace(video, split=None) for video in videos]) == ()

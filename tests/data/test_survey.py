@@ -76,6 +76,32 @@ def test_official_lists_are_the_split_where_they_name_videos(tmp_path: Path) -> 
     assert found.survey.notes == ("official splits of UCF101, 2 folds: they name 3 of 4 videos",)
 
 
+@pytest.mark.parametrize("inside", ["", "ucfTrainTestlist/"])
+def test_lists_in_the_folder_of_videos_are_read_and_not_passed_over(inside: str, tmp_path: Path) -> None:
+    names = [f"Diving/v_Diving_g0{n}_c01.avi" for n in (1, 2)]
+    folder = make_files(tmp_path / "v", *names, f"{inside}classInd.txt", f"{inside}readme.csv")
+    (folder / inside / "testlist01.txt").write_text(f"{names[0]}\n")
+    (folder / inside / "trainlist01.txt").write_text(f"{names[1]} 1\n")
+    assert rows(survey_videos(folder).survey)["passed over"] == (
+        f"other suffix .csv 1 ({inside}readme.csv)\nother suffix .txt 1 ({inside}classInd.txt)"
+    )
+
+
+def test_a_list_of_kinetics_is_not_passed_over_also_where_it_names_no_video(tmp_path: Path) -> None:
+    folder = make_files(tmp_path / "v", "a/AAAAAAAAAAb.mp4", "b/other.mp4")
+    for youtube_id in ("AAAAAAAAAAb", "ZZZZZZZZZZz"):
+        (folder / "k.csv").write_text(f"label,youtube_id,time_start,time_end,split\na,{youtube_id},1,11,train\n")
+        assert rows(survey_videos(folder).survey)["passed over"] == "nothing", youtube_id
+
+
+def test_groups_in_a_file_of_another_name_are_not_passed_over(tmp_path: Path) -> None:
+    folder = make_files(tmp_path / "v", "a/1.mp4", "b/2.mp4", "b/z.csv")
+    (folder / "who.csv").write_text("path,group\na/1.mp4,x\n")
+    (tmp_path / "who.csv").write_text("path,group\na/1.mp4,x\n")
+    passed = [rows(survey_videos(folder, groups=at / "who.csv").survey)["passed over"] for at in (folder, tmp_path)]
+    assert passed == ["other suffix .csv 1 (b/z.csv)", "other suffix .csv 2 (who.csv, b/z.csv)"]
+
+
 def test_labels_that_are_none_are_explained(tmp_path: Path) -> None:
     folder = make_files(tmp_path, "holiday/a.mp4", "holiday/b.mp4")
     survey = survey_videos(folder).survey

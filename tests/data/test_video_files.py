@@ -546,3 +546,33 @@ def test_the_groups_of_real_clips(test_data: Path) -> None:
         *("RATRACE", "SchoolRulesHowTheyHelpUs", "TrumanShow"),
     ]
     assert [source.group for source in sources["kinetics"]] == ["R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA"]
+
+
+def test_groups_that_are_likely_to_be_one_are_named_as_classes_are(tmp_path: Path) -> None:
+    make_files(tmp_path, *(f"{number}.mp4" for number in range(5)))
+    groups = ("Tape 1", "tape 1", "tape1-12", "tape11-2", "Reel")
+    rows = (f"{number}.mp4,{group},{'ab'[number % 2]}" for number, group in enumerate(groups))
+    (tmp_path / "groups.csv").write_text("\n".join(["path,group,label", *rows]))
+    [note] = list_video_files(tmp_path).notes
+    assert note == "groups that are told apart though their names hardly differ: Tape 1 and tape 1"
+
+
+def test_words_of_other_programs_for_an_empty_cell_are_names_which_is_said(tmp_path: Path) -> None:
+    make_files(tmp_path, *(f"{number}.mp4" for number in range(4)))
+    rows = ("0.mp4,nan,g", "1.mp4,a,None", "2.mp4,b,None", "3.mp4,nan,h")
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,group", *rows]))
+    listing = list_video_files(tmp_path / "list.csv")
+    assert [note.partition(",")[0] for note in listing.notes] == [
+        "2 videos have the label 'nan'",
+        "2 videos have the group 'None'",
+    ]
+    assert [(source.label, source.group) for source in listing.sources][:2] == [("nan", "g"), ("a", "None")]
+
+
+def test_parts_that_share_frames_and_are_of_different_groups_are_named(tmp_path: Path) -> None:
+    make_files(tmp_path, "a.mp4", "b.mp4")
+    rows = ("a.mp4,g,0,10", "a.mp4,g,5,8", "a.mp4,h,9,12", "a.mp4,i,12,14", "b.mp4,j,0,", "b.mp4,k,100,")
+    (tmp_path / "list.csv").write_text("\n".join(["path,group,start,end", *rows]))
+    [note] = list_video_files(tmp_path / "list.csv").notes
+    assert note.startswith("2 pairs of parts overlap and are of different groups")
+    assert "a.mp4#00000.000-00010.000 and a.mp4#00009.000-00012.000" in note

@@ -1,21 +1,20 @@
 """`vicc knn` and `vicc probe`: their solvers against plain references, and the commands on a tiny run."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.processes import finish, start
-from vicc.configs import KnnConfig, PretrainConfig, ProbeConfig
+from vicc.configs import KnnConfig, ProbeConfig
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import classification_row
 from vicc.evaluation.classify_features import knn, probe
 from vicc.evaluation.result import Queries, Row, read_result
 from vicc.evaluation.solvers import nearest_vote, ridge_classifier, sgd_classifier
 from vicc.evaluation.video_values import read_video_values
-from vicc.training.pretrain import pretrain
-from vicc.training.stage import Recipe
 
 
 def clusters(
@@ -116,10 +115,8 @@ def test_sgd_takes_a_single_video() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tiny_recipe: Recipe, store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    pretrain(tiny_recipe, PretrainConfig(store=store_path, run=folder))
-    return folder
+def run(finished_run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(finished_run_path, tmp_path_factory.mktemp("copy") / "run"))
 
 
 def test_rows_agree_with_the_probabilities_that_are_kept(run: Path, store_path: Path) -> None:

@@ -12,6 +12,7 @@ from vicc.data.dataset import load_view
 from vicc.data.sampling import sliding_windows
 from vicc.data.store import Store, Video
 from vicc.device import choose_precision
+from vicc.errors import ViccError
 from vicc.evaluation import features as features_module
 from vicc.evaluation.features import Windows, describe_videos, extract_features, for_inference
 from vicc.methods.batchnorm import fold_batchnorm
@@ -73,6 +74,16 @@ def test_features_equal_a_plain_loop(stream: Stream, crops: Crops, store_path: P
     videos = store.videos[:5]
     ours = extract_features(encoder, store, videos, windows=windows, precision=CPU)
     torch.testing.assert_close(ours, plain(encoder, store, videos, windows), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_encoder_or_no_video_is_refused_in_a_sentence(store_path: Path) -> None:
+    encoder, store = trained("rgb"), Store(store_path)
+    with pytest.raises(ViccError, match="where an encoder is expected"):
+        extract_features("run/rgb-2", store, store.videos)  # type: ignore[arg-type]
+    with pytest.raises(ViccError, match="No videos are given"):
+        extract_features(encoder, store, [])
+    with pytest.raises(ViccError, match="among the videos"):
+        extract_features(encoder, store, [store.videos[0], "clip.mp4"])  # type: ignore[list-item]
 
 
 def test_neither_workers_nor_the_size_of_passes_change_a_feature(

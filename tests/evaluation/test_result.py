@@ -30,3 +30,12 @@ def test_what_is_no_result_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     write_result(tmp_path / "broken.json", read_result(path))
     assert read_result(tmp_path / "broken.json") == read_result(path)
+
+
+def test_a_result_of_something_else_measured_is_not_replaced_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made_file(tmp_path / "out.json")
+    result = read_result(path)
+    write_result(path, replace(result, protocol=replace(result.protocol, name="knn")))
+    assert f"held a result of {result.protocol.name}, and is replaced" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The command as a function, on a tiny run: which rows, which neighbours, and that nothing depends on chance."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +28,8 @@ CPU = choose_precision("fp32", torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def run(tiny_recipe: Recipe, store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    pretrain(tiny_recipe, PretrainConfig(store=store_path, run=folder))
-    return folder
+def run(finished_run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(finished_run_path, tmp_path_factory.mktemp("copy") / "run"))
 
 
 def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store_path: Path) -> None:

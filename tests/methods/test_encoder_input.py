@@ -116,6 +116,14 @@ def test_clips_that_are_normalised_are_taken_and_give_what_uint8_gives() -> None
     encoder().features(torch.zeros(1, 3, 8, 32, 32))  # the mean colour everywhere
 
 
+def test_normalised_clips_of_another_precision_give_what_those_of_the_weights_give() -> None:
+    clips = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)).half()
+    rgb = encoder()
+    expected = rgb.features(clips.float())
+    assert torch.equal(rgb.features(clips), expected)
+    assert torch.equal(rgb.features(clips.double()), expected)
+
+
 def test_other_sizes_are_taken_where_they_are_asked_for_and_by_classifiers() -> None:
     one, larger = encoder(), F.interpolate(CLIPS.float(), (8, 48, 48)).to(torch.uint8)
     assert one.features(larger, any_size=True).shape == (2, one.num_features)

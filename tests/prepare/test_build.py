@@ -21,11 +21,13 @@ import pytest
 from tests.conftest import moving_frames, write_frames
 from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
-from vicc.data.store import SetAside, Store, StoreSettings
+from vicc.data.maintenance import merge_stores, store_info
+from vicc.data.store import SetAside, Store, StoreSettings, StoreWriter
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos
+from vicc.prepare.scan import open_source
 from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, dequantize_flow
 
@@ -422,3 +424,39 @@ def test_a_script_without_a_main_guard_blames_itself_and_sets_no_video_aside(
     assert Store(tmp_path / "store").set_aside == []
     prepare_videos(PrepareConfig(tmp_path / "videos", tmp_path / "store", workers=1))
     assert [video.id for video in Store(tmp_path / "store").videos] == ["a.mp4"]
+
+
+def test_a_store_whose_prepare_was_stopped_is_not_taken_for_a_whole_one(
+    write_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(3):
+        write_video(tmp_path / "videos" / f"{'ab'[number % 2]}/{number}.mp4", num_frames=4, size=(24, 32), seed=number)
+    config = PrepareConfig(tmp_path / "videos", tmp_path / "store", flow="none", workers=1)
+    add = StoreWriter.add
+
+    def stop_after_one(self: StoreWriter, *args: Any) -> None:
+        add(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreWriter, "add", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_videos(config)
+    monkeypatch.undo()
+    told = f"the store {config.store} is not complete: its `vicc prepare` is at work or was stopped, with 1 videos"
+    open_source(config.store, None).close()
+    assert told in capsys.readouterr().err
+    assert any("give the same `vicc prepare` again" in problem for problem in store_info(tmp_path / "store").problems)
+    with pytest.raises(ViccError, match="give that command again, to its end, before merging"):
+        merge_stores([tmp_path / "store", tmp_path / "store"][:1], tmp_path / "merged")
+    with pytest.raises(ViccError, match="prepared with"):
+        prepare_videos(replace(config, flow="dis"))
+    prepare_videos(config)
+    with pytest.raises(ViccError, match="prepared with"):
+        prepare_videos(replace(config, flow="dis"))
+    capsys.readouterr()
+    open_source(config.store, None).close()
+    assert "not complete" not in capsys.readouterr().err
+    assert not store_info(tmp_path / "store").problems

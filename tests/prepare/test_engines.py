@@ -19,7 +19,7 @@ import pytest
 from tests.prepare.test_build import content, run
 from vicc.cli import main
 from vicc.configs import PrepareConfig
-from vicc.data.store import SetAside, Source, Store, StoreSettings
+from vicc.data.store import SetAside, Source, Store, StoreSettings, store_exists
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines
@@ -238,14 +238,15 @@ def test_a_run_on_a_cluster_that_is_stopped_says_so_and_goes_on_when_given_again
     words = ["prepare", str(many_videos), "--store", str(store), "--short-side", "96", "--engine", "ray"]
     words += ["--ray-address", cluster.address, "--workers", "1"]
     with subprocess.Popen([sys.executable, "-m", "vicc", *words], stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not ray_workers():
-            time.sleep(0.01)
-        time.sleep(0.5)
+        # Not before the first record: while Ray is starting, its own handler ends the process by an abort.
+        while process.poll() is None and not (store_exists(store) and Store(store).records):
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "stopped; the same command continues where it was"
     assert "Traceback" not in said
+    assert 0 < len(Store(store).records) < 13
     run(many_videos, store, short_side=96)
     assert content(store) == content(done_locally)
 

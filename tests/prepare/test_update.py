@@ -15,7 +15,7 @@ from tests.conftest import make_video
 from vicc.cli import main
 from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
-from vicc.data.store import SetAside, Source, Store, StoreWriter, is_passing
+from vicc.data.store import SetAside, Source, Store, StoreWriter, is_passing, new_record
 from vicc.errors import ViccError
 from vicc.prepare import build, scan
 from vicc.prepare.build import PrepareReport, prepare_videos
@@ -221,6 +221,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
     assert "would prepare 0 of 2 videos" in said.err
     assert "would be updated in 1 video: 1 label, 1 group (a/1.mp4: label a -> A; a/1.mp4: group none -> g)" in said.out
     assert "would be moved: b/3.mp4 -> a/3.mp4" in said.out
+    assert "no estimate: there is nothing new to decode\n" in said.out
     assert "1 video of the store" in said.out
     assert tree(tmp_path / "s") == before
 
@@ -431,6 +432,13 @@ def test_a_bound_that_is_lowered_lets_short_videos_in(tmp_path: Path) -> None:
 )
 def test_which_reasons_pass(reason: str, passing: bool) -> None:
     assert is_passing(reason) is passing
+
+
+def test_a_video_that_is_short_since_its_disk_failed_is_tried_again() -> None:
+    reason = "2 frames, fewer than 3 (--min-frames); cannot be decoded after 2 frames ({})"
+    for why, final in (("Invalid data found when processing input", True), ("Input/output error", False)):
+        record, _ = new_record(SetAside("a.mp4", reason.format(why), Source(9, 1)), {})
+        assert record.is_final(Source(9, 1), min_frames=3) is final, why
 
 
 def test_a_stale_part_that_was_set_aside_goes_with_the_cut_that_made_it(tmp_path: Path) -> None:

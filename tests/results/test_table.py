@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -268,6 +269,12 @@ def test_a_place_without_results_and_a_file_that_is_none_are_refused(
         table(tmp_path / "other.json")
     with pytest.raises(ViccError, match="no such file"):
         table(tmp_path / "nowhere.json")
+    queries = made_queries(2)
+    write_result(tmp_path / "unlabelled" / "retrieval.json", replace(made_result([], queries), rows=[]))
+    with pytest.raises(ViccError, match=r"no result in .*unlabelled \(all are left out\)"):
+        table(tmp_path / "unlabelled")
+    assert "its videos have no labels" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "unlabelled")
     made_file(tmp_path / "good.json")
     (tmp_path / "old.json").write_text('{"vicc_result": 0}')
     assert len(table(tmp_path).rows) == 2

@@ -14,6 +14,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.result import Result
 from vicc.evaluation.retrieve import retrieve
 from vicc.training.pretrain import pretrain
+from vicc.training.run_folder import trained_on
 from vicc.training.stage import Recipe
 
 
@@ -77,6 +78,34 @@ def test_testing_on_training_videos_is_refused_unless_a_split_asks_for_it(
         in capsys.readouterr().err
     )
     measured(store, run, split="mine")
+    assert "was trained on" not in capsys.readouterr().err
+
+
+def test_training_videos_are_known_in_a_store_that_has_grown_and_under_other_names(store: Path, run: Path) -> None:
+    videos = Store(store).videos
+    trained = sorted(video.id for video in videos if video.id.startswith("test/"))
+    others = [
+        replace(videos[0], id=f"new/{n}.mp4", source=replace(videos[0].source, blake2b=f"{n:032x}")) for n in range(99)
+    ]
+    assert sorted(trained_on(run, [*videos, *others])) == trained, "also where most of the videos are new"
+    elsewhere = [replace(video, id=f"all/{video.id}") for video in videos]
+    assert sorted(trained_on(run, elsewhere)) == [f"all/{name}" for name in trained]
+    same_names = [replace(other, id=video.id) for other, video in zip(others, videos, strict=False)]
+    assert trained_on(run, [*same_names, *others]) == set(), "videos of another data set that are called alike"
+    parts = [replace(video, id=f"{video.id}#00000.000-00001.000") for video in videos]
+    assert len(trained_on(run, parts)) == len(trained), "a part of a file that was trained on as a whole"
+    assert trained_on(store, videos) == set(), "no run"
+
+
+def test_an_encoder_by_itself_is_known_to_come_from_the_run(
+    store: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [encoder] = run.glob("*/encoder")
+    config = RetrieveConfig(store=store, encoder=[encoder], baselines=False, out=run / "out.json", split="folders")
+    retrieve(config)
+    told = f"warning: {run} was trained on 6 of the 6 test videos of the split folders: their numbers say little"
+    assert told in capsys.readouterr().err
+    retrieve(replace(config, split="mine:1"))
     assert "was trained on" not in capsys.readouterr().err
 
 

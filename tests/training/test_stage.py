@@ -76,3 +76,8 @@ def test_a_stage_lasts_either_epochs_or_steps() -> None:
     for lengths in ({}, {"epochs": 1, "steps": 1}):
         with pytest.raises(ViccError, match="give one of the two"):
             Stage("a", "single_stream", "rgb", **lengths)  # type: ignore[arg-type]
+
+
+def test_a_learning_rate_that_no_float_of_32_bits_holds_is_refused() -> None:
+    with pytest.raises(ViccError, match=r"learning_rate is 1e\+99; expected 0 or more, 1e\+30 at most"):
+        create_recipe("demo", changes=["rgb-1.learning_rate=1e99"])

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from vicc.errors import ViccError
@@ -147,8 +148,9 @@ def _main(words: list[str]) -> int:
             return _complain(f"{name} stands where a command is expected, as in vicc COMMAND {name}. See: vicc --help")
         question = _command_meant(name) or f" Commands: {', '.join(COMMANDS)}."
         return _complain(f"There is no command {name!r}.{question} See: vicc --help")
-    as_json, debug = "--json" in words, "--debug" in words
-    words = [word for word in words if word not in ("--json", "--debug")]
+    end = words.index("--") if "--" in words else len(words)  # what stands behind it is no flag
+    as_json, debug = "--json" in words[:end], "--debug" in words[:end]
+    words = [word for word in words[:end] if word not in ("--json", "--debug")] + words[end:]
     try:
         # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
         # So is Slurm's warning that the time is nearly over.
@@ -200,9 +202,11 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     before_end = words[: words.index("--")] if "--" in words else words
     if "--help" in before_end or "-h" in before_end:
         _print(help_text(config_type, command=name, more=_EVERYWHERE))
-        raise SystemExit(0)
+        return 0
     config = parse(config_type, words, command=name)
-    check_places(config)  # before anything heavy is imported: torch alone takes seconds
+    # Before anything heavy is imported: torch alone takes seconds.
+    check_places(config)
+    _check_split(config)
 
     from vicc.progress import process_number
 
@@ -216,6 +220,21 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
         else:
             result.show()
     return int(result.status)
+
+
+def _check_split(config: Any) -> None:
+    """Look for the split that a config names in its store; what needs the videos is for the command itself.
+
+    Raises:
+        ViccError: no such split or fold.
+    """
+    from vicc.places import is_url
+
+    split, store = getattr(config, "split", None), getattr(config, "store", None)
+    if split is not None and store is not None and not is_url(store):
+        from vicc.data.splits import SPLITS_FOLDER, require_split  # a store's alone: OpenCV comes with it
+
+        require_split(split, Path(store) / SPLITS_FOLDER)
 
 
 class OutputLostError(ViccError):

@@ -141,7 +141,8 @@ def _prepare_estimate(config: PrepareConfig, report: "PrepareReport") -> Outcome
         for line in document["changes"]:
             _print(line)
         if estimate is None:
-            _print("no estimate: there is nothing to prepare, or the videos that were tried cannot be read")
+            why = "there is nothing new to decode" if nothing_new else "the videos that were tried cannot be read"
+            _print(f"no estimate: {why}")
             return
         _print(
             f"preparing would take about {estimate.seconds / 60:.1f} minutes with {estimate.workers} "
@@ -184,7 +185,8 @@ def check(config: CheckConfig) -> Outcome:
             _print(f"{len(videos) - len(shown)} more are readable, without remarks; --all lists them")
         counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
         counted = f"{len(videos)} video{'s' * (len(videos) != 1)}"
-        _print(f"{counted}: {counts}; {report.duplicates} duplicates" + (", sampled" if config.fast else ""))
+        copies = f"{report.duplicates} duplicate{'s' * (report.duplicates != 1)}"
+        _print(f"{counted}: {counts}; {copies}" + (", sampled" if config.fast else ""))
         if config.html is not None:
             _print(f"contact sheet: {config.html.absolute()}")
         folders = [place for place in config.paths if what_is_at(Path(place)) != "a store" and not is_url(place)]
@@ -519,7 +521,7 @@ def retrieve(config: RetrieveConfig) -> Outcome:
 
     result, where = run(config), result_path(config)
     if config.query is None and result.labelled:
-        return _measured(result, where, _after_retrieve(config))
+        return _measured(result, where, _after_retrieve(config, labelled=True))
     shown = 1 if config.query is not None else _QUERIES_SHOWN
     if config.query is None:  # the first ones
         result = replace(result, neighbours={row: entries[:shown] for row, entries in result.neighbours.items()})
@@ -527,7 +529,7 @@ def retrieve(config: RetrieveConfig) -> Outcome:
     def show() -> None:
         _print_parts(neighbours_tables(result, shown))
         _print(f"written to {where}")
-        say_next(_after_retrieve(config))
+        say_next(_after_retrieve(config, labelled=result.labelled))
 
     few = {row: entries[-shown:] for row, entries in result.neighbours.items()}
     return Outcome(replace(in_short(result), neighbours=few).to_json(), show)
@@ -548,10 +550,12 @@ def probe(config: ProbeConfig) -> Outcome:
     return _measured(run(config), result_path(config), following)
 
 
-def _after_retrieve(config: RetrieveConfig) -> str:
-    """A page to look at, which runs have; encoders alone are classified."""
+def _after_retrieve(config: RetrieveConfig, *, labelled: bool) -> str:
+    """A page to look at, which runs have; encoders alone are classified, or asked where no video has a label."""
     flags = _encoder_flags(config)
-    return _command("report", *flags) if config.run is not None and config.out is None else _command("knn", *flags)
+    if config.run is not None and config.out is None:
+        return _command("report", *flags)
+    return _command("knn", *flags) if labelled else f"{_command('retrieve', *flags)} --query VIDEO"
 
 
 def _encoder_flags(config: MeasuredEncoders) -> list[object]:
@@ -594,24 +598,32 @@ def table(config: TableConfig) -> Outcome:
             print_table(text_table(sheet))
             for note in sheet.notes:
                 _print(note)
-            say_next(_after_table(config, [row[0] for rows in sheet.sections for row in rows]))
+            say_next(_after_table(config, document))
         else:
             print(render(sheet, config.format), end="")
 
     return Outcome(document, show)
 
 
-def _after_table(config: TableConfig, rows: "Sequence[str]") -> str:
+def _after_table(config: TableConfig, document: Any) -> str:
     """From many to two, from all classes of one to its classes, and to which are taken for which.
 
     Args:
-        rows: names of the models shown; the last ones are those that were trained.
+        document: of the table shown; of models, those that can be compared stand in one group of columns.
     """
+    from vicc.results.comparable import open_measured
+
     first, *others = config.results
-    if others:
-        return _command("compare", first, others[0])
-    if config.view == "models" and ":" not in first and len(rows) > 1:
-        return _command("compare", *(f"{first}:{name}" for name in rows[-2:]))
+    # A folder in which results lie further down is no result by itself.
+    alone = [not Path(place).is_dir() or (Path(place) / "retrieval.json").exists() for place in config.results]
+    if not alone[0]:
+        return _command("runs", first)
+    if config.view == "models" and [len(one["splits"]) for one in document["measurements"]] == [1]:
+        if others and alone[1]:
+            return _command("compare", first, others[0])
+        names = [row.name for row in open_measured(first).rows if row.kind != "chance"]
+        if not others and len(names) > 1:
+            return _command("compare", *(f"{first}:{name}" for name in names[-2:]))
     return _command("table", first, "--view", "confusions" if config.view == "classes" else "classes")
 
 

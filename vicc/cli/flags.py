@@ -28,10 +28,10 @@ from vicc.settings import (
     element,
     expected,
     from_text,
-    groups_of,
     hints_of,
     marks,
     members,
+    sections_of,
 )
 
 
@@ -205,7 +205,7 @@ def help_text(config_type: type[Settings], *, command: str, more: str) -> str:
 
 
 def _parser(config_type: type[Settings], flags: list[Flag], command: str, more: str = "") -> argparse.ArgumentParser:
-    """Its groups are those of `groups_of`, what is given by position first, what has no group last."""
+    """Its sections are those of `sections_of`, what is given by position first, what is in none of them last."""
     parser = argparse.ArgumentParser(
         usage=" ".join(["vicc", command, *(_usage(flag) for flag in flags if flag.positional), "[OPTIONS]"]),
         description=inspect.getdoc(config_type),
@@ -217,7 +217,7 @@ def _parser(config_type: type[Settings], flags: list[Flag], command: str, more: 
     )
     parser._negative_number_matcher = _NEGATIVE
     sections = {"arguments": [flag for flag in flags if flag.positional]}
-    for title, names in groups_of(config_type).items():
+    for title, names in sections_of(config_type).items():
         sections[title] = [flag for name in names for flag in flags if name in (flag.field, flag.owner)]
     placed = set().union(*sections.values())
     sections["other options" if len(sections) > 1 else "options"] = [flag for flag in flags if flag not in placed]

@@ -68,10 +68,20 @@ def _stage_fields() -> list[str]:
 
 def stray_meant(word: str, unused: set[str]) -> str:
     """Which of the `unused` flags a word without a flag belongs to: what is there says so, or the word itself."""
-    guesses = {"a run": ["--run"], "a store": ["--store"], "": [f"--{word}", "--store", "--run"]}
-    for flag in guesses.get(what_is_at(Path(word)), ["--videos", "--store"]):
+    if word.startswith("-"):  # behind --, which makes a word of a flag
+        return ""
+    guesses = {
+        "a run": ["--run"],
+        "a store": ["--store"],
+        "an encoder": ["--encoder"],
+        "a stage of a run": ["--encoder"],
+        "a classifier": ["--classifier", "--encoder"],
+        "": [f"--{word}", "--store", "--run"],
+    }
+    what = what_is_at(Path(word))
+    for flag in guesses.get(what, ["--videos", "--store"]):
         if flag in unused:
-            return f" Did you mean {flag}{'' if flag == f'--{word}' else f' {word}'}?"
+            return f" Did you mean {flag}?" if not what and flag == f"--{word}" else f" Did you mean {flag} {word}?"
     return ""
 
 

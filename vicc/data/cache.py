@@ -33,7 +33,10 @@ def hold(folder: Path) -> None:
     key = os.getpid(), folder
     if key not in _held:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / _USED, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(folder / _USED, os.O_RDONLY | os.O_CREAT, 0o666)
+        except OSError:  # another user's cache, or a read-only one: what is there is read, though not kept
+            return
         with suppress(OSError):  # a file system without locks: then nothing there is ever removed
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         _held[key] = descriptor
@@ -55,7 +58,10 @@ def make_room(count: int) -> None:
         ViccError: VICC_CACHE_GB is no number.
     """
     place = cache_folder() / "shards"
-    found = {shard: shard.stat() for shard in place.glob("*/*.lmdb")}
+    found = {}
+    for shard in place.glob("*/*.lmdb"):
+        with suppress(FileNotFoundError):  # another process makes room as well
+            found[shard] = shard.stat()
     size = sum(stat.st_size for stat in found.values())
     excess = size + count - cache_bound(size)
     removed = gone = 0

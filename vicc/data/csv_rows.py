@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _DELIMITERS = (",", ";", "\t")
 _AS_THEY_STAND = frozenset(("path", "id"))  # a name of a file may begin or end with a blank; see `vicc.data.names`
+_IN_ONE_LINE = frozenset(("label", "group", "split"))  # other columns are not vicc's, and may hold whole texts
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -44,7 +45,12 @@ def read_csv(
                         f"Line {reader.line_num} of {path} has {len(cells)} cells; expected {len(columns)}, as in its "
                         'heading. A comma inside a cell needs double quotes around the cell: "a,b.mp4".'
                     )
-                row = zip(columns, cells, strict=True)
+                row = list(zip(columns, cells, strict=True))
+                if broken := [name for name, cell in row if name in _IN_ONE_LINE and len(cell.splitlines()) > 1]:
+                    raise ViccError(
+                        f"The {broken[0]} that ends in line {reader.line_num} of {path} goes over several lines, so "
+                        "rows are lost in it: a double quote is opened and not closed. Close it or take it out."
+                    )
                 yield (
                     reader.line_num,
                     {name: cell if name in _AS_THEY_STAND else unquoted(cell) for name, cell in row},

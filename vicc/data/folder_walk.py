@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +20,7 @@ class PassedOver:
 
     Attributes:
         reason: a few words; for files whose names do not end as videos do, `other suffix .txt`.
-        examples: the first few, relative to the folder.
+        examples: the first few, relative to the folder; fewer, or none, where these were read for what they say.
     """
 
     reason: str
@@ -95,8 +96,24 @@ def walk_folder(folder: Path, *, look_for: str = "") -> WalkedFolder:
             elif entry.name.lower() == look_for:
                 named.append(name)
             else:
-                passed.add(f"{_OTHER_SUFFIX} {name.suffix.lower() or '(none)'}", name)
+                passed.add(_other_suffix(name), name)
     return WalkedFolder(sorted(files, key=str), sorted(named, key=str), passed.entries())
+
+
+def without_read(passed: Sequence[PassedOver], folder: Path, files: Iterable[Path]) -> tuple[PassedOver, ...]:
+    """What was passed over in a folder, without files in it that were read for what they say, such as lists."""
+    root = Path(os.path.realpath(folder))
+    read: dict[str, list[str]] = defaultdict(list)
+    for file in dict.fromkeys(files):
+        real = Path(os.path.realpath(file.parent)) / file.name
+        if real.is_relative_to(root) and not any(part.startswith(".") for part in real.relative_to(root).parts):
+            read[_other_suffix(PurePosixPath(file.name))].append(real.relative_to(root).as_posix())
+    left = []
+    for entry in passed:
+        names = read.get(entry.reason, [])
+        examples = tuple(name for name in entry.examples if name not in names)
+        left.append(PassedOver(entry.reason, entry.count - len(names), examples))
+    return tuple(entry for entry in left if entry.count > 0)
 
 
 class _Passed:
@@ -114,6 +131,10 @@ class _Passed:
     def entries(self) -> tuple[PassedOver, ...]:
         reasons = sorted(self._counts, key=lambda reason: (reason.startswith(_OTHER_SUFFIX), reason))
         return tuple(PassedOver(reason, self._counts[reason], tuple(self._examples[reason])) for reason in reasons)
+
+
+def _other_suffix(name: PurePosixPath) -> str:
+    return f"{_OTHER_SUFFIX} {name.suffix.lower() or '(none)'}"
 
 
 def _reason(entry: os.DirEntry[str]) -> str | None:

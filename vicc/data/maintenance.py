@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
+from vicc.data.names import some
 from vicc.data.remote import (
     SEGMENTS_FILE,
     download_store,
@@ -24,7 +25,6 @@ from vicc.data.remote import (
 )
 from vicc.data.shard import (
     file_blake2b,
-    has_journal,
     next_shard_name,
     shard_names,
     write_shard,
@@ -37,11 +37,13 @@ from vicc.data.store import (
     StoreWriter,
     Video,
     describe,
+    is_unfinished,
     make_manifest,
     settings_difference,
+    store_exists,
 )
 from vicc.errors import ViccError
-from vicc.files import atomic_write, exclusive_folder, write_json
+from vicc.files import atomic_write, exclusive_folder, is_held, write_json
 from vicc.places import is_url
 from vicc.progress import progress, say
 from vicc.words import did_you_mean
@@ -76,7 +78,7 @@ def store_info(place: Path | str) -> StoreInfo:
         streams.update({stream: pack.bytes for stream, pack in record.packs.items()})
     problems: list[str] = []
     if isinstance(store.path, Path):
-        if has_journal(store.path):
+        if is_unfinished(store.path):
             problems.append("a run is under way or was killed: give the same `vicc prepare` again")
         else:
             problems += local_manifest(store.path)[1]
@@ -162,6 +164,7 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
         if remote_manifest(out) is not None:
             raise ViccError(f"There is a store at {out}. Give a new place for the merged store.")
         folder = staging_folder(out)
+        _require_nothing_lost(folder, out, places)
         shutil.rmtree(folder, ignore_errors=True)
         merged = merge_stores(places, folder, shard_bytes=shard_bytes)
         publish_store(folder, out)
@@ -171,7 +174,7 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
         raise ViccError(f"{out} exists. Give a new folder for the merged store.")
     stores = [Store(place) for place in places]
     for store in stores:
-        if isinstance(store.path, Path) and has_journal(store.path):
+        if isinstance(store.path, Path) and is_unfinished(store.path):
             raise ViccError(
                 f"The store {store.path} is being written, or its `vicc prepare` was killed: give that command again, "
                 "to its end, before merging."
@@ -214,6 +217,22 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
     twice = sum(len(store.records) for store in stores) - len(owners)
     names = [str(store.path) for store in stores]
     return Merged(str(out), names, videos, len(owners) - videos, twice, len(shards), splits)
+
+
+def _require_nothing_lost(folder: Path, url: str, places: Sequence[Path | str]) -> None:
+    """Raises ViccError if the folder in which the store of a URL is prepared holds files that none of `places` has.
+
+    They are of a `vicc prepare` that was killed, or whose copy to the URL failed, and would be overwritten.
+    """
+    if is_held(folder):
+        raise ViccError(f"The store of {url} is being prepared in {folder} now. Wait until that has ended.")
+    if store_exists(folder):
+        there = {video_id for place in places for video_id in Store(place).records}
+        if lost := sorted(Store(folder).records.keys() - there):
+            raise ViccError(
+                f"Files that were prepared for {url} in {folder} are neither there yet nor in the stores given: "
+                f"{len(lost)} ({some(lost)}). Give that `vicc prepare` again to its end, or delete the folder."
+            )
 
 
 def _owners(stores: Sequence[Store]) -> dict[str, Store]:
@@ -372,6 +391,7 @@ def copy_store(source: Path | str, target: Path | str) -> Copied:
     if isinstance(target, str) and is_url(target):
         if isinstance(source, str) and is_url(source):
             folder = staging_folder(source)
+            _require_nothing_lost(folder, source, [source])
             copy_store(source, folder)
             copied = copy_store(folder, target)
             return Copied(source, target, copied.videos, copied.bytes, copied.sent_bytes)
@@ -437,8 +457,8 @@ def _whole(folder: Path) -> tuple[Store, Manifest]:
     """A store's folder whose run has ended, and its manifest."""
     store = Store(folder)
     manifest, problems = local_manifest(folder)
-    if has_journal(folder) or manifest is None or problems:
-        why = "a run is under way or was killed" if has_journal(folder) else "; ".join(problems)
+    if is_unfinished(folder) or manifest is None or problems:
+        why = "a run is under way or was killed" if is_unfinished(folder) else "; ".join(problems)
         raise ViccError(f"The store {folder} cannot be copied as it is ({why}): give the same `vicc prepare` again.")
     return store, manifest
 
@@ -460,8 +480,8 @@ def _copy_folder(source: Path, manifest: Manifest, folder: Path) -> int:
                     sent += shard.bytes
                 advance(1, shard.name)
         for name in [*other_files(source), *[SEGMENTS_FILE] * (source / SEGMENTS_FILE).exists()]:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
+            with atomic_write(folder / name, "wb") as file:
+                file.write((source / name).read_bytes())
         return sent
 
     return _receive(folder, manifest, copy)

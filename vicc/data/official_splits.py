@@ -39,11 +39,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Lists:
-    """The lists of one data set, read from `place`; `key` turns a clip's name without its suffix into a key of `rows`,
-    and `unclear` are keys of several rows that differ."""
+    """The lists of one data set, the `files` in `place`; `key` turns a clip's name without its suffix into a key of
+    `rows`, and `unclear` are keys of several rows that differ."""
 
     title: str
     place: Path
+    files: tuple[Path, ...]
     folds: list[int]
     rows: dict[str, _Row]
     key: Callable[[str], str]
@@ -53,11 +54,13 @@ class _Lists:
 @dataclass(frozen=True)
 class OfficialSplits:
     """What the official lists say of some videos: the sources, labelled by the lists where they had no label, a table
-    with a row for each file that the lists name (None: no file), and sentences that a user should see."""
+    with a row for each file that the lists name (None: no file), sentences that a user should see, and the lists that
+    were read."""
 
     sources: list[VideoFile]
     table: SplitTable | None
     notes: tuple[str, ...]
+    files: tuple[Path, ...] = ()
 
 
 def with_official_splits(
@@ -89,6 +92,7 @@ def find_official_splits(place: Path, sources: Sequence[VideoFile], *, given: Pa
             f"{given} holds no official split files. Give the folder with trainlist01.txt and testlist01.txt (UCF101) "
             "or CLASS_test_split1.txt (HMDB51), or a CSV with the columns youtube_id, time_start, split (Kinetics)."
         )
+    read = tuple(file for lists in found for file in lists.files)
     labels: dict[str, str | None] = {}
     cells: dict[str, dict[int, Split]] = {}
     files = list(dict.fromkeys(file_id(source.id) for source in sources))
@@ -117,14 +121,14 @@ def find_official_splits(place: Path, sources: Sequence[VideoFile], *, given: Pa
     if not cells:
         if given is not None:
             raise ViccError(f"The official split files in {given} name none of the {len(sources)} videos in {place}.")
-        return OfficialSplits(list(sources), None, tuple(notes))
+        return OfficialSplits(list(sources), None, tuple(notes), read)
     num_folds = max(fold for lists in found for fold in lists.folds)
     table = SplitTable(
         num_folds,
         {name: tuple(row.get(fold) for fold in range(1, num_folds + 1)) for name, row in sorted(cells.items())},
     )
     labelled = [replace(source, label=source.label or labels.get(file_id(source.id))) for source in sources]
-    return OfficialSplits(without_single_class(labelled)[0], table, tuple(notes))
+    return OfficialSplits(without_single_class(labelled)[0], table, tuple(notes), read)
 
 
 def _folders(place: Path, given: Path | None) -> list[Path]:
@@ -170,7 +174,7 @@ def _read_ucf101(folder: Path, files: list[tuple[Path, re.Match[str]]]) -> _List
                 f"{folder} has no {lacking}list{fold:02d}.txt, without which fold {fold} of UCF101 is not whole. "
                 "Put it there, or take the other list of that fold away."
             )
-    return _Lists("UCF101", folder, sorted(sides), rows, str.casefold)
+    return _Lists("UCF101", folder, tuple(path for path, _ in files), sorted(sides), rows, str.casefold)
 
 
 def _read_hmdb51(folder: Path, files: list[tuple[Path, re.Match[str]]]) -> _Lists:
@@ -191,7 +195,7 @@ def _read_hmdb51(folder: Path, files: list[tuple[Path, re.Match[str]]]) -> _List
             side = _HMDB51_CELLS[cell]
             if side is not None:
                 _put(row, fold, side, path, number)
-    return _Lists("HMDB51", folder, sorted(folds), rows, str.casefold)
+    return _Lists("HMDB51", folder, tuple(path for path, _ in files), sorted(folds), rows, str.casefold)
 
 
 def _read_kinetics(folder: Path, files: list[Path]) -> _Lists:
@@ -224,7 +228,7 @@ def _read_kinetics(folder: Path, files: list[Path]) -> _Lists:
                 unclear.add(key)
     for key in unclear:
         del rows[key]
-    return _Lists("Kinetics", folder, [1], rows, _kinetics_key, frozenset(unclear))
+    return _Lists("Kinetics", folder, tuple(files), [1], rows, _kinetics_key, frozenset(unclear))
 
 
 def _kinetics_key(stem: str) -> str:

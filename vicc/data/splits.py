@@ -26,6 +26,7 @@ from vicc.words import did_you_mean
 SPLITS_FOLDER = "splits"
 OFFICIAL = "official"
 _BUILT_IN = ("folders", "grouped", "undivided")
+_WITHOUT_FILE = ("folders", "folders:val", "grouped")
 TEST_SHARE = 0.3
 _HELD_OUT: tuple[Side, ...] = ("test", "val")
 
@@ -107,10 +108,11 @@ def divide_videos(
         train, test = divide_by_groups(videos, test_share=test_share, seed=seed)
         name = "grouped" if test else "undivided"
         return Division(name, train, test, (*_notes_on_groups(videos, train, test), *note_on_sides_passed_over(videos)))
-    if split in (None, "folders", "folders:val"):
+    if split is None or split in _WITHOUT_FILE:
         tested = "val" if split == "folders:val" else own
         train, test = _divide_by_sides(videos, tested)
-        return Division(split or "folders", train, test, _notes_on_sides(videos, len(train), tested))
+        notes = _notes_on_sides(videos, len(train), tested)
+        return Division(split or "folders", train, test, (*notes, *_note_on_shared_groups(train, test, "folders")))
     return _divide_by_file(videos, split, splits_folder)
 
 
@@ -121,6 +123,21 @@ def note_on_sides_passed_over(videos: Sequence[SplitMember]) -> tuple[str, ...]:
         return ()
     sides = ", ".join(f"{side} {counts[side]}" for side in ("train", "val", "test") if counts[side])
     return (f"the sides that the folders or the list give ({sides}) are not kept: all videos are divided anew",)
+
+
+def note_on_groups_of_sides(videos: Sequence[SplitMember]) -> tuple[str, ...]:
+    """A sentence on groups that the sides which folders or a list give tear apart; none for a single side."""
+    held_out = [video for video in videos if video.split in _HELD_OUT]
+    others = [video for video in videos if video.split not in _HELD_OUT]
+    return _note_on_shared_groups(others, held_out, "folders")
+
+
+def _note_on_shared_groups(train: Sequence[SplitMember], test: Sequence[SplitMember], name: str) -> tuple[str, ...]:
+    both = {group_name(video) for video in train} & {group_name(video) for video in test}
+    if not both or name.partition(":")[0] == OFFICIAL:
+        return ()
+    plural = "s" * (len(both) > 1)
+    return (f"{len(both)} group{plural} of videos on both sides of the split {name}, such as {min(both)}",)
 
 
 def _tested_side(videos: Sequence[SplitMember]) -> Side | None:
@@ -408,7 +425,6 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
     test = [video for video in videos if sides.get(keys[video.id]) == "test"]
     missing = [video.id for video in videos if keys[video.id] not in sides]
     lacking = sorted({key for key, side in sides.items() if side is not None} - set(keys.values()))
-    both = {group_name(video) for video in train} & {group_name(video) for video in test}
     notes = [
         f"{len(missing)} of {len(videos)} videos are not in the split {name}: they are left out ({some(missing)})"
         if missing
@@ -417,9 +433,7 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
         f"({some(lacking)})"
         if lacking
         else "",
-        f"{len(both)} group{'s' * (len(both) > 1)} of videos on both sides of the split {name}, such as {min(both)}"
-        if both and name.partition(":")[0] != OFFICIAL
-        else "",
+        *_note_on_shared_groups(train, test, name),
     ]
     return Division(name, train, test, tuple(note for note in notes if note), tuple(lacking))
 
@@ -452,7 +466,23 @@ def _rows_of_videos(videos: Sequence[SplitMember], table: SplitTable, fold: int,
     return {video.id: rows.get(video.id) or rows.get(file_id(video.id)) or video.id for video in videos}
 
 
+def require_split(split: str, splits_folder: Path) -> None:
+    """Make sure that there is such a split, as far as that can be known without the videos.
+
+    Raises:
+        ViccError: no such split or fold, or a split file that cannot be used.
+    """
+    if split not in _WITHOUT_FILE:
+        _find_fold(split, splits_folder)
+
+
 def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Division[Member]:
+    table, name, fold = _find_fold(split, folder)
+    return divide_by_table(videos, table, fold, name=f"{name}:{fold}")
+
+
+def _find_fold(split: str, folder: Path) -> tuple[SplitTable, str, int]:
+    """The table that NAME:FOLD or FILE.csv:FOLD means, NAME or FILE.csv, and the fold."""
     name, colon, fold = split.rpartition(":")
     if not (colon and re.fullmatch(r"[0-9]{1,4}", fold)):
         name, fold = split, ""
@@ -471,7 +501,7 @@ def _divide_by_file(videos: Sequence[Member], split: str, folder: Path) -> Divis
         )
     if not 1 <= int(fold or 1) <= table.num_folds:
         raise ViccError(f"--split {split}: there is no fold {fold}; {path} has {table.num_folds}, from 1.")
-    return divide_by_table(videos, table, int(fold or 1), name=f"{name}:{int(fold or 1)}")
+    return table, name, int(fold or 1)
 
 
 def _side(cell: str, where: str) -> Split | None:

@@ -4,6 +4,7 @@ A store is a folder:
 
     store.json              format name and version, settings every video was prepared with
     shard-00000.lmdb, ...   LMDB files that never change; a new one is begun when the last has grown to `shard_bytes`
+    .unfinished             while a `vicc prepare` is under way, or after one that was stopped in whatever way
     journal.lmdb            LMDB file, while a run is under way or after one was killed: videos not yet in a shard
     manifest.json           shards and records in one file, with checksums, see `vicc.data.manifest`
 
@@ -56,7 +57,7 @@ from vicc.data.sides import Side
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.places import is_url, require_store
-from vicc.progress import progress
+from vicc.progress import progress, say
 
 FlowAt = Literal["store", "native"]
 
@@ -64,6 +65,7 @@ FORMAT = "vicc-store"
 FORMAT_VERSION = 2
 SHARD_BYTES = 512 << 20
 _STORE_FILE = "store.json"
+_UNFINISHED = ".unfinished"
 _STREAMS = get_args(StoredStream)
 
 
@@ -188,8 +190,8 @@ class Record:
         if (self.entry.source.bytes, self.entry.source.modified_ns) != (source.bytes, source.modified_ns):
             return False
         short = _TOO_FEW_FRAMES.match(self.entry.reason) if isinstance(self.entry, SetAside) else None
-        if short is not None and min_frames is not None:
-            return int(short[1]) < min_frames
+        if short is not None and min_frames is not None and int(short[1]) >= min_frames:
+            return False
         what = self.entry.reason if isinstance(self.entry, SetAside) else self.entry.note
         # A file that still cannot be looked at need not be tried.
         return source == Source(0, 0) or not is_passing(what)
@@ -697,6 +699,30 @@ def store_exists(place: Path | str) -> bool:
     if isinstance(place, str) and is_url(place):
         return remote_manifest(place) is not None
     return (Path(place) / _STORE_FILE).exists()
+
+
+def mark_unfinished(folder: Path) -> None:
+    """A `vicc prepare` into a store begins: it lacks videos until `mark_finished`, however the command ends."""
+    (folder / _UNFINISHED).touch()
+
+
+def mark_finished(folder: Path) -> None:
+    """The `vicc prepare` came to its end."""
+    (folder / _UNFINISHED).unlink(missing_ok=True)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a `vicc prepare` into a store is under way, or was the last one and did not come to its end."""
+    return has_journal(folder) or (folder / _UNFINISHED).exists()
+
+
+def say_if_unfinished(store: Store) -> None:
+    """A store without all of its videos looks like any other: who trains on it, divides or measures it is told."""
+    if isinstance(store.path, Path) and is_unfinished(store.path):
+        say(
+            f"warning: the store {store.path} is not complete: its `vicc prepare` is at work or was stopped, with "
+            f"{len(store.videos)} videos there so far. Give that command again, to its end"
+        )
 
 
 def read_settings(path: Path) -> StoreSettings:

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vicc.data.folder_walk import PassedOver
+from vicc.data.folder_walk import PassedOver, without_read
 from vicc.data.official_splits import find_official_splits
-from vicc.data.splits import OFFICIAL, SplitMember, SplitTable
+from vicc.data.splits import OFFICIAL, SplitMember, SplitTable, note_on_groups_of_sides
 from vicc.data.video_files import Listing, VideoFile, describe_passed, file_id, list_video_files
 
 _EXAMPLES = 3
@@ -118,6 +118,8 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
     """
     listing = list_video_files(place, groups=groups)
     official = find_official_splits(place, listing.sources, given=official_splits)
+    if place.is_dir():
+        listing = replace(listing, passed_over=without_read(listing.passed_over, place, official.files))
     survey = _survey(
         str(place),
         official.sources,
@@ -127,6 +129,7 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
             *(f"passed over: {describe_passed(entry)}" for entry in listing.passed_over if entry.is_loss),
             *listing.notes,
             *official.notes,
+            *(note_on_groups_of_sides(official.sources) if official.table is None else ()),
         ),
     )
     return SurveyedVideos(official.sources, official.table, survey)

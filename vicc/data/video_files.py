@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vicc.data.csv_rows import has_columns, read_csv
-from vicc.data.folder_walk import PassedOver, walk_folder
+from vicc.data.folder_walk import PassedOver, walk_folder, without_read
 from vicc.data.names import ExistingFiles, VideoNames, clean_path, some
 from vicc.data.sides import Folders, Kind, Side, find_side_folders, kind_of, resolve_sides
 from vicc.errors import ViccError
@@ -23,6 +23,8 @@ GROUPS_FILE = "groups.csv"
 LIST_SUFFIXES = frozenset((".csv", ".parquet"))
 _LIST_COLUMNS = ("path", "label", "group", "split", "start", "end")
 _GROUPS_COLUMNS = ("path", "group", "label")
+
+_NO_NAMES = frozenset(("nan", "<na>", "n/a", "#n/a", "null", "none"))
 
 _COMMON_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _SUFFIXES = f"{', '.join(_COMMON_SUFFIXES)} or one of {len(VIDEO_SUFFIXES) - len(_COMMON_SUFFIXES)} others"
@@ -134,7 +136,7 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
         sources=sources,
         single_class=single,
         groups_from=Counter(listing.groups_from) + origins,
-        notes=(*listing.notes, *_note_on_spelling(sources)),
+        notes=(*listing.notes, *_note_on_spelling(sources), *_note_on_no_names(sources)),
     )
 
 
@@ -145,12 +147,36 @@ def _composed(source: VideoFile) -> VideoFile:
 
 
 def _note_on_spelling(sources: Sequence[VideoFile]) -> list[str]:
-    """Classes that are likely to be one, since their names differ in case or blanks only."""
-    spellings: dict[str, set[str]] = defaultdict(set)
-    for label in {source.label for source in sources} - {None}:
-        spellings[re.sub(r"[\W_]+", "", str(label)).casefold()].add(str(label))
-    alike = [" and ".join(sorted(names)) for key, names in sorted(spellings.items()) if key and len(names) > 1]
-    return [f"classes that are told apart though their names hardly differ: {some(alike)}"] if alike else []
+    """Classes, and groups, that are likely to be one, since their names differ in case or blanks only.
+
+    The signs in a group's name count: tape-1-12 is not tape-11-2.
+    """
+    notes = []
+    for what, names, ignored in (
+        ("classes", {source.label for source in sources}, r"[\W_]+"),
+        ("groups", {source.group for source in sources}, r"\s+"),
+    ):
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for name in names - {None}:
+            spellings[re.sub(ignored, "", str(name)).casefold()].add(str(name))
+        alike = [" and ".join(sorted(same)) for key, same in sorted(spellings.items()) if key and len(same) > 1]
+        if alike:
+            notes.append(f"{what} that are told apart though their names hardly differ: {some(alike)}")
+    return notes
+
+
+def _note_on_no_names(sources: Sequence[VideoFile]) -> list[str]:
+    """Labels and groups that are other programs' words for an empty cell, and are names here all the same."""
+    notes = []
+    for what in ("label", "group"):
+        names: Counter[str] = Counter(getattr(source, what) or "" for source in sources)
+        for name, count in sorted(names.items()):
+            if name.casefold() in _NO_NAMES:
+                notes.append(
+                    f"{count} videos have the {what} {name!r}, which is taken as a name like any other. If it means "
+                    "none, leave the cell empty"
+                )
+    return notes
 
 
 def without_single_class(sources: Sequence[VideoFile]) -> tuple[list[VideoFile], str | None]:
@@ -163,7 +189,8 @@ def without_single_class(sources: Sequence[VideoFile]) -> tuple[list[VideoFile],
 
 def describe_passed(entry: PassedOver) -> str:
     """For instance `other suffix .txt 2 (a.txt, b.txt)`."""
-    return f"{entry.reason} {entry.count} ({', '.join(entry.examples)}{', ...' * (entry.count > len(entry.examples))})"
+    more = ", ..." * (entry.count > len(entry.examples))
+    return f"{entry.reason} {entry.count}" + (f" ({', '.join(entry.examples)}{more})" if entry.examples else "")
 
 
 def part_id(file_id: str, start: float | None, end: float | None) -> str:
@@ -213,9 +240,11 @@ def _from_folder(folder: Path, groups: Path | None) -> Listing:
         label = row.get("label") or (folders[-1] if folders else None)
         sources.append(VideoFile(str(path), folder / path, label, row.get("group") or None, side))
     given = sum(source.group is not None for source in sources)
+    # Under any other name it was counted as a file that is no video.
+    others_read = [groups] if groups is not None and groups.name.lower() != GROUPS_FILE else []
     return Listing(
         sources,
-        walked.passed_over,
+        without_read(walked.passed_over, folder, others_read),
         groups_from={some([str(name) for name in walked.named]) if groups is None else str(groups): given}
         if given
         else {},
@@ -347,6 +376,7 @@ def _from_list(path: Path) -> Listing:
         notes.append(
             f"{len(missing)} of {len(rows)} rows of {path} name{plural} no file that is there ({some(missing)})"
         )
+    notes += _note_on_overlaps(sources)
     given = sum(source.group is not None for source in sources)
     return Listing(
         sources,
@@ -354,6 +384,31 @@ def _from_list(path: Path) -> Listing:
         split_from="list" if any(sides) else "",
         notes=tuple(notes),
     )
+
+
+def _note_on_overlaps(sources: Sequence[VideoFile]) -> list[str]:
+    """Parts of a file that share frames and have different groups, so that these may be trained on and tested."""
+    by_file: dict[str, list[VideoFile]] = defaultdict(list)
+    for source in sources:
+        by_file[file_id(source.id)].append(source)
+    shared: list[str] = []
+    for parts in by_file.values():
+        reached: VideoFile | None = None  # of the parts so far the one that ends last
+        for part in sorted(parts, key=lambda part: part.start or 0.0):
+            if reached is not None and (part.start or 0.0) < _end(reached) and part.group != reached.group:
+                shared.append(f"{reached.id} and {part.id}")
+            if reached is None or _end(part) > _end(reached):
+                reached = part
+    if not shared:
+        return []
+    pairs = "pair of parts overlaps" if len(shared) == 1 else "pairs of parts overlap"
+    return [
+        f"{len(shared)} {pairs} and are of different groups, so the same frames may train and be tested: {some(shared)}"
+    ]
+
+
+def _end(source: VideoFile) -> float:
+    return math.inf if source.end is None else source.end
 
 
 def _listed_kind(place: Path, line: int, row: Mapping[str, str]) -> Kind | None:

@@ -92,7 +92,7 @@ def _classify(config: KnnConfig | ProbeConfig, method: _Method) -> Result:
     with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         require_room_for_results(config, result_path(config))
-        sets = open_sets(config, run=config.run, need_labels=True)
+        sets = open_sets(config, run=config.run, encoders=config.encoder, need_labels=True)
         require_flow(encoders, sets.store)
         precision = choose_precision(config.precision, device)
         described = describe_all(config, encoders, sets, precision, windows=Windows(config.window_step))

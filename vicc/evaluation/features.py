@@ -15,6 +15,7 @@ from vicc.data.sampling import random_clips, sliding_windows
 from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision, keep_freed_memory
 from vicc.distributed import all_reduce_sum, rank, world_size
+from vicc.errors import ViccError
 from vicc.methods.batchnorm import fold_batchnorm
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
@@ -71,7 +72,17 @@ def extract_features(
 ) -> torch.Tensor:
     """Features (N, num_features) of videos: each window's pooled output of the backbone, brought to unit length,
     averaged over the video; the rest is as in `describe_videos`.
+
+    Raises:
+        ViccError: something else than an encoder; no videos, or something else than those of a store.
     """
+    if not isinstance(encoder, Encoder):
+        raise ViccError(f"Got {encoder!r} where an encoder is expected. Load it: vicc.load_encoder('run/rgb-2').")
+    if not len(videos):
+        raise ViccError("No videos are given, so there are no features; expected videos of the store: store.videos.")
+    strange = next((video for video in videos if not isinstance(video, Video)), None)
+    if strange is not None:
+        raise ViccError(f"Got {strange!r} among the videos; expected videos of the store: store.videos.")
     precision = precision or choose_precision("fp32", choose_device())
     network = for_inference(encoder, precision)
 

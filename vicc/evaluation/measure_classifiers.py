@@ -18,13 +18,13 @@ from vicc.evaluation.encoders import clip_words, require_flow, weights_fingerpri
 from vicc.evaluation.features import Windows, describe_videos, for_inference
 from vicc.evaluation.result import Protocol, Queries, Result, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
-from vicc.evaluation.train_classifier import probabilities, run_of
+from vicc.evaluation.train_classifier import probabilities
 from vicc.files import read_json, require_writable
 from vicc.methods.encoder import Encoder
 from vicc.progress import say
 from vicc.training.classifier_folder import Classifier, load_classifier
 from vicc.training.plan import num_workers
-from vicc.training.run_folder import RECIPE_FILE, run_division
+from vicc.training.run_folder import RECIPE_FILE, run_of, trained_on
 
 _PROTOCOLS = {"center": "test-center", "five": "test-five-crop", "ten": "test-ten-crop"}
 _NAMES_SHOWN = 5
@@ -109,8 +109,7 @@ def _encoders(tested: Sequence[_Tested]) -> list[tuple[str, Encoder]]:
 def _require_untrained(one: _Tested, sets: Sets) -> None:
     """The first classifier's run is looked at with the split; here are the others."""
     run = run_of(one.place)
-    division = None if run is None else run_division(run, sets.store.videos)
-    trained = set() if division is None else {video.id for video in division.train}
+    trained = set() if run is None else trained_on(run, sets.store.videos)
     seen = [video.id for video in sets.test if video.id in trained]
     if seen:
         raise ViccError(

@@ -194,11 +194,16 @@ def made_with(**facts: Any) -> dict[str, Any]:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write a result, atomically. That one of other videos stood there is said, for it cannot be had back."""
+    """Write a result, atomically. That one of other videos, or of something else measured, stood there is said, for it
+    cannot be had back.
+    """
     with suppress(ViccError):  # none there, or none that can be read
-        before = read_result(path).data
+        found = read_result(path)
+        before = found.data
         if (before.place, before.content, before.split) != (result.data.place, result.data.content, result.data.split):
             say(f"{path} held the result on {before.place}, split {before.split}, and is replaced; --out keeps another")
+        elif found.protocol.name != result.protocol.name:
+            say(f"{path} held a result of {found.protocol.name}, and is replaced; --out keeps another")
     write_json(path, result.to_json())
 
 

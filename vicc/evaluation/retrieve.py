@@ -53,7 +53,7 @@ def retrieve(config: RetrieveConfig) -> Result:
     with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         require_room_for_results(config, result_path(config))
-        sets = open_sets(config, run=config.run)
+        sets = open_sets(config, run=config.run, encoders=config.encoder)
         require_flow(encoders, sets.store)
         asked = None if config.query is None else _video(config.query, sets)
         precision = choose_precision(config.precision, device)

@@ -15,7 +15,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Queries, fingerprint
 from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
 from vicc.progress import say
-from vicc.training.run_folder import run_division
+from vicc.training.run_folder import run_division, run_of, trained_on
 
 # Videos in the official divisions, training and test videos of each fold, as their lists have them.
 _OFFICIAL_SIZES = {
@@ -41,12 +41,15 @@ class Sets:
     queries: Queries
 
 
-def open_sets(config: MeasuredVideos, *, run: Path | None = None, need_labels: bool = False) -> Sets:
+def open_sets(
+    config: MeasuredVideos, *, run: Path | None = None, encoders: Sequence[Path] = (), need_labels: bool = False
+) -> Sets:
     """Open the store or folder and divide its videos. Of several processes the first opens it first.
 
     Args:
         run: a run whose encoders are measured: its own split is the default, and what it was trained on is not tested
             unasked.
+        encoders: folders of encoders that are measured by themselves; what the run of one was trained on is said.
         need_labels: refuse videos without labels.
 
     Raises:
@@ -58,6 +61,9 @@ def open_sets(config: MeasuredVideos, *, run: Path | None = None, need_labels: b
     on_first(lambda: opened.append(open_source(config.store, config.videos, scan=scan)))
     store = opened[0] if opened else open_source(config.store, config.videos, scan=scan)
     division = _labelled(_divide(store, config, run))
+    for place in dict.fromkeys(filter(None, map(run_of, encoders))):
+        if seen := _trained_and_tested(place, store, division):
+            say(f"warning: {seen}: their numbers say little. --run {place} takes the split that it was trained with")
     classes = {video.label for video in store.videos} - {None}
     without = sum(video.label is None for video in store.videos)
     if division.train and division.test and len({video.label for video in division.train}) > 1:
@@ -116,14 +122,21 @@ def _divide(store: FrameReader, config: MeasuredVideos, run: Path | None) -> Div
         )
     for note in division.notes:
         say(note)
-    trained = {video.id for video in own.train} if own is not None else set()
-    seen = sum(video.id in trained for video in division.test)
+    seen = "" if run is None else _trained_and_tested(run, store, division)
+    if seen and config.split is None:
+        way = "Leave --test-share and --split-seed away, or give" if by_share else "Give"
+        raise ViccError(f"{seen}. {way} --split to test them even so.")
     if seen:
-        told = f"{run} was trained on {seen} of the {len(division.test)} test videos of the split {division.name}"
-        if config.split is None:
-            raise ViccError(f"{told}. Leave --test-share and --split-seed away, or give --split to test them even so.")
-        say(f"warning: {told}: their numbers say little")
+        say(f"warning: {seen}: their numbers say little")
     return division
+
+
+def _trained_and_tested(run: Path, store: FrameReader, division: Division[Video]) -> str:
+    """In words, how many of the test videos a run was trained on; empty for none."""
+    trained = trained_on(run, store.videos)
+    seen = sum(video.id in trained for video in division.test)
+    of = f"{seen} of the {len(division.test)} test videos of the split {division.name}"
+    return f"{run} was trained on {of}" if seen else ""
 
 
 def _checked(store: FrameReader, division: Division[Video], *, intersection: bool) -> list[Video]:

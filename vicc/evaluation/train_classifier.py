@@ -329,9 +329,3 @@ def _save(folder: Path, task: Task, *, config: ClassifierConfig, lesson: Labelle
         label_share=config.label_share,
         facts=facts,
     )
-
-
-def run_of(place: Path) -> Path | None:
-    """The run that a classifier was trained in, from the place that names it; None for an imported one."""
-    candidates = (place, place.parent, place.parent.parent)
-    return next((folder for folder in candidates if (folder / RECIPE_FILE).exists()), None)

@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 
         Args:
             clips: uint8 (B, C, clip_frames, size, size), as `preprocess` gives them, or floating-point clips that are
-                normalised already; brought to the encoder's device.
+                normalised already; brought to the encoder's device, and floating-point ones to its weights' dtype.
             any_size: take clips of another length and size than the encoder was made for, too.
 
         Raises:
@@ -118,7 +118,8 @@ class Encoder(nn.Module):
         clips = checked_clips(
             clips, stream=config.stream, shape=shape, largest=_largest_value(config), any_size=any_size
         )
-        return self.pooled(clips.to(self.std.device)).flatten(1)  # type: ignore[arg-type]
+        dtype = self.std.dtype if clips.is_floating_point() else clips.dtype
+        return self.pooled(clips.to(self.std.device, dtype)).flatten(1)  # type: ignore[arg-type]
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, D) of unit length, in float32 at least."""

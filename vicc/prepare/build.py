@@ -19,7 +19,17 @@ from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
 from vicc.data.remote import other_files
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
-from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video, store_exists
+from vicc.data.store import (
+    SetAside,
+    Source,
+    Store,
+    StoreSettings,
+    StoreWriter,
+    Video,
+    mark_finished,
+    mark_unfinished,
+    store_exists,
+)
 from vicc.data.survey import Survey, survey_videos
 from vicc.data.video_files import VideoFile, file_id
 from vicc.errors import ViccError
@@ -111,6 +121,7 @@ def _prepare(
         raise ViccError(f"{folder} exists and is not a store. Give a new folder, or an existing store to add to.")
     with exclusive_folder(folder, what="store"):
         writer = StoreWriter(folder, settings, shard_bytes=config.shard_mb << 20)
+        mark_unfinished(folder)
         try:
             if official is not None:
                 # Of all videos, whatever the shard: the parts of a store then agree.
@@ -150,6 +161,7 @@ def _prepare(
                     advance(1, source.id)
         finally:
             writer.close()
+        mark_finished(folder)
     return _report(config, folder, updates, found=len(sources), prepared=len(todo))
 
 

@@ -18,7 +18,7 @@ from vicc.data.splits import (
     require_split_name,
     write_split_table,
 )
-from vicc.data.store import Store, store_exists
+from vicc.data.store import Store, say_if_unfinished, store_exists
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.places import is_url
@@ -61,11 +61,13 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
         raise ViccError(f"--groups {config.groups} is for a folder of videos; the store {config.place} has its own.")
     if config.out is None and (remote or not is_store):
         raise ViccError(f"{config.place} is not a local store: give --out FILE.csv to say where the split file goes.")
-    videos: list[SplitMember] = (
-        list(Store(config.place).videos)
-        if is_store
-        else list(discover_videos(Path(config.place), groups=config.groups))
-    )
+    videos: list[SplitMember]
+    if is_store:
+        store = Store(config.place)
+        say_if_unfinished(store)
+        videos = list(store.videos)
+    else:
+        videos = list(discover_videos(Path(config.place), groups=config.groups))
     default = f"grouped-{config.folds}" + (f"-{config.seed}" if config.seed else "")
     name = default if config.name is None else config.name
     require_split_name(name)

@@ -16,7 +16,7 @@ from vicc.data.frame_reader import FrameReader
 from vicc.data.official_splits import with_official_splits
 from vicc.data.remote import splits_folder
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
-from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing
+from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing, say_if_unfinished
 from vicc.data.survey import survey_videos
 from vicc.data.video_files import VideoFile, discover_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder
@@ -45,7 +45,9 @@ def open_source(
         ViccError: no such store, or no usable video.
     """
     if store is not None:
-        return Store(store, cache_bytes=cache_mb << 20)
+        opened = Store(store, cache_bytes=cache_mb << 20)
+        say_if_unfinished(opened)
+        return opened
     assert videos is not None  # the configs refuse neither
     return scan_videos(videos, remembered=scan, cache_bytes=cache_mb << 20)
 

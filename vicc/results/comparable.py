@@ -69,6 +69,7 @@ def find_results(places: Sequence[str]) -> list[Measured]:
         ViccError: a file that is no result, or a place without one.
     """
     found: dict[Path, Measured] = {}
+    any_file = False
     for place in expanded(places):
         folder = Path(place)
         if not folder.is_dir():
@@ -76,15 +77,17 @@ def find_results(places: Sequence[str]) -> list[Measured]:
             found.setdefault(one.path.resolve() / (one.row.name if one.row else ""), one)
             continue
         files = [path for path in sorted(folder.rglob("*.json")) if _is_result(path)]
+        any_file |= bool(files)
         for path, result in _readable(files):
             if result.rows:
                 found.setdefault(path.resolve(), Measured(path, result))
             else:
                 say(f"left out {path}: its videos have no labels")
     if not found:
+        why = "all are left out" if any_file else "no JSON file of vicc's at any depth"
         raise ViccError(
-            f"There is no result in {', '.join(places)} (no JSON file of vicc's at any depth). Make one with: vicc "
-            "retrieve --run RUN --store STORE"
+            f"There is no result in {', '.join(places)} ({why}). Make one with: vicc retrieve --run RUN "
+            "--store STORE, of videos with labels"
         )
     return list(found.values())
 

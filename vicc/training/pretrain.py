@@ -24,7 +24,7 @@ from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
-from vicc.data.store import Store, Video
+from vicc.data.store import Store, Video, say_if_unfinished
 from vicc.data.video_files import VideoFile
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_precision
@@ -94,6 +94,7 @@ def pretrain(
         else:
             place = config.store
             store = first_then_others(lambda: Store(place, cache_bytes=config.cache_mb << 20))
+            on_first(partial(say_if_unfinished, store))
             _require_flow(recipe, store)
             videos = divide(store, config, silent=not config.dry_run).train
             num_videos = len(videos)

@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from vicc.data.splits import (
     write_split_table,
 )
 from vicc.data.store import Video
+from vicc.data.video_files import file_id
 from vicc.data.video_folder import VideoFolder
 from vicc.distributed import world_size
 from vicc.errors import ViccError
@@ -107,6 +109,43 @@ def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
         return None
     name = read_json(run / RECIPE_FILE, what="run description").get("split", "of the run")
     return divide_by_table(videos, table, 1, name=name)
+
+
+def run_of(place: Path) -> Path | None:
+    """The run that an encoder or classifier was trained in, from the place that names it; None for an imported one."""
+    candidates = (place, place.parent, place.parent.parent)
+    return next((folder for folder in candidates if (folder / RECIPE_FILE).exists()), None)
+
+
+def trained_on(run: Path, videos: Sequence[Video]) -> set[str]:
+    """Which of these videos a run has trained on, by their ids here.
+
+    Those that its split names as these are called, and those of the same content, whatever they are called and however
+    many others have come since. Where either side knows no checksum, the id tells.
+
+    Raises:
+        ViccError: the run's files are damaged.
+    """
+    if not (run / SPLIT_FILE).exists() or not (run / RECIPE_FILE).exists():
+        return set()
+    cells = read_split_table(run / SPLIT_FILE).cells
+    path = run / VIDEOS_FILE  # runs from before it was written have none
+    seen = read_json(path, what="list of the run's videos")["videos"] if path.exists() else {}
+    names = {name for name, sides in cells.items() if sides[0] == "train"}
+    checksums = {name: seen[name][1] for name in names if name in seen and seen[name][1]}
+    parts: dict[str, set[str]] = defaultdict(set)  # of each content; of a whole file the empty text
+    for name, checksum in checksums.items():
+        parts[checksum].add(name.removeprefix(file_id(name)))
+    own = run_division(run, list(videos))
+    found = {video.id for video in own.train} if own is not None else set()
+    for video in videos:
+        checksum, part = video.source.blake2b, video.id.removeprefix(file_id(video.id))
+        if checksum in parts:
+            if not part or parts[checksum] & {"", part}:
+                found.add(video.id)
+        elif video.id in names and not (checksum and video.id in checksums):
+            found.add(video.id)
+    return found
 
 
 @dataclass(frozen=True)

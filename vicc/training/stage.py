@@ -32,6 +32,9 @@ class OptimizerSettings:
     """Share of a weight that every step takes away, times the learning rate."""
 
 
+_LARGEST = 1e30  # what is computed from it must still be a float of 32 bits
+
+
 @dataclass(frozen=True)
 class ScheduleSettings:
     """The learning rate over a stage."""
@@ -202,8 +205,8 @@ class Stage:
             if name in values and not 0 < values[name] < math.inf:
                 yield f"{name} is {values[name]}; expected a number above 0"
         for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
-            if name in values and not 0 <= values[name] < math.inf:
-                yield f"{name} is {values[name]}; expected 0 or more"
+            if name in values and not 0 <= values[name] <= _LARGEST:
+                yield f"{name} is {values[name]}; expected 0 or more, {_LARGEST:g} at most"
         for name in ("momentum", "key_momentum", "dropout"):
             if name in values and not 0 <= values[name] < 1:
                 yield f"{name} is {values[name]}; expected 0 or more, below 1"

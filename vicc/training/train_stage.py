@@ -1,7 +1,8 @@
 """One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have in common."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,15 +112,12 @@ def train_stage(
     position = Position(step=0, total_steps=length.steps, steps_per_epoch=length.steps_per_epoch)
     if not is_first():
         torch.manual_seed(stage_seed(config.seed, f"{number}/{stage.name}/process {rank()}"))
-    if length.batch_size < stage.length.batch_size:
-        asked = stage.length.batch_size
+    if length.batch_size < (asked := stage.length.batch_size):
         say(f"{stage.name}: batches of {length.batch_size}, not {asked}: there are no more training videos")
-
     seed = stage_seed(config.seed, stage.name)
     dataset = build_dataset(stage, task, store, videos, seed=seed)
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
-    evaluate = purpose.evaluation(task, dataset, precision)
-    monitor = _monitor(stage, length, purpose, config, evaluate, later, planned)
+    monitor = _monitor(stage, length, purpose, config, purpose.evaluation(task, dataset, precision), later, planned)
     state = _load_newest(checkpoints)
     if state is not None:
         restore(state, folder, stage, step, position, monitor)
@@ -134,33 +132,42 @@ def train_stage(
     loader = _new_loader(dataset, position, config, precision, batch_size=length.batch_size, seed=seed)
     on_first(lambda: on_start(position.step))
     on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
+    with (
+        _stops_explained(stage, position, monitor, precision, partial(dump_batch, folder, loader)),
+        progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
+        monitor.open(folder, first_step=position.step, advance=advance),
+        Watchdog(folder, minutes=config.hang_minutes, videos=loader.loading) as watchdog,
+        worker_deaths_named(),
+    ):
+        train(
+            step,
+            loader,
+            position,
+            learning_rate=stage_learning_rate(stage, length),
+            observer=monitor,
+            save=save,
+            watchdog=watchdog,
+            should_stop=should_stop,
+            seconds_between_checkpoints=60 * config.checkpoint_minutes,
+            settle_every=1 if precision.device.type == "cpu" else _SETTLE_EVERY,
+        )
+        monitor.finish()
+    on_first(partial(purpose.save_result, folder, task))
+
+
+@contextmanager
+def _stops_explained(
+    stage: Stage, position: Position, monitor: Monitor, precision: Precision, dump: Callable[[int], str]
+) -> Iterator[None]:
+    """Say after which step a stage was stopped; of a loss that is not finite say why, and keep the batch by `dump`."""
     try:
-        with (
-            progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
-            monitor.open(folder, first_step=position.step, advance=advance),
-            Watchdog(folder, minutes=config.hang_minutes, videos=loader.loading) as watchdog,
-            worker_deaths_named(),
-        ):
-            train(
-                step,
-                loader,
-                position,
-                learning_rate=stage_learning_rate(stage, length),
-                observer=monitor,
-                save=save,
-                watchdog=watchdog,
-                should_stop=should_stop,
-                seconds_between_checkpoints=60 * config.checkpoint_minutes,
-                settle_every=1 if precision.device.type == "cpu" else _SETTLE_EVERY,
-            )
-            monitor.finish()
+        yield
     except Diverged as error:
         at = position.step if error.step is None else error.step
-        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {dump_batch(folder, loader, at)}") from error
+        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {dump(at)}") from error
     except Stopped:
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
-    on_first(partial(purpose.save_result, folder, task))
 
 
 def _new_loader(

@@ -33,6 +33,14 @@ def test_a_hang_names_step_and_video_and_ends_the_process(tmp_path: Path, capsys
     assert "test_watchdog.py" in (tmp_path / "processes" / "0.stacks.txt").read_text(), "the main thread's place"
 
 
+def test_a_hang_ends_the_process_also_where_nothing_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "processes" / "0.stacks.txt").mkdir(parents=True)  # as unwritable as on a full disk
+    assert hang(tmp_path) == [EXIT_HUNG]
+    assert "0.stacks.txt, where all threads are, cannot be written (Is a directory)" in capsys.readouterr().err
+
+
 def test_while_steps_are_made_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     statuses: list[int] = []
     with Watchdog(tmp_path, minutes=0.4 / 60, end=statuses.append) as watch:

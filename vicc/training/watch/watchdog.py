@@ -58,7 +58,7 @@ class Watchdog:
         self.videos = videos
         self.end = end
         self.doing, self.step = "starts", 0
-        self._idle = 0
+        self._moves = 0
         self._beat_seconds = min(_BEAT_SECONDS, self.seconds / 4)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -76,17 +76,18 @@ class Watchdog:
 
     def at(self, doing: str, step: int) -> None:
         """Said by the loop whenever it goes on: what it does now, in which step."""
-        self.doing, self.step, self._idle = doing, step, 0
+        self.doing, self.step, self._moves = doing, step, self._moves + 1
 
     def _watch(self) -> None:
-        beats = 0
+        beats = idle = moves = 0
         self._beat(beats)
         while not self._closed.wait(self._beat_seconds):
             beats += 1
             self._beat(beats)
             # Beats are counted, not time: a program that is stopped (Ctrl-Z, a machine that sleeps) has none.
-            self._idle += 1
-            if self._idle * self._beat_seconds > self.seconds:
+            idle = idle + 1 if self._moves == moves else 1
+            moves = self._moves
+            if idle * self._beat_seconds > self.seconds:
                 self._end()
                 return
 
@@ -108,13 +109,17 @@ class Watchdog:
             return  # a disk that is full or gone is for the training to report
 
     def _end(self) -> None:
-        with (self.folder / f"{rank()}.stacks.txt").open("w") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
+        stacks = self.folder / f"{rank()}.stacks.txt"
+        try:
+            with stacks.open("w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+            where = f"Where all threads are stands in {stacks}."
+        except OSError as error:  # on a full disk a process that hangs must end as well
+            where = f"{stacks}, where all threads are, cannot be written ({error.strerror})."
         minutes = self.seconds / 60
         complain(
-            f"No step was made for {minutes:.3g} minutes. {self._accuse()} Where all threads are stands in "
-            f"{self.folder}/{rank()}.stacks.txt. This process ends; the same command continues from the last "
-            "checkpoint. Work that takes longer: --hang-minutes."
+            f"No step was made for {minutes:.3g} minutes. {self._accuse()} {where} This process ends; the same command "
+            "continues from the last checkpoint. Work that takes longer: --hang-minutes."
         )
         for call in _at_hang:
             call(self.step)
