@@ -12,7 +12,7 @@ from vicc.backbones import S3D, registry
 from vicc.cli import main
 from vicc.files import write_json
 from vicc.methods.encoder import Encoder, EncoderConfig
-from vicc.published.published import export_published
+from vicc.published.exporting import export_published
 from vicc.training.checkpoint import save_encoder
 
 
