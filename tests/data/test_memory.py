@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
+from vicc.data.dataset import ClipDataset
 from vicc.data.frame_pack import StoredStream
 from vicc.data.frame_reader import FrameReader
+from vicc.data.loader import ClipLoader, EpochBatches
 from vicc.data.store import Store
 from vicc.prepare.scan import scan_videos
 from vicc.transforms.augmentation import Augmentation

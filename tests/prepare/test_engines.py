@@ -23,8 +23,8 @@ from vicc.data.store import SetAside, Source, Store, StoreSettings
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines
-from vicc.prepare.build import _prepare_on_node, prepare_video
 from vicc.prepare.engines import run_locally
+from vicc.prepare.video import prepare_video, prepare_video_on_node
 from vicc.version import __version__
 
 Write = Callable[..., Path]
@@ -266,7 +266,7 @@ def test_a_node_that_lacks_the_file_is_named_and_the_file_is_tried_again_next_ti
     four_videos: Path, tmp_path: Path
 ) -> None:
     source = replace(discover_videos(four_videos)[0], path=tmp_path / "gone.mp4")
-    result = _prepare_on_node(source, StoreSettings(), 3)
+    result = prepare_video_on_node(source, StoreSettings(), 3)
     assert isinstance(result, SetAside)
     assert result.reason.startswith(f"the node {os.uname().nodename} has no file {source.path}")
     assert result.source == Source(0, 0)

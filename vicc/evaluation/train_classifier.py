@@ -28,7 +28,7 @@ from vicc.evaluation.features import Windows, describe_videos
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
 from vicc.files import require_writable
-from vicc.methods.classification import Classification
+from vicc.methods.classifier import Classification
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
 from vicc.prepare.scan import SCAN_FILE, open_source

@@ -26,8 +26,8 @@ from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
 from vicc.places import is_url, require_videos_or_store
-from vicc.prepare.build import too_few_frames
 from vicc.prepare.engines import run_locally
+from vicc.prepare.video import too_few_frames
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.settings import takes_settings

@@ -18,7 +18,8 @@ from vicc.data.store import Store, StoreSettings, StoreWriter, Video, store_exis
 from vicc.data.video_files import VideoFile, file_id, list_video_files
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
-from vicc.prepare.build import Packs, _encode_streams, _stat, store_settings
+from vicc.prepare.build import store_settings
+from vicc.prepare.video import Packs, encode_streams, file_state
 from vicc.progress import progress
 from vicc.transforms.augmentation import Augmentation
 from vicc.video.decode import VideoReader
@@ -144,14 +145,14 @@ def _prepare_beginning(source: VideoFile, settings: StoreSettings, folder: Path)
         frames_per_second=settings.frames_per_second,
     )
     try:
-        rgb, flow, (height, width) = _encode_streams(reader, settings)
+        rgb, flow, (height, width) = encode_streams(reader, settings)
         packs: Packs = {"rgb": rgb.to_bytes()}
         if settings.flow != "none":
             packs["flow"] = flow.to_bytes()
         spent = time.monotonic() - began
         indexer = IndexedReader(file.path, short_side=settings.short_side, start=file.start, end=file.end)
         index = indexer.index()
-        stat = _stat(source.path)
+        stat = file_state(source.path)
     except (ViccError, OSError):
         return None
     if min(len(rgb), index.num_frames) < 3:

@@ -22,8 +22,8 @@ from vicc.data.video_files import VideoFile, discover_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
-from vicc.prepare.build import _hash_once, _stat, _stat_or_none
 from vicc.prepare.engines import run_locally
+from vicc.prepare.video import file_state, file_state_or_none, hash_once
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.frame_index import FrameIndex, IndexedReader
@@ -127,13 +127,13 @@ def _scan_all(
 
 
 def _set_aside(source: VideoFile, reason: str) -> Scanned:
-    return SetAside(source.id, reason, _stat_or_none(source.path))
+    return SetAside(source.id, reason, file_state_or_none(source.path))
 
 
 def scan_video(source: VideoFile, settings: StoreSettings) -> Scanned:
     """Decode one file; memory holds one frame."""
     try:
-        stat = _stat(source.path)
+        stat = file_state(source.path)
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
     try:
@@ -147,7 +147,7 @@ def scan_video(source: VideoFile, settings: StoreSettings) -> Scanned:
         reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {MIN_FRAMES}"
         return SetAside(source.id, f"{reason}; {index.note}" if index.note else reason, stat)
     try:
-        content = _hash_once(source.path, stat)
+        content = hash_once(source.path, stat)
     except OSError as error:
         return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
     video = Video(
@@ -178,7 +178,7 @@ def _is_unchanged(entry: Scanned, path: Path) -> bool:
     if is_passing(entry.reason if isinstance(entry, SetAside) else entry.video.note):
         return False
     try:
-        return _stat(path) == replace(source, blake2b="")
+        return file_state(path) == replace(source, blake2b="")
     except OSError:
         return False
 

@@ -14,8 +14,7 @@ from vicc.device import Precision, cpu_bf16_loses_gradients, keep_freed_memory
 from vicc.distributed import world_size
 from vicc.errors import ViccError
 from vicc.methods.batchnorm import synchronize_batchnorm
-from vicc.methods.classification import Classification
-from vicc.methods.classifier import FineTuned, LinearProbe
+from vicc.methods.classifier import Classification, FineTuned, LinearProbe
 from vicc.methods.coclr import CoCLR
 from vicc.methods.cross_stream import CrossStream
 from vicc.methods.encoder import Encoder, EncoderConfig

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vicc.data.dataset import ClipLoader
+from vicc.data.loader import ClipLoader
 from vicc.distributed import rank
 from vicc.errors import Diverged
 from vicc.files import atomic_write, write_json
