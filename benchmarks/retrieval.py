@@ -70,7 +70,7 @@ def features(videos: Path, out: Path, rounds: int) -> None:
     prepare_videos(PrepareConfig(videos, out / "store"))
     if not (out / "published.lmdb").exists():
         long = [video.id for video in Store(out / "store").videos if video.num_frames > STEP * (WINDOWS - 1) + FRAMES]
-        paths = [source.path for source in discover_videos(videos) if source.id in long]
+        paths = [file.path for file in discover_videos(videos) if file.id in long]
         # Flow is not looked at.
         partial = out / "published.partial"
         partial.unlink(missing_ok=True)

@@ -180,7 +180,7 @@ def test_one_video_without_a_label_and_no_video_has_a_number(store: Store) -> No
     assert collate([make_dataset(store, videos=videos)[0, place] for place in (0, 1)]).label is None
 
 
-def test_videos_of_one_group_share_a_source_and_every_other_is_its_own(store: Store) -> None:
+def test_videos_of_one_group_share_a_recording_and_every_other_is_its_own(store: Store) -> None:
     first, second, third, fourth, fifth = store.videos[:5]
     videos = [
         dataclasses.replace(first, group="b"),
@@ -191,9 +191,9 @@ def test_videos_of_one_group_share_a_source_and_every_other_is_its_own(store: St
         dataclasses.replace(fifth, group=second.id),
     ]
     batch = collate([make_dataset(store, videos=videos)[0, place] for place in range(5)])
-    assert batch.source is not None
-    assert batch.source.dtype == torch.int64
-    numbers = batch.source.tolist()
+    assert batch.recording is not None
+    assert batch.recording.dtype == torch.int64
+    numbers = batch.recording.tolist()
     assert numbers[0] == numbers[2]
     assert len(set(numbers)) == 4
 

@@ -18,7 +18,7 @@ from vicc.data.maintenance import (
     merge_stores,
     store_info,
 )
-from vicc.data.store import SetAside, Source, Store, StoreWriter
+from vicc.data.store import FileState, SetAside, Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.prepare.verify import Verification, verify_store
 
@@ -58,7 +58,7 @@ def verify(path: Path, **options: bool) -> Verification:
 
 def test_a_store_says_what_it_holds(store: Path) -> None:
     writer = StoreWriter(store, SETTINGS)
-    writer.put_aside(SetAside("bad.mp4", "broken", Source(5, 5)))
+    writer.put_aside(SetAside("bad.mp4", "broken", FileState(5, 5)))
     writer.close()
     info = store_info(store)
     assert (info.videos, info.set_aside, info.frames, info.labels) == (6, 1, 30, {"run": 6})

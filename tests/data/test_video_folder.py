@@ -285,7 +285,7 @@ def test_a_remembered_scan_reads_only_what_has_changed(tmp_path: Path, monkeypat
     monkeypatch.setattr(
         scan_module,
         "_scan_all",
-        lambda sources, *rest: (read.extend(source.id for source in sources), scan_all(sources, *rest))[1],
+        lambda files, *rest: (read.extend(file.id for file in files), scan_all(files, *rest))[1],
     )
     again = scan_videos(place, remembered=file, workers=1)
     assert (again.videos, again.set_aside, read) == (first.videos, first.set_aside, [])

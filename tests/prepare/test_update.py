@@ -15,7 +15,7 @@ from tests.conftest import make_video
 from vicc.cli import main
 from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
-from vicc.data.store import SetAside, Source, Store, StoreWriter, is_passing
+from vicc.data.store import FileState, SetAside, Store, StoreWriter, is_passing
 from vicc.errors import ViccError
 from vicc.prepare import build, scan
 from vicc.prepare.build import PrepareReport, prepare_videos
@@ -438,8 +438,8 @@ def test_a_stale_part_that_was_set_aside_goes_with_the_cut_that_made_it(tmp_path
     place, options = videos(tmp_path / "v", "a/1.mp4", "b/2.mp4"), {"segment_seconds": 0.1}
     prepare(place, tmp_path / "s", **options)
     writer = StoreWriter(tmp_path / "s", Store(tmp_path / "s").settings)
-    writer.put_aside(SetAside("a/1.mp4#00009.000-end", "no frame is shown from 9 s on", Source(1, 1)))
-    writer.put_aside(SetAside("of/another/folder.mp4", "empty", Source(1, 1)))
+    writer.put_aside(SetAside("a/1.mp4#00009.000-end", "no frame is shown from 9 s on", FileState(1, 1)))
+    writer.put_aside(SetAside("of/another/folder.mp4", "empty", FileState(1, 1)))
     writer.close()
     assert [entry.id for entry in prepare(place, tmp_path / "s", **options).set_aside] == ["of/another/folder.mp4"]
 

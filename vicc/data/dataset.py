@@ -43,14 +43,14 @@ class Sample:
         index: position of the video in the dataset.
         clips: uint8 (V, T, size, size, C) a stream.
         small_clips: the same for each group of small views.
-        label, source: see `Batch`; label is None where a video of the dataset has none.
+        label, recording: see `Batch`; label is None where a video of the dataset has none.
     """
 
     index: int
     clips: Clips
     small_clips: tuple[Clips, ...]
     label: int | None
-    source: int
+    recording: int
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class ClipDataset(Dataset[Sample]):
         labels = [video.label for video in self.videos]
         self.labels = None if None in labels else _numbered(labels)
         # A video without a group is a recording of its own, whatever groups are called.
-        self.sources = _numbered([(video.group is None, video.group or video.id) for video in self.videos])
+        self.recordings = _numbered([(video.group is None, video.group or video.id) for video in self.videos])
         self._clips: Callable[..., np.ndarray] = partial(
             random_clips, num_views=num_views, clip_frames=clip_frames, stride=stride, distance=distance
         )
@@ -155,7 +155,7 @@ class ClipDataset(Dataset[Sample]):
         except (ValueError, cv2.error) as error:
             raise ViccError(f"Cannot make a clip of {video.id!r}: {error}.") from error
         label = None if self.labels is None else self.labels[position]
-        return Sample(position, clips[0], tuple(clips[1:]), label, self.sources[position])
+        return Sample(position, clips[0], tuple(clips[1:]), label, self.recordings[position])
 
     def _draw(self, video: Video, epoch: int) -> list[list[_View]]:
         """The full views, then each group of small ones."""

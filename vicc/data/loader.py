@@ -262,7 +262,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         clips=_stack([sample.clips for sample in samples]),
         index=torch.tensor([sample.index for sample in samples]),
         label=torch.tensor(labels) if labels else None,
-        source=torch.tensor([sample.source for sample in samples]),
+        recording=torch.tensor([sample.recording for sample in samples]),
         small_clips=tuple(_stack(group) for group in zip(*(sample.small_clips for sample in samples), strict=True)),
     )
 

@@ -171,9 +171,9 @@ def describe_groups(videos: Sequence[SplitMember]) -> str:
     without = sum(video.group is None for video in videos)
     groups = len({video.group for video in videos} - {None})
     if not groups:
-        return "no video has a group, so each counts as a source of its own"
+        return "no video has a group, so each counts as a recording of its own"
     have = "video has none, and" if without == 1 else "videos have none, and each"
-    rest = f"{without} {have} counts as a source of its own" if without else "and every video has one"
+    rest = f"{without} {have} counts as a recording of its own" if without else "and every video has one"
     return f"{groups} group{'s' * (groups > 1)}, {rest}"
 
 
@@ -242,7 +242,7 @@ def grouped_folds(videos: Sequence[SplitMember], *, folds: int, seed: int = 0) -
     """Divide videos into folds, each tested once, so that no group lies in two of them and every class is spread as
     evenly as whole groups allow. Depends only on the seed, ids, labels and groups, not on the order.
 
-    The largest groups are dealt first, each to the fold where its classes are rarest; then groups move, or change
+    The largest groups are placed first, each to the fold where its classes are rarest; then groups move, or change
     places with one another, as long as that makes the folds more even.
 
     Raises:
@@ -257,8 +257,8 @@ def grouped_folds(videos: Sequence[SplitMember], *, folds: int, seed: int = 0) -
             "stays whole. Give a smaller --folds."
         )
     counts = {name: _counts(members) for name, members in groups.items()}
-    dealt = _deal(counts, folds, seed)
-    fold_of = {video.id: dealt[name] for name, members in groups.items() for video in members}
+    fold_of_group = _distribute(counts, folds, seed)
+    fold_of = {video.id: fold_of_group[name] for name, members in groups.items() for video in members}
     cells: dict[str, tuple[Split | None, ...]] = {
         name: tuple("test" if fold == number else "train" for number in range(folds))
         for name, fold in sorted(fold_of.items())
@@ -283,7 +283,7 @@ def _counts(members: Iterable[SplitMember]) -> Counter[Hashable]:
     return counts
 
 
-def _deal(groups: Mapping[str, Counter[Hashable]], folds: int, seed: int) -> dict[str, int]:
+def _distribute(groups: Mapping[str, Counter[Hashable]], folds: int, seed: int) -> dict[str, int]:
     """The fold of each group. Minimises the sum, over folds and classes, of n * n / (videos of the class)."""
     total: Counter[Hashable] = Counter()
     for counts in groups.values():

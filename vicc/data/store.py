@@ -68,7 +68,7 @@ _STREAMS = get_args(StoredStream)
 
 
 @dataclass(frozen=True)
-class Source:
+class FileState:
     """The file a video came from; size and time tell whether it has changed since."""
 
     bytes: int
@@ -91,7 +91,7 @@ class Video:
     height: int
     width: int
     frames_per_second: float
-    source: Source
+    source: FileState
     label: str | None = None
     group: str | None = None
     split: Side | None = None
@@ -104,7 +104,7 @@ class SetAside:
 
     id: str
     reason: str
-    source: Source
+    source: FileState
 
 
 @dataclass(frozen=True)
@@ -177,22 +177,22 @@ class Record:
             return f"{len(data)} bytes of {self.packs[stream].bytes}"
         return "" if blake2b(data) == self.packs[stream].blake2b else "its checksum does not fit"
 
-    def is_final(self, source: Source, *, min_frames: int | None = None) -> bool:
+    def is_final(self, state: FileState, *, min_frames: int | None = None) -> bool:
         """Whether the same file would come to the same end again: it has the same size and time of change, and what was
         wrong with it, if anything, was not the system's fault for a time, nor a bound that is lower now.
 
         Args:
-            source: of the file as it is today, of no bytes and time where it cannot be looked at.
+            state: of the file as it is today, of no bytes and time where it cannot be looked at.
             min_frames: the fewest that a video is kept for today; None: what was too short stays so.
         """
-        if (self.entry.source.bytes, self.entry.source.modified_ns) != (source.bytes, source.modified_ns):
+        if (self.entry.source.bytes, self.entry.source.modified_ns) != (state.bytes, state.modified_ns):
             return False
         short = _TOO_FEW_FRAMES.match(self.entry.reason) if isinstance(self.entry, SetAside) else None
         if short is not None and min_frames is not None:
             return int(short[1]) < min_frames
         what = self.entry.reason if isinstance(self.entry, SetAside) else self.entry.note
         # A file that still cannot be looked at need not be tried.
-        return source == Source(0, 0) or not is_passing(what)
+        return state == FileState(0, 0) or not is_passing(what)
 
     def lmdb_keys(self) -> list[bytes]:
         """Everything of this file, as keys of a shard."""
@@ -399,10 +399,10 @@ class StoreWriter:
         for video_id, entry in _journal_records(self.path, self._files):
             self._note(video_id, entry)
 
-    def has(self, video_id: str, source: Source, *, min_frames: int | None = None) -> bool:
+    def has(self, video_id: str, state: FileState, *, min_frames: int | None = None) -> bool:
         """Whether this very file has been prepared or set aside already, for good: see `Record.is_final`."""
         known = self._known(video_id)
-        return known is not None and known.is_final(source, min_frames=min_frames)
+        return known is not None and known.is_final(state, min_frames=min_frames)
 
     def entries(self) -> list[Video | SetAside]:
         """What the store says of every file, sorted by id."""
@@ -584,9 +584,9 @@ class StoreWriter:
                     (self.path / name).unlink(missing_ok=True)
                     continue
                 old = self._files.shard(self.path / name) if name in self._shards else journal
-                sources = {video_id: journal if video_id in self._journal else old for video_id in records}
+                environments = {video_id: journal if video_id in self._journal else old for video_id in records}
                 values: dict[bytes, lmdb.Environment | bytes] = {
-                    key: sources[video_id] for video_id, record in records.items() for key in record.lmdb_keys()
+                    key: environments[video_id] for video_id, record in records.items() for key in record.lmdb_keys()
                 }
                 for video_id in records.keys() & self._restated.keys():
                     values[key_of("video", video_id)] = self._restated[video_id][1]
@@ -663,7 +663,7 @@ def parse_record(kind: str, value: bytes) -> Record:
 
 def _record(kind: str, content: dict[str, Any], value: bytes) -> Record:
     stored = content["entry"]
-    entry = (SetAside if kind == "aside" else Video)(**{**stored, "source": Source(**stored["source"])})
+    entry = (SetAside if kind == "aside" else Video)(**{**stored, "source": FileState(**stored["source"])})
     packs = {stream: PackSum(**pack) for stream, pack in content["packs"].items()}
     return Record(entry, packs, record_blake2b(value), len(value) + sum(pack.bytes for pack in packs.values()))
 

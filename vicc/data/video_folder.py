@@ -127,8 +127,8 @@ class VideoFolder:
 
     def _decode(self, entry: IndexedVideo, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         stat = entry.file.path.stat()
-        source = entry.video.source
-        if (stat.st_size, stat.st_mtime_ns) != (source.bytes, source.modified_ns):
+        state = entry.video.source
+        if (stat.st_size, stat.st_mtime_ns) != (state.bytes, state.modified_ns):
             raise VideoError("the file has changed since it was scanned; give the same command again, in a new --run")
         file = entry.file
         reader = IndexedReader(file.path, short_side=self.settings.short_side, start=file.start, end=file.end)

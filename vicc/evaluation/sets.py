@@ -13,7 +13,7 @@ from vicc.data.video_files import file_id
 from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Queries, fingerprint
-from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
+from vicc.prepare.scan import SCAN_FILE, open_frames, splits_of
 from vicc.progress import say
 from vicc.training.run_folder import run_division
 
@@ -55,8 +55,8 @@ def open_sets(config: MeasuredVideos, *, run: Path | None = None, need_labels: b
     """
     scan = None if run is None else run / SCAN_FILE
     opened: list[FrameReader] = []
-    on_first(lambda: opened.append(open_source(config.store, config.videos, scan=scan)))
-    store = opened[0] if opened else open_source(config.store, config.videos, scan=scan)
+    on_first(lambda: opened.append(open_frames(config.store, config.videos, scan=scan)))
+    store = opened[0] if opened else open_frames(config.store, config.videos, scan=scan)
     division = _labelled(_divide(store, config, run))
     classes = {video.label for video in store.videos} - {None}
     without = sum(video.label is None for video in store.videos)

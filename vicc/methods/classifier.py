@@ -19,7 +19,7 @@ class LinearProbe(nn.Module):
     """A linear classifier on frozen features: unit length, BatchNorm, linear.
 
     Args:
-        encoder: stands still, in eval mode, without gradient.
+        encoder: frozen, in eval mode, without gradient.
         num_classes: classes to tell apart.
     """
 
@@ -84,7 +84,7 @@ class FineTuned(nn.Module):
 class Classification(Task):
     """Cross-entropy between a classifier's logits and the labels of a batch.
 
-    Of a probe, whose encoder stands still, the state dict holds what is trained alone: the encoder is where it was.
+    Of a probe, whose encoder is frozen, the state dict holds what is trained alone: the encoder is where it was.
 
     Args:
         classifier: its encoder is the task's.

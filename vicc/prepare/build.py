@@ -21,7 +21,7 @@ from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.places import is_url
 from vicc.prepare.engines import Engine, run_locally
-from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
+from vicc.prepare.segments import SEGMENTS_FILE, cut_files
 from vicc.prepare.update import Updates, find_updates
 from vicc.prepare.video import Result, file_state_or_none, prepare_video, prepare_video_on_node
 from vicc.progress import progress, say
@@ -66,16 +66,16 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     found = survey_videos(config.videos, groups=config.groups, official_splits=config.official_splits)
     for note in found.survey.notes:
         say(note)
-    return replace(_prepare_shard(config, found.sources, found.official), survey=found.survey)
+    return replace(_prepare_shard(config, found.files, found.official), survey=found.survey)
 
 
-def _prepare_shard(config: PrepareConfig, sources: list[VideoFile], official: SplitTable | None) -> PrepareReport:
+def _prepare_shard(config: PrepareConfig, files: list[VideoFile], official: SplitTable | None) -> PrepareReport:
     if config.shard is None:
-        return _prepare(config, sources, official, whole=sources)
+        return _prepare(config, files, official, whole=files)
     number, parts = map(int, config.shard.split("/"))
     part = f"{str(config.store).rstrip('/')}.part-{number:0{len(str(parts))}d}-of-{parts}"
     # There may be no videos for it, if there are fewer than parts.
-    report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official, whole=sources)
+    report = _prepare(replace(config, store=part), files[number - 1 :: parts], official, whole=files)
     if not config.dry_run:
         # A shell finds folders by *, but no URLs.
         numbers = "*" if not is_url(part) else f"{{{1:0{len(str(parts))}d}..{parts}}}"
@@ -87,13 +87,13 @@ def _prepare_shard(config: PrepareConfig, sources: list[VideoFile], official: Sp
 
 
 def _prepare(
-    config: PrepareConfig, sources: list[VideoFile], official: SplitTable | None, *, whole: list[VideoFile]
+    config: PrepareConfig, files: list[VideoFile], official: SplitTable | None, *, whole: list[VideoFile]
 ) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
-        return _plan(config, sources, whole)
+        return _plan(config, files, whole)
     if isinstance(config.store, str) and is_url(config.store):
-        return _prepare_remote(config, config.store, sources, official, whole)
+        return _prepare_remote(config, config.store, files, official, whole)
     folder = Path(config.store)
     if store_exists(folder):
         Store(folder).close()  # a newer format or another kind of folder is refused before anything is touched
@@ -107,40 +107,40 @@ def _prepare(
                 add_to_split_table(folder / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
             if config.engine == "ray":
                 # Workers of other nodes start in folders of their own.
-                sources = [replace(source, path=source.path.absolute()) for source in sources]
-            sources = cut_sources(
-                sources,
+                files = [replace(file, path=file.path.absolute()) for file in files]
+            files = cut_files(
+                files,
                 segment_seconds=config.segment_seconds,
                 shots=config.shots,
                 memory=folder / SEGMENTS_FILE,
-                engine=_engine(config, len(sources)),
+                engine=_engine(config, len(files)),
             )
-            updates = find_updates(writer.entries(), sources, whole=whole, place=config.videos)
+            updates = find_updates(writer.entries(), files, whole=whole, place=config.videos)
             _update(writer, updates)
             todo = [
-                source
-                for source in sources
-                if not writer.has(source.id, file_state_or_none(source.path), min_frames=config.min_frames)
+                file
+                for file in files
+                if not writer.has(file.id, file_state_or_none(file.path), min_frames=config.min_frames)
             ]
             prepare = prepare_video_on_node if config.engine == "ray" else prepare_video
             work = partial(prepare, settings=settings, min_frames=config.min_frames)
             running = _engine(config, len(todo))(work, todo, died=_set_aside, size_of=_size)
             with (
-                progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance,
+                progress("prepare", total=len(files), start=len(files) - len(todo), unit="videos") as advance,
                 closing(running) as results,  # stopped here, its processes end at once
             ):
-                for source, result in results:
+                for file, result in results:
                     if isinstance(result, SetAside):
                         writer.put_aside(result)
                         say(f"set aside {result.id}: {result.reason}")
                     else:
                         writer.add(*result)
                         if result[0].note:
-                            say(f"note on {source.id}: {result[0].note}")
-                    advance(1, source.id)
+                            say(f"note on {file.id}: {result[0].note}")
+                    advance(1, file.id)
         finally:
             writer.close()
-    return _report(config, folder, updates, found=len(sources), prepared=len(todo))
+    return _report(config, folder, updates, found=len(files), prepared=len(todo))
 
 
 def _update(writer: StoreWriter, updates: Updates) -> None:
@@ -155,14 +155,14 @@ def _update(writer: StoreWriter, updates: Updates) -> None:
 def _prepare_remote(
     config: PrepareConfig,
     url: str,
-    sources: list[VideoFile],
+    files: list[VideoFile],
     official: SplitTable | None,
     whole: list[VideoFile],
 ) -> PrepareReport:
     """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
     folder = stage_store(url)
     say(f"preparing in {folder}; copied to {url} at the end")
-    report = _prepare(replace(config, store=folder), sources, official, whole=whole)
+    report = _prepare(replace(config, store=folder), files, official, whole=whole)
     publish_store(folder, url)
     return replace(report, store=url)
 
@@ -222,35 +222,34 @@ def _outdated_splits(updates: Updates, store: Path | str) -> Iterator[str]:
         )
 
 
-def _plan(config: PrepareConfig, sources: list[VideoFile], whole: list[VideoFile]) -> PrepareReport:
+def _plan(config: PrepareConfig, files: list[VideoFile], whole: list[VideoFile]) -> PrepareReport:
     records = Store(config.store).records if store_exists(config.store) else {}
     entries = [record.entry for record in records.values()]
     # Into which parts files are to be cut is not known before they are measured: those of the store are taken.
     cut = {file_id(entry.id) for entry in entries if file_id(entry.id) != entry.id}
-    lost = cut - {source.id for source in whole}  # renamed or deleted: the real run knows their parts
+    lost = cut - {file.id for file in whole}  # renamed or deleted: the real run knows their parts
     updates = find_updates(
         [entry for entry in entries if file_id(entry.id) not in lost],
-        [source for source in sources if source.id not in cut],
+        [file for file in files if file.id not in cut],
         whole=whole,
         place=config.videos,
     )
     kept = {video.id for video in updates.moved.values()} | {
-        source.id
-        for source in sources
-        if source.id in records
-        and records[source.id].is_final(file_state_or_none(source.path), min_frames=config.min_frames)
+        file.id
+        for file in files
+        if file.id in records and records[file.id].is_final(file_state_or_none(file.path), min_frames=config.min_frames)
     }
-    todo = [source for source in sources if source.id not in kept | cut]
-    size = sum(file_state_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
+    todo = [file for file in files if file.id not in kept | cut]
+    size = sum(file_state_or_none(path).bytes for path in {file.path for file in todo}) / 1e6
     as_parts = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
-    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){as_parts} into {config.store}")
+    say(f"would prepare {len(todo)} of {len(files)} videos ({size:.1f} MB){as_parts} into {config.store}")
     remote = isinstance(config.store, str) and is_url(config.store)
     folder = (cache_folder() if remote else Path(config.store)).absolute()
     parent = next(place for place in (folder, *folder.parents) if place.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
-    labels = sorted({source.label for source in sources if source.label})
+    labels = sorted({file.label for file in files if file.label})
     changes = _changes(updates, config.store, planned=True)
-    return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels, **changes)
+    return PrepareReport(str(config.store), len(files), 0, len(files) - len(todo), [], {}, 0, 0, labels, **changes)
 
 
 def _engine(config: PrepareConfig, num_todo: int) -> Engine:
@@ -261,8 +260,8 @@ def _engine(config: PrepareConfig, num_todo: int) -> Engine:
     return partial(run_locally, workers=min(config.workers or usable_cores(), max(1, num_todo)))
 
 
-def _set_aside(source: VideoFile, reason: str) -> Result:
-    return SetAside(source.id, reason, file_state_or_none(source.path))
+def _set_aside(file: VideoFile, reason: str) -> Result:
+    return SetAside(file.id, reason, file_state_or_none(file.path))
 
 
 def _size(result: Result) -> int:

@@ -208,11 +208,11 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
             surveys.append(found.survey)
             for note in found.survey.notes:
                 say(note)
-            for source in found.sources:
-                if source.path not in seen:  # the parts of a file that a list names are one file
-                    name = str(root / file_id(source.id))
-                    items[name] = _File(name, source.path)
-                    seen.add(source.path)
+            for file in found.files:
+                if file.path not in seen:  # the parts of a file that a list names are one file
+                    name = str(root / file_id(file.id))
+                    items[name] = _File(name, file.path)
+                    seen.add(file.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
@@ -350,7 +350,7 @@ def _described(
         frames_declared=info.num_frames or None,
         width=info.height if turned else info.width,
         height=info.width if turned else info.height,
-        frames_per_second=reader.source_frames_per_second,
+        frames_per_second=reader.file_frames_per_second,
         seconds=info.seconds if not longer else reader.seconds,
         rotation=reader.rotation,
         mirrored=reader.mirrored,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import FrameEncoder, StoredStream
-from vicc.data.store import SetAside, Source, StoreSettings, Video
+from vicc.data.store import FileState, SetAside, StoreSettings, Video
 from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
 from vicc.files import hash_file
@@ -21,42 +21,42 @@ Packs = dict[StoredStream, bytes]
 Result = tuple[Video, Packs] | SetAside
 
 
-def prepare_video(source: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
+def prepare_video(file: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
     """Decode one file into encoded frames and flow; memory holds two frames and the encoded result."""
     try:
-        stat = file_state(source.path)
+        stat = file_state(file.path)
     except OSError as error:
-        return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
+        return SetAside(file.id, f"cannot be read ({error.strerror})", FileState(0, 0))
     reader = VideoReader(
-        source.path,
+        file.path,
         short_side=settings.short_side if settings.flow_at == "store" else None,
-        start=source.start,
-        end=source.end,
+        start=file.start,
+        end=file.end,
         frames_per_second=settings.frames_per_second,
         guard=decoder_guard,
     )
     try:
         rgb, flow, (height, width) = encode_streams(reader, settings)
     except (ViccError, OSError) as error:
-        return SetAside(source.id, str(error), stat)
+        return SetAside(file.id, str(error), stat)
     num_frames = len(rgb)
     if num_frames < min_frames:
         reason = too_few_frames(num_frames, min_frames)
-        return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
+        return SetAside(file.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
     try:
-        content = hash_once(source.path, stat)
+        content = hash_once(file.path, stat)
     except OSError as error:
-        return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
+        return SetAside(file.id, f"cannot be read ({error.strerror})", stat)
     video = Video(
-        id=source.id,
+        id=file.id,
         num_frames=num_frames,
         height=height,
         width=width,
         frames_per_second=reader.frames_per_second,
         source=replace(stat, blake2b=content),
-        label=source.label,
-        group=source.group,
-        split=source.split,
+        label=file.label,
+        group=file.group,
+        split=file.split,
         note=reader.note,
     )
     packs: Packs = {"rgb": rgb.to_bytes()}
@@ -65,13 +65,13 @@ def prepare_video(source: VideoFile, settings: StoreSettings, min_frames: int) -
     return video, packs
 
 
-def prepare_video_on_node(source: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
+def prepare_video_on_node(file: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
     """`prepare_video` on a machine that may lack the file that the main process has seen."""
-    if not source.path.exists():
-        # The source is none, so that the next run tries again.
-        reason = f"the node {platform.node()} has no file {source.path}: all nodes must see the videos at this path"
-        return SetAside(source.id, reason, Source(0, 0))
-    return prepare_video(source, settings, min_frames)
+    if not file.path.exists():
+        # The state is that of no file, so that the next run tries again.
+        reason = f"the node {platform.node()} has no file {file.path}: all nodes must see the videos at this path"
+        return SetAside(file.id, reason, FileState(0, 0))
+    return prepare_video(file, settings, min_frames)
 
 
 def too_few_frames(num_frames: int, min_frames: int) -> str:
@@ -115,18 +115,18 @@ def _resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) * scale
 
 
-def file_state(path: Path) -> Source:
+def file_state(path: Path) -> FileState:
     stat = path.stat()
-    return Source(stat.st_size, stat.st_mtime_ns)
+    return FileState(stat.st_size, stat.st_mtime_ns)
 
 
-def file_state_or_none(path: Path) -> Source:
+def file_state_or_none(path: Path) -> FileState:
     try:
         return file_state(path)
     except OSError:
-        return Source(0, 0)  # as of a file that was set aside because it was not there
+        return FileState(0, 0)  # as of a file that was set aside because it was not there
 
 
 @lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other
-def hash_once(path: Path, state: Source) -> str:
+def hash_once(path: Path, state: FileState) -> str:
     return hash_file(path)

@@ -185,10 +185,10 @@ class VideoReader:
     @property
     def frames_per_second(self) -> float:
         """Rate of the yielded frames: the one asked for, else the file's own."""
-        return self.source_frames_per_second if self._rate is None else float(self._rate)
+        return self.file_frames_per_second if self._rate is None else float(self._rate)
 
     @property
-    def source_frames_per_second(self) -> float:
+    def file_frames_per_second(self) -> float:
         """The declared rate of the file, unless the times of the decoded frames tell another."""
         assert self.info is not None  # asked before the first frame
         declared = self.info.frames_per_second
