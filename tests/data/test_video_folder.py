@@ -25,7 +25,8 @@ from vicc.prepare import scan as scan_module
 from vicc.prepare.scan import SCAN_FILE, scan_videos
 from vicc.prepare.video import encode_streams
 from vicc.transforms.augmentation import Augmentation
-from vicc.video.decode import VIDEO_SUFFIXES, VideoReader
+from vicc.video.container import VIDEO_SUFFIXES
+from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, quantize_flow
 from vicc.video.frame_index import IndexedReader
 

@@ -17,7 +17,7 @@ from vicc.data.sides import Folders, Kind, Side, find_side_folders, kind_of, res
 from vicc.errors import ViccError
 from vicc.places import require_videos
 from vicc.progress import say
-from vicc.video.decode import VIDEO_SUFFIXES
+from vicc.video.container import VIDEO_SUFFIXES
 
 GROUPS_FILE = "groups.csv"
 LIST_SUFFIXES = frozenset((".csv", ".parquet"))

@@ -16,7 +16,7 @@ from vicc.data.frame_pack import StoredStream, check_numbers
 from vicc.data.store import SetAside, StoreSettings, Video
 from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
-from vicc.video.decode import VideoError
+from vicc.video.container import VideoError
 from vicc.video.flow import FlowFunction, create_flow, no_flow, quantize_flow
 from vicc.video.frame_index import FrameIndex, IndexedReader
 

@@ -32,7 +32,8 @@ from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.settings import takes_settings
 from vicc.version import __version__
-from vicc.video.decode import VideoError, VideoInfo, VideoReader, declared_seconds
+from vicc.video.container import VideoError, VideoInfo, declared_seconds
+from vicc.video.decode import VideoReader
 
 Verdict = Literal["unreadable", "too short", "partly readable", "readable", "set aside"]
 MAX_ON_SHEET = 500

@@ -23,7 +23,8 @@ from vicc.files import read_json, write_json
 from vicc.prepare.engines import Engine
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
-from vicc.video.decode import VideoReader, declared_seconds
+from vicc.video.container import declared_seconds
+from vicc.video.decode import VideoReader
 
 _VERSIONS = {True: 1, False: 2}  # of how shots and lengths are found: what another version found is found again
 _DETECTOR_SHORT_SIDE = 144
