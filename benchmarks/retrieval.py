@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from vicc import PrepareConfig, Store, prepare_videos
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.data.video_files import discover_videos
 from vicc.device import choose_precision
 from vicc.evaluation.feature_cache import FeatureCache

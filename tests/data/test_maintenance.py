@@ -18,7 +18,8 @@ from vicc.data.maintenance import (
     merge_stores,
     store_info,
 )
-from vicc.data.store import FileState, SetAside, Store, StoreWriter
+from vicc.data.records import FileState, SetAside
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.prepare.verify import Verification, verify_store
 

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from tests.conftest import moving_frames
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.manifest import read_manifest
-from vicc.data.store import FileState, Record, SetAside, Store, StoreSettings, StoreWriter, Video
+from vicc.data.records import FileState, Record, SetAside, StoreSettings, Video
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 
 SETTINGS = StoreSettings(short_side=40, quality=95)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.conftest import moving_frames, write_frames
 from vicc.data.dataset import ClipDataset
 from vicc.data.loader import ClipLoader, EpochBatches
-from vicc.data.store import StoreSettings
+from vicc.data.records import StoreSettings
 from vicc.data.video_folder import VideoFolder
 from vicc.errors import ViccError
 from vicc.prepare import scan as scan_module

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vicc.data.store import FileState, Store, Video
+from vicc.data.records import FileState, Video
+from vicc.data.store import Store
 from vicc.evaluation import feature_cache
 from vicc.evaluation.feature_cache import Describe, FeatureCache
 from vicc.progress import Advance

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from vicc.configs import MeasuredVideos, PrepareConfig
+from vicc.data.records import Video
 from vicc.data.splits import SPLITS_FOLDER, Split, SplitTable, write_split_table
-from vicc.data.store import Store, Video
+from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation import sets as sets_module
 from vicc.evaluation.sets import few_labels, open_sets

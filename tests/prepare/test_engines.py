@@ -19,7 +19,8 @@ import pytest
 from tests.prepare.test_build import content, run
 from vicc.cli import main
 from vicc.configs import PrepareConfig
-from vicc.data.store import FileState, SetAside, Store, StoreSettings
+from vicc.data.records import FileState, SetAside, StoreSettings
+from vicc.data.store import Store
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines

@@ -15,7 +15,8 @@ from tests.conftest import make_video
 from vicc.cli import main
 from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
-from vicc.data.store import FileState, SetAside, Store, StoreWriter, is_passing
+from vicc.data.records import FileState, SetAside
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.prepare import build, scan
 from vicc.prepare.build import PrepareReport, prepare_videos
@@ -414,23 +415,6 @@ def test_a_bound_that_is_lowered_lets_short_videos_in(tmp_path: Path) -> None:
         prepare(place, tmp_path / "s", min_frames=bound)
         assert decoded == tried
     assert Store(tmp_path / "s").set_aside == []
-
-
-@pytest.mark.parametrize(
-    ("reason", "passing"),
-    [
-        ("cannot be decoded (Permission denied)", True),
-        ("[Errno 5] Input/output error: '/x/a.mp4'", True),
-        ("the decoder was killed on this file, most often because memory was short", True),
-        ("the node n7 has no file /x/a.mp4: all nodes must see the videos at this path", True),
-        ("cannot be decoded (Invalid data found when processing input)", False),
-        ("the decoder crashed on this file", False),
-        ("the file is empty (0 bytes)", False),
-        ("", False),
-    ],
-)
-def test_which_reasons_pass(reason: str, passing: bool) -> None:
-    assert is_passing(reason) is passing
 
 
 def test_a_stale_part_that_was_set_aside_goes_with_the_cut_that_made_it(tmp_path: Path) -> None:

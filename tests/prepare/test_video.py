@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import moving_frames, write_frames
 from tests.prepare.test_build import Write, run
-from vicc.data.store import SetAside, Store, StoreSettings
+from vicc.data.records import SetAside, StoreSettings
+from vicc.data.store import Store
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare.video import prepare_video

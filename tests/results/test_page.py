@@ -11,7 +11,8 @@ import pytest
 
 from vicc.configs import ReportConfig
 from vicc.data.frame_pack import FrameEncoder
-from vicc.data.store import FileState, SetAside, Store, StoreSettings, StoreWriter, Video
+from vicc.data.records import FileState, SetAside, StoreSettings, Video
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Estimate, Neighbours, Protocol, Queries, Result, Row, write_result
 from vicc.files import write_json

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from vicc.batch import Stream
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.sampling import ViewDistance, random_clips
-from vicc.data.store import Video
 from vicc.errors import ViccError
 from vicc.transforms.augmentation import (
     Augmentation,

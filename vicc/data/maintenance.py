@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
+from vicc.data.records import Record, SetAside, Video, settings_difference
 from vicc.data.remote import (
     SEGMENTS_FILE,
     download_store,
@@ -29,17 +30,7 @@ from vicc.data.shard import (
     shard_names,
     write_shard,
 )
-from vicc.data.store import (
-    SHARD_BYTES,
-    Record,
-    SetAside,
-    Store,
-    StoreWriter,
-    Video,
-    describe,
-    make_manifest,
-    settings_difference,
-)
+from vicc.data.store import SHARD_BYTES, Store, StoreWriter, describe, make_manifest
 from vicc.errors import ViccError
 from vicc.files import atomic_write, exclusive_folder, write_json
 from vicc.places import is_url

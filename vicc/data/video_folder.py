@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import StoredStream, check_numbers
-from vicc.data.store import SetAside, StoreSettings, Video
+from vicc.data.records import SetAside, StoreSettings, Video
 from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
 from vicc.video.container import VideoError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vicc.configs import MeasuredVideos
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import OFFICIAL, TEST_SHARE, Division, divide_videos, group_name
-from vicc.data.store import Video
 from vicc.data.video_files import file_id
 from vicc.distributed import on_first
 from vicc.errors import ViccError

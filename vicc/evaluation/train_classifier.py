@@ -17,8 +17,8 @@ import torch
 from vicc.configs import ClassifierConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import Division, divide_by_groups
-from vicc.data.store import Video
 from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes, world_size
 from vicc.errors import ViccError

@@ -12,9 +12,10 @@ from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.cache import cache_folder
 from vicc.data.maintenance import publish_store, stage_store
+from vicc.data.records import SetAside, StoreSettings
 from vicc.data.remote import other_files
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
-from vicc.data.store import SetAside, Store, StoreSettings, StoreWriter, store_exists
+from vicc.data.store import Store, StoreWriter, store_exists
 from vicc.data.survey import Survey, survey_videos
 from vicc.data.video_files import VideoFile, file_id
 from vicc.errors import ViccError

@@ -20,7 +20,8 @@ import numpy as np
 from vicc.configs import MIN_FRAMES, CheckConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
-from vicc.data.store import Store, Video
+from vicc.data.records import Video
+from vicc.data.store import Store
 from vicc.data.survey import Survey, survey_members, survey_videos
 from vicc.data.video_files import file_id
 from vicc.errors import ViccError

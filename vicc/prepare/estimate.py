@@ -14,7 +14,8 @@ from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Store, StoreSettings, StoreWriter, Video, store_exists
+from vicc.data.records import StoreSettings, Video
+from vicc.data.store import Store, StoreWriter, store_exists
 from vicc.data.video_files import VideoFile, file_id, list_video_files
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError

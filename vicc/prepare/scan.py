@@ -14,9 +14,10 @@ from vicc.configs import MIN_FRAMES
 from vicc.cores import usable_cores
 from vicc.data.frame_reader import FrameReader
 from vicc.data.official_splits import with_official_splits
+from vicc.data.records import FileState, SetAside, StoreSettings, Video, is_passing
 from vicc.data.remote import splits_folder
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
-from vicc.data.store import FileState, SetAside, Store, StoreSettings, Video, is_passing
+from vicc.data.store import Store
 from vicc.data.survey import survey_videos
 from vicc.data.video_files import VideoFile, discover_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder

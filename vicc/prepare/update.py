@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vicc.data.store import FileState, SetAside, Video
+from vicc.data.records import FileState, SetAside, Video
 from vicc.data.video_files import LIST_SUFFIXES, VideoFile, file_id, part_of
 from vicc.files import hash_file
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import FrameEncoder, StoredStream
-from vicc.data.store import FileState, SetAside, StoreSettings, Video
+from vicc.data.records import FileState, SetAside, StoreSettings, Video
 from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
 from vicc.files import hash_file

@@ -19,7 +19,8 @@ import numpy as np
 
 from vicc.configs import ReportConfig
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Store, Video
+from vicc.data.records import Video
+from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation.encoders import row_name, stage_title
 from vicc.evaluation.result import Neighbours, Result, Row, read_result

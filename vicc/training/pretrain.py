@@ -23,8 +23,9 @@ from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
-from vicc.data.store import Store, Video
+from vicc.data.store import Store
 from vicc.data.video_files import VideoFile
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_precision
