@@ -106,7 +106,7 @@ def test_only_the_shards_that_are_read_are_fetched_and_only_once(
         if key.startswith("shard-"):
             s3.delete_object(Bucket="bucket", Key=f"some/store/{key}")
     assert Store(URL).frames("0.mp4", "flow", [0]).shape[0] == 1  # from the cache: the bucket has it no more
-    missing = next(name for name in NAMES if store.place[name] != store.place["0.mp4"])
+    missing = next(name for name in NAMES if store.shard_of[name] != store.shard_of["0.mp4"])
     with pytest.raises(ViccError, match=r"s3://bucket/some/store is not there"):
         store.frames(missing, "rgb", [0])
 

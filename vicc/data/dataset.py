@@ -55,9 +55,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class _View:
-    """One view of a sample: which of its moments, cut how, to how many pixels."""
+    """One view of a sample: which of its clips, cut how, to how many pixels."""
 
-    moment: int
+    clip: int
     draw: ViewDraw
     size: int
 
@@ -65,13 +65,13 @@ class _View:
 class ClipDataset(Dataset[Sample]):
     """Random clips of the videos of a store.
 
-    Small views show the moments of the full ones in turn, the first small view that of the first, each through a crop
+    Small views show the frames of the full ones in turn, the first small view those of the first, each through a crop
     of its own.
 
     Args:
         store: where frames come from.
         videos: the videos of an epoch, in a fixed order.
-        streams: streams to load; all get the same moments and crops.
+        streams: streams to load; all get the same frames and crops.
         num_views, clip_frames, stride, size: shape of a sample, (V, T, size, size, C) a stream.
         distance: how far apart the clips of a video lie, see `random_clips`.
         augmentation: how views are drawn.
@@ -144,13 +144,13 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         epoch, position = key
         video = self.videos[position]
-        moments = self._clips(video.num_frames - 1, rng=sample_rng(self.seed, epoch, video.id))
+        indices = self._clips(video.num_frames - 1, rng=sample_rng(self.seed, epoch, video.id))
         groups = self._draw(video, epoch)
         clips: list[Clips] = [{} for _ in groups]
         try:
             for stream in self.streams:
                 wanted = groups if stream in self.small_streams else groups[:1]
-                for group, views in zip(clips, self._cut(video, stream, moments, wanted), strict=False):
+                for group, views in zip(clips, self._cut(video, stream, indices, wanted), strict=False):
                     group[stream] = views
         except (ValueError, cv2.error) as error:
             raise ViccError(f"Cannot make a clip of {video.id!r}: {error}.") from error
@@ -178,15 +178,15 @@ class ClipDataset(Dataset[Sample]):
             )
             for number in range(total)
         )
-        moments = (0 if sample.same_clip else number % self.num_views for number in range(total))
-        return [[_View(next(moments), next(draws), size) for _ in range(count)] for count, size in sizes]
+        clips = (0 if sample.same_clip else number % self.num_views for number in range(total))
+        return [[_View(next(clips), next(draws), size) for _ in range(count)] for count, size in sizes]
 
     def _cut(
-        self, video: Video, stream: Stream, moments: np.ndarray, groups: Sequence[list[_View]]
+        self, video: Video, stream: Stream, indices: np.ndarray, groups: Sequence[list[_View]]
     ) -> list[np.ndarray]:
-        """Views of one stream, uint8 (V, T, size, size, C) a group; frames of a moment are read once."""
-        needed = sorted({view.moment for views in groups for view in views})
-        frames = {moment: _read(self.store, video, stream, moments[moment]) for moment in needed}
+        """Views of one stream, uint8 (V, T, size, size, C) a group; a clip's frames, `indices` (V, T), are read once."""
+        needed = sorted({view.clip for views in groups for view in views})
+        frames = {clip: _read(self.store, video, stream, indices[clip]) for clip in needed}
         return [
             np.stack(
                 [
@@ -194,8 +194,8 @@ class ClipDataset(Dataset[Sample]):
                         self.store,
                         video,
                         stream,
-                        frames[view.moment],
-                        moments[view.moment],
+                        frames[view.clip],
+                        indices[view.clip],
                         view.draw,
                         size=view.size,
                         flow_center=self.augmentation.flow_center,
@@ -283,7 +283,7 @@ def _numbered(names: Sequence[Any]) -> list[int]:
 
 
 def sample_rng(seed: int, epoch: int, video_id: str, view: int | None = None, *, part: int = 0) -> np.random.Generator:
-    """The random stream of one sample (which moments), or of one of its views (which crop, which colours).
+    """The random stream of one sample (which frames), or of one of its views (which crop, which colours).
 
     Of a sample, part 1 says which views are strong.
     """

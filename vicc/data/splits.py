@@ -91,10 +91,10 @@ def divide_videos(
     if split is None and (splits_folder / f"{OFFICIAL}.csv").exists():
         split = f"{OFFICIAL}:1"
         divided = _divide_by_file(videos, split, splits_folder)
-        told = (
+        note = (
             f"training and test videos as in {split}, {len(divided.train)} and {len(divided.test)}; --split changes it"
         )
-        return replace(divided, notes=(told, *divided.notes))
+        return replace(divided, notes=(note, *divided.notes))
     own = _tested_side(videos)
     if split == "folders" and own is None:
         raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
@@ -160,10 +160,10 @@ def _notes_on_groups(videos: Sequence[Member], train: Sequence[Member], test: Se
         labelled = any(video.label is not None for video in videos)
         why = "no group is small enough to be held out of its class" if labelled else "none has a label"
         return (f"all {len(train)} videos train, none is tested: {why}", *labels)
-    told = f"split grouped: {len(train)} training and {len(test)} test videos; {describe_groups(videos)}"
+    note = f"split grouped: {len(train)} training and {len(test)} test videos; {describe_groups(videos)}"
     left = len(videos) - len(train) - len(test)
     share = f"{left} videos without a label are of the same groups as test videos: left out"
-    return (told, *labels, *([share] if left else []))
+    return (note, *labels, *([share] if left else []))
 
 
 def describe_groups(videos: Sequence[SplitMember]) -> str:

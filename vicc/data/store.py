@@ -96,7 +96,7 @@ class Store:
 
     def _read_index(self) -> None:
         self.records: dict[str, Record] = {}
-        self.place: dict[str, str] = {}
+        self.shard_of: dict[str, str] = {}
         """The shard, or the journal, in which each file's record stands."""
         self.remote_shards: dict[str, ShardFile] = {}
         if isinstance(self.path, str):
@@ -108,7 +108,7 @@ class Store:
             self.settings = read_settings(self.path)
             found = _records_of_folder(self.path, self._files)
         for name, record in found:
-            self.place[record.entry.id] = name
+            self.shard_of[record.entry.id] = name
             self.records[record.entry.id] = record
         entries = [record.entry for _, record in sorted(self.records.items())]
         self.videos = [entry for entry in entries if isinstance(entry, Video)]
@@ -131,7 +131,7 @@ class Store:
     @contextmanager
     def _pack(self, video_id: str, stream: StoredStream) -> Iterator[tuple[bytes, memoryview]]:
         """The key of a pack and the pack; what goes wrong with it within the block is told with the video's name."""
-        if video_id not in self.place:
+        if video_id not in self.shard_of:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
         key = key_of(stream, video_id)
         with self.file_of(video_id).begin(buffers=True) as transaction:
@@ -187,7 +187,7 @@ class Store:
     def file_of(self, video_id: str) -> lmdb.Environment:
         """The open file in which a video stands. One that a writer elsewhere has moved is looked for again, once."""
         try:
-            environment = self._open(self.place[video_id])
+            environment = self._open(self.shard_of[video_id])
             with environment.begin() as transaction:
                 moved = transaction.get(key_of(self.records[video_id].kind, video_id)) is None
         except FileNotFoundError:
@@ -196,9 +196,9 @@ class Store:
             return environment
         self._files.close()
         self._read_index()
-        if video_id not in self.place:
+        if video_id not in self.shard_of:
             raise ViccError(f"Video {video_id!r} has been dropped from the store {self.path} since it was opened.")
-        return self._open(self.place[video_id])
+        return self._open(self.shard_of[video_id])
 
     def _open(self, name: str) -> lmdb.Environment:
         if name == JOURNAL and isinstance(self.path, Path):

@@ -251,23 +251,23 @@ def _read_all_groups(
     A file is for the videos of the folder that it lies in and of those below it, if there are any, else for all.
     """
     found: dict[str, dict[str, str]] = {}
-    told: list[str] = []
+    notes: list[str] = []
     for file in files:
         above = "" if file.parent == PurePosixPath() else f"{file.parent}/"
         if above and not has_columns(folder / file, _GROUPS_COLUMNS[:2]):
-            told.append(f"{folder / file} has no columns path and group: not used")
+            notes.append(f"{folder / file} has no columns path and group: not used")
             continue
         above = above if any(name.startswith(above) for name in ids) else ""
         below = [name.removeprefix(above) for name in ids if name.startswith(above)]
-        rows, notes = _read_groups(folder / file, below, folder / above)
+        rows, more = _read_groups(folder / file, below, folder / above)
         for name, row in rows.items():
             if found.setdefault(above + name, row) != row:
                 raise ViccError(
                     f"{folder / file} and another {GROUPS_FILE} in {folder} give {above + name} different groups or "
                     "labels. Take the row out of one of them."
                 )
-        told += notes
-    return found, told
+        notes += more
+    return found, notes
 
 
 def _read_groups(path: Path, ids: Sequence[str], folder: Path) -> tuple[dict[str, dict[str, str]], list[str]]:

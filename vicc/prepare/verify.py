@@ -64,7 +64,7 @@ def verify_store(place: Path | str, *, decode: bool = False, workers: int | None
             except DamagedShardError as error:
                 damage.append(Damage(name, "", str(error)))
         sums = {name: shard.blake2b for name, shard in store.remote_shards.items()}
-        expected = {name: {i for i, shard in store.place.items() if shard == name} for name in files}
+        expected = {name: {i for i, shard in store.shard_of.items() if shard == name} for name in files}
     else:
         folder = Path(place)
         read_settings(folder)
