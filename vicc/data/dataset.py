@@ -1,4 +1,4 @@
-"""Clips of a store as samples. Every sample is a pure function of (seed, epoch, video id, view).
+"""Clips of videos as samples. Every sample is a pure function of (seed, epoch, video id, view).
 
 So it does not matter which worker or rank loads a sample, and a run that resumes in mid-epoch sees what a run that
 never stopped would have seen.
@@ -63,13 +63,13 @@ class _View:
 
 
 class ClipDataset(Dataset[Sample]):
-    """Random clips of the videos of a store.
+    """Random clips of videos.
 
     Small views show the frames of the full ones in turn, the first small view those of the first, each through a crop
     of its own.
 
     Args:
-        store: where frames come from.
+        reader: where frames come from.
         videos: the videos of an epoch, in a fixed order.
         streams: streams to load; all get the same frames and crops.
         num_views, clip_frames, stride, size: shape of a sample, (V, T, size, size, C) a stream.
@@ -86,7 +86,7 @@ class ClipDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        store: FrameReader,
+        reader: FrameReader,
         videos: Sequence[Video],
         *,
         streams: Sequence[Stream],
@@ -107,7 +107,7 @@ class ClipDataset(Dataset[Sample]):
                 "augmentation.flow_as_image changes the colours of (128, v, u), and the flow encoder takes uv; set "
                 "flow_channels=128vu for the stage that trains it, or augmentation.flow_as_image=false."
             )
-        self.store = store
+        self.reader = reader
         self.videos = list(videos)
         self.streams = tuple(streams)
         self.num_views = num_views
@@ -186,12 +186,12 @@ class ClipDataset(Dataset[Sample]):
     ) -> list[np.ndarray]:
         """Views of one stream, uint8 (V, T, size, size, C) a group; a clip's frames, `indices` (V, T), are read once."""
         needed = sorted({view.clip for views in groups for view in views})
-        frames = {clip: _read(self.store, video, stream, indices[clip]) for clip in needed}
+        frames = {clip: _read(self.reader, video, stream, indices[clip]) for clip in needed}
         return [
             np.stack(
                 [
                     _cut_view(
-                        self.store,
+                        self.reader,
                         video,
                         stream,
                         frames[view.clip],
@@ -209,7 +209,7 @@ class ClipDataset(Dataset[Sample]):
 
 
 def load_view(
-    store: FrameReader,
+    reader: FrameReader,
     video: Video,
     stream: Stream,
     numbers: np.ndarray,
@@ -224,11 +224,13 @@ def load_view(
     Args:
         flow_form: the form that flow is to have; None for the stored one.
     """
-    return load_views(store, video, stream, numbers, [draw], size=size, flow_center=flow_center, flow_form=flow_form)[0]
+    return load_views(reader, video, stream, numbers, [draw], size=size, flow_center=flow_center, flow_form=flow_form)[
+        0
+    ]
 
 
 def load_views(
-    store: FrameReader,
+    reader: FrameReader,
     video: Video,
     stream: Stream,
     numbers: np.ndarray,
@@ -239,22 +241,22 @@ def load_views(
     flow_form: FlowForm | None = None,
 ) -> list[np.ndarray]:
     """Several views of the same frames, which are read once; see `load_view`."""
-    frames = _read(store, video, stream, numbers)
+    frames = _read(reader, video, stream, numbers)
     return [
-        _cut_view(store, video, stream, frames, numbers, draw, size=size, flow_center=flow_center, flow_form=flow_form)
+        _cut_view(reader, video, stream, frames, numbers, draw, size=size, flow_center=flow_center, flow_form=flow_form)
         for draw in draws
     ]
 
 
-def _read(store: FrameReader, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
+def _read(reader: FrameReader, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
     """The stored frames that frames `numbers` of a stream are made of."""
     if stream == "diff":
-        return store.frames(video.id, "rgb", frames_of_diff(numbers).tolist())
-    return store.frames(video.id, stream, numbers.tolist())
+        return reader.frames(video.id, "rgb", frames_of_diff(numbers).tolist())
+    return reader.frames(video.id, stream, numbers.tolist())
 
 
 def _cut_view(
-    store: FrameReader,
+    reader: FrameReader,
     video: Video,
     stream: Stream,
     frames: np.ndarray,
@@ -269,7 +271,7 @@ def _cut_view(
         return apply_to_rgb(frames, draw, size=size)
     if stream == "diff":
         return apply_to_diff(frames, numbers, draw, size=size)
-    bound = store.settings.flow_bound
+    bound = reader.settings.flow_bound
     view = apply_to_flow(frames, draw, size=size, bound=bound, center=flow_center)
     if flow_form is not None:
         view = flow_form.convert(view, bound=bound, short_side=min(video.height, video.width))

@@ -180,8 +180,8 @@ def _rate(dataset: ClipDataset) -> float:
     _ = dataset[0, 0]  # starts what is only started once
     began = time.monotonic()
     for number in range(_SAMPLES):
-        if isinstance(dataset.store, VideoFolder):
-            dataset.store.close()
+        if isinstance(dataset.reader, VideoFolder):
+            dataset.reader.close()
         _ = dataset[divmod(number, len(dataset))]
     return _SAMPLES / (time.monotonic() - began)
 
