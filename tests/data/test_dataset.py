@@ -251,7 +251,7 @@ def test_whether_views_share_a_clip_says_nothing_of_their_crops(store: Store) ->
     areas: dict[bool, list[int]] = {True: [], False: []}
     for epoch in range(400):
         ((first, second),) = dataset._draw(store.videos[0], epoch)
-        areas[first.moment == second.moment].append(first.draw.height * first.draw.width)
+        areas[first.clip == second.clip].append(first.draw.height * first.draw.width)
     same_clip, apart = (np.mean(values) / (40 * 48) for values in areas.values())
     assert abs(same_clip - apart) < 0.07  # three standard deviations
 

@@ -542,7 +542,7 @@ def test_videos_that_a_writer_has_moved_since_are_found_again(tmp_path: Path) ->
     writer = StoreWriter(path, SETTINGS)
     writer.add(video("a.mp4"), packed(1))
     store = Store(path)
-    assert store.place == {"a.mp4": "journal.lmdb"}
+    assert store.shard_of == {"a.mp4": "journal.lmdb"}
     pickled = pickle.dumps(store)
     writer.close()
     assert not (path / "journal.lmdb").exists()
@@ -599,7 +599,7 @@ def test_the_manifest_names_every_shard_and_record(tmp_path: Path) -> None:
         assert (len(data), hashlib.blake2b(data, digest_size=16).hexdigest()) == (shard.bytes, shard.blake2b)
     store = Store(path)
     records = {name: [Record.from_json(document) for document in of] for name, of in manifest.records.items()}
-    assert {name: records[name][0] for name in records} == {store.place[i]: store.records[i] for i in store.records}
+    assert {name: records[name][0] for name in records} == {store.shard_of[i]: store.records[i] for i in store.records}
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ class ClipDataset(Dataset[Sample]):
     def _cut(
         self, video: Video, stream: Stream, indices: np.ndarray, groups: Sequence[list[_View]]
     ) -> list[np.ndarray]:
-        """Views of one stream, uint8 (V, T, size, size, C) a group; a clip's frames, `indices` (V, T), are read once."""
+        """Views of one stream, uint8 (V, T, size, size, C) a group; `indices` (V, T): the frames of each clip."""
         needed = sorted({view.clip for views in groups for view in views})
         frames = {clip: _read(self.reader, video, stream, indices[clip]) for clip in needed}
         return [
