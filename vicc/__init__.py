@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from vicc.methods.encoder import Encoder
     from vicc.prepare.build import prepare_videos
     from vicc.prepare.check import check_videos
-    from vicc.published.published import export_published, import_published
+    from vicc.published.exporting import export_published
+    from vicc.published.importing import import_published
     from vicc.recipes import create_recipe
     from vicc.results.page import write_report
     from vicc.training.checkpoint import load_encoder
@@ -54,9 +55,9 @@ _PLACES = {
     "check_videos": "vicc.prepare.check",
     "create_backbone": "vicc.backbones",
     "create_recipe": "vicc.recipes",
-    "export_published": "vicc.published.published",
+    "export_published": "vicc.published.exporting",
     "extract_features": "vicc.evaluation.features",
-    "import_published": "vicc.published.published",
+    "import_published": "vicc.published.importing",
     "knn": "vicc.evaluation.classify_features",
     "list_backbones": "vicc.backbones",
     "load_encoder": "vicc.training.checkpoint",

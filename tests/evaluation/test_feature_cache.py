@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vicc.data.store import Source, Store, Video
+from vicc.data.records import FileState, Video
+from vicc.data.store import Store
 from vicc.evaluation import feature_cache
 from vicc.evaluation.feature_cache import Describe, FeatureCache
 from vicc.progress import Advance
@@ -60,7 +61,7 @@ def test_a_video_of_the_same_name_with_another_content_is_computed(
 ) -> None:
     get(videos)
     other = [
-        replace(videos[0], source=Source(1, 2, "other")),
+        replace(videos[0], source=FileState(1, 2, "other")),
         replace(videos[1], num_frames=videos[1].num_frames + 1),
         *videos[2:],
     ]

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from vicc.batch import Stream
 from vicc.data.dataset import load_view
+from vicc.data.records import Video
 from vicc.data.sampling import sliding_windows
-from vicc.data.store import Store, Video
+from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
 from vicc.evaluation import features as features_module

@@ -195,3 +195,10 @@ def test_batchnorm_calibration_separates_clips_that_an_untrained_encoder_confuse
     assert spread() > 3 * before
     assert not encoder.training
     assert all(torch.equal(weights[name], weight) for name, weight in encoder.named_parameters())
+
+
+def test_a_run_or_encoders_must_be_given_and_not_both(tmp_path: Path) -> None:
+    with pytest.raises(ViccError, match="Neither --run nor --encoder"):
+        RetrieveConfig(store=tmp_path)
+    with pytest.raises(ViccError, match="Both --run and --encoder"):
+        RetrieveConfig(store=tmp_path, run=tmp_path, encoder=[tmp_path])

@@ -13,7 +13,7 @@ from vicc.batch import Stream
 from vicc.configs import MeasuredEncoders
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision
 from vicc.distributed import on_first
 from vicc.errors import ViccError

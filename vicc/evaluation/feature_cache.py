@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.data.video_folder import VideoFolder
 from vicc.distributed import on_first
 from vicc.errors import ViccError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vicc.configs import MeasuredClassifiers
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError

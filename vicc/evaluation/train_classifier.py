@@ -17,8 +17,8 @@ import torch
 from vicc.configs import ClassifierConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import Division, divide_by_groups
-from vicc.data.store import Video
 from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes, world_size
 from vicc.errors import ViccError
@@ -28,10 +28,10 @@ from vicc.evaluation.features import Windows, describe_videos
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
 from vicc.files import require_writable
-from vicc.methods.classification import Classification
+from vicc.methods.classifier import Classification
 from vicc.methods.encoder import Encoder
 from vicc.methods.task import Task
-from vicc.prepare.scan import SCAN_FILE, open_source
+from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER, assemble, encoder_config
 from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
@@ -90,20 +90,20 @@ def train_classifier(
     require_sinks(config.log_to)
     if not config.dry_run:
         require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
-    source = load_encoder(config.encoder)
+    pretrained = load_encoder(config.encoder)
     device = choose_run_device(config)
     with processes(device), ExitStack() as stack:
         if config.store is None and not config.dry_run:  # what a scan finds is written there
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
         scan = None if config.dry_run else config.run / SCAN_FILE
-        store = first_then_others(lambda: open_source(config.store, config.videos, scan=scan, cache_mb=config.cache_mb))
-        require_flow([(str(config.encoder), source)], store)
+        store = first_then_others(lambda: open_frames(config.store, config.videos, scan=scan, cache_mb=config.cache_mb))
+        require_flow([(str(config.encoder), pretrained)], store)
         division = divide(store, config)
         lesson = choose_lesson(division, config)
         precision, computation = choose_computation(config, device)
         stack.enter_context(computing(computation))
         known: dict[str, StepCost] = {}
-        recipe = _recipe(config, source, lesson, precision, known)
+        recipe = _recipe(config, pretrained, lesson, precision, known)
         (stage,) = recipe.stages
         num_videos = len(lesson.train)
         if config.dry_run:
@@ -114,7 +114,7 @@ def train_classifier(
             return ClassifierRun(recipe, summary, lesson)
         if config.store is not None:
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
-        weights = weights_fingerprint(source)
+        weights = weights_fingerprint(pretrained)
         starts: list[RunStart] = []
         on_first(lambda: starts.append(_claim(recipe, config, computation, store, division, lesson, weights)))
         if on_first(lambda: is_finished(config.run, stage)):
@@ -122,7 +122,7 @@ def train_classifier(
         else:
             require_loading(stage, config, num_videos=num_videos)
             planned = _say_lesson(recipe, config, store, lesson, precision, known) if is_first() else None
-            purpose = _purpose(stage, config, source, store, lesson, weights)
+            purpose = _purpose(stage, config, pretrained, store, lesson, weights)
             train_stage(
                 stage,
                 0,
@@ -172,14 +172,18 @@ def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Labell
 
 
 def _recipe(
-    config: ClassifierConfig, source: Encoder, lesson: LabelledSplit, precision: Precision, known: dict[str, StepCost]
+    config: ClassifierConfig,
+    pretrained: Encoder,
+    lesson: LabelledSplit,
+    precision: Precision,
+    known: dict[str, StepCost],
 ) -> Recipe:
     num_videos = len(lesson.train)
-    recipe = classifier_recipe(config, source.config, num_videos=num_videos, num_classes=len(lesson.classes))
+    recipe = classifier_recipe(config, pretrained.config, num_videos=num_videos, num_classes=len(lesson.classes))
     (stage,) = recipe.stages
-    ours = encoder_config(stage, flow_bound=source.config.flow_bound)
+    ours = encoder_config(stage, flow_bound=pretrained.config.flow_bound)
     # Only the clips' shape is free.
-    kept = replace(source.config, embedding_dim=0, clip_frames=ours.clip_frames, stride=ours.stride, size=ours.size)
+    kept = replace(pretrained.config, embedding_dim=0, clip_frames=ours.clip_frames, stride=ours.stride, size=ours.size)
     if ours != kept:
         changed = [name for name, value in asdict(ours).items() if getattr(kept, name) != value]
         raise ViccError(
@@ -245,11 +249,11 @@ def _say_lesson(
 
 
 def _purpose(
-    stage: Stage, config: ClassifierConfig, source: Encoder, store: FrameReader, lesson: LabelledSplit, weights: str
+    stage: Stage, config: ClassifierConfig, pretrained: Encoder, store: FrameReader, lesson: LabelledSplit, weights: str
 ) -> StageGoal:
     def new_task() -> Task:
-        encoder = Encoder(encoder_config(stage, flow_bound=source.config.flow_bound))
-        copy_weights(source.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
+        encoder = Encoder(encoder_config(stage, flow_bound=pretrained.config.flow_bound))
+        copy_weights(pretrained.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
         return assemble(stage, encoder)
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> Callable[[], dict[str, float]]:

@@ -16,7 +16,7 @@ class Task(nn.Module):
     Attributes:
         streams: streams a batch must hold.
         encoder: the encoder that is trained, the stage's result.
-        teacher: the encoder of another stream, if the method has one; it stands still, in eval mode, without gradient.
+        teacher: the encoder of another stream, if the method has one; frozen, in eval mode, without gradient.
     """
 
     streams: tuple[Stream, ...]
@@ -78,7 +78,7 @@ class Task(nn.Module):
     def load_rank_state(self, state: dict[str, Any]) -> None:
         """Take back what `rank_state` gave."""
 
-    def deal_out(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
+    def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
         """What `rank_state` might have given process `rank` of `processes`, had there been so many, not len(states).
 
         Here the first process's: right where all processes know the same.

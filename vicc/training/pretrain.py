@@ -23,8 +23,9 @@ from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
-from vicc.data.store import Store, Video, say_if_unfinished
+from vicc.data.store import Store, say_if_unfinished
 from vicc.data.video_files import VideoFile
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision, choose_precision
@@ -33,7 +34,7 @@ from vicc.errors import ViccError
 from vicc.files import require_writable
 from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
-from vicc.prepare.scan import SCAN_FILE, list_videos, open_source
+from vicc.prepare.scan import SCAN_FILE, list_videos, open_frames
 from vicc.progress import say
 from vicc.settings import takes_settings
 from vicc.training.build import ENCODER_FOLDER, build_task
@@ -114,7 +115,7 @@ def pretrain(
                 return _plan(recipe, config, store, videos, precision, num_videos=num_videos)
             if store is None:
                 store = first_then_others(
-                    lambda: open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
+                    lambda: open_frames(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
                 )
             return _pretrain(recipe, config, store, precision, computation, should_stop)
 

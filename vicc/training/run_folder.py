@@ -17,6 +17,7 @@ import torch
 from vicc.configs import TrainingConfig
 from vicc.cores import cores_in_words
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import (
     SPLITS_FOLDER,
     Division,
@@ -27,7 +28,6 @@ from vicc.data.splits import (
     read_split_table,
     write_split_table,
 )
-from vicc.data.store import Video
 from vicc.data.video_files import file_id
 from vicc.data.video_folder import VideoFolder
 from vicc.distributed import world_size

@@ -45,7 +45,7 @@ def training_state(
 def restore(
     state: dict[str, Any], folder: Path, stage: Stage, step: TrainingStep, position: Position, monitor: Monitor
 ) -> None:
-    """Go back to a state, in place. With another number of processes, queues are dealt out anew.
+    """Go back to a state, in place. With another number of processes, queues are redistributed.
 
     Raises:
         ViccError: the state is of a stage with other settings.
@@ -75,4 +75,4 @@ def restore(
             f"{state['steps_per_epoch']} with {len(ranks)}: there are too few videos for equal batches. Start "
             f"{len(ranks)} processes."
         )
-    step.task.load_rank_state(step.task.deal_out([state["task"] for state in ranks], rank(), world_size()))
+    step.task.load_rank_state(step.task.redistribute([state["task"] for state in ranks], rank(), world_size()))

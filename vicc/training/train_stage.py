@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from vicc.configs import TrainingConfig
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
+from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Video
+from vicc.data.loader import ClipLoader, EpochBatches, worker_deaths_named
+from vicc.data.records import Video
 from vicc.device import Precision
 from vicc.distributed import gathered, is_first, on_first, rank, world_size
 from vicc.errors import Diverged, ViccError
