@@ -130,6 +130,12 @@ def test_every_document_is_linked_from_the_readme_or_its_index() -> None:
         assert not [name_of(page) for page in folder.glob("*.md") if page != index and page.resolve() not in linked]
 
 
+def test_the_layout_has_a_line_for_every_folder_of_the_package() -> None:
+    text = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    folders = [path.parent for path in (ROOT / "vicc").rglob("__init__.py")]
+    assert not [folder.name for folder in folders if not re.search(rf"^ *{folder.name}/ ?", text, re.MULTILINE)]
+
+
 @pytest.mark.parametrize("path", sorted(DECISIONS.glob("[!R]*.md")), ids=name_of)
 def test_a_decision_says_what_was_decided(path: Path) -> None:
     """An entry is a heading with text directly below it; its parts begin with one of a few words."""
