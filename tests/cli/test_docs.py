@@ -120,7 +120,8 @@ def test_what_is_wrong_in_a_document_is_found(tmp_path: Path) -> None:
 def test_the_readme_is_short_and_shows_a_picture_first() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120
-    assert re.findall(r"!\[.+\]\((.+)\)", "\n".join(lines[:10]))
+    (picture,) = re.findall(r"!\[.+\]\((.+)\)", "\n".join(lines[:10]))
+    assert (ROOT / picture).stat().st_size < 200_000
 
 
 def test_every_document_is_linked_from_the_readme_or_its_index() -> None:
