@@ -22,7 +22,7 @@ from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.build import PrepareReport, prepare_videos
-from vicc.prepare.scan import open_source
+from vicc.prepare.scan import open_frames
 
 Write = Callable[..., Path]
 
@@ -356,7 +356,7 @@ def test_a_store_whose_prepare_was_stopped_is_not_taken_for_a_whole_one(
         prepare_videos(config)
     monkeypatch.undo()
     told = f"the store {config.store} is not complete: its `vicc prepare` is at work or was stopped, with 1 videos"
-    open_source(config.store, None).close()
+    open_frames(config.store, None).close()
     assert told in capsys.readouterr().err
     assert any("give the same `vicc prepare` again" in problem for problem in store_info(tmp_path / "store").problems)
     with pytest.raises(ViccError, match="give that command again, to its end, before merging"):
@@ -367,6 +367,6 @@ def test_a_store_whose_prepare_was_stopped_is_not_taken_for_a_whole_one(
     with pytest.raises(ViccError, match="prepared with"):
         prepare_videos(replace(config, flow="dis"))
     capsys.readouterr()
-    open_source(config.store, None).close()
+    open_frames(config.store, None).close()
     assert "not complete" not in capsys.readouterr().err
     assert not store_info(tmp_path / "store").problems
