@@ -85,12 +85,12 @@ def read_json(path: Path, *, what: str) -> Any:
 
 
 @contextmanager
-def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second process is refused at once, not kept waiting."""
+def exclusive_folder(folder: Path, *, what: str, patience_seconds: float = 0) -> Iterator[None]:
+    """Hold `folder` for this process alone; a second process waits so long for the first one, then it is refused."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience_seconds)
     except Timeout:
         raise ViccError(
             f"The {what} {folder} is in use by another process. Wait until that one has ended, or give another folder."
