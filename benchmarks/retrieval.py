@@ -30,9 +30,9 @@ from vicc.data.store import Video
 from vicc.data.video_files import discover_videos
 from vicc.device import choose_precision
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.features import Windows, extract_features
 from vicc.evaluation.solvers import ridge_classifier, sgd_classifier
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.features import Windows, extract_features
 from vicc.progress import Advance
 from vicc.retrieval import search
 

@@ -11,9 +11,9 @@ from vicc.batch import Stream
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.features import extract_features
 from vicc.methods.classifier import FineTuned
 from vicc.methods.encoder import Encoder, EncoderConfig
+from vicc.methods.features import extract_features
 from vicc.video.flow import dequantize_flow, quantize_flow
 
 CPU = choose_precision("fp32", torch.device("cpu"))
