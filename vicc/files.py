@@ -86,7 +86,11 @@ def read_json(path: Path, *, what: str) -> Any:
 
 @contextmanager
 def exclusive_folder(folder: Path, *, what: str, patience_seconds: float = 0) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second process waits so long for the first one, then it is refused."""
+    """Hold `folder` for this process alone; a second process is refused, at once or after so many seconds of waiting.
+
+    Raises:
+        ViccError: another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:

@@ -68,25 +68,25 @@ class FeatureCache:
         path = self.path(key)
         kept = None if path is None else FeatureRows(path)
         numbers = on_first(lambda: _find(kept, videos))
-        loose: list[tuple[np.ndarray, torch.Tensor]] = []  # places among the videos, and rows that are in no file
+        loose: list[tuple[np.ndarray, torch.Tensor]] = []  # indices of videos, and rows that are in no file
 
-        def take(places: np.ndarray, found: torch.Tensor) -> None:
-            first = on_first(lambda: _keep(kept, [videos[place] for place in places], found, {"key": key}))
+        def take(indices: np.ndarray, found: torch.Tensor) -> None:
+            first = on_first(lambda: _keep(kept, [videos[index] for index in indices], found, {"key": key}))
             if first is None:
-                loose.append((places, found))
+                loose.append((indices, found))
             else:
-                numbers[places] = np.arange(first, first + len(places))
+                numbers[indices] = np.arange(first, first + len(indices))
 
         todo = np.flatnonzero(numbers < 0)
         if path is not None and len(todo):
-            places, found = on_first(lambda: _from_earlier_file(path.with_suffix(".safetensors"), videos, todo))
-            if len(places):
-                take(places, found)
-                todo = np.setdiff1d(todo, places)
+            indices, found = on_first(lambda: _from_earlier_file(path.with_suffix(".safetensors"), videos, todo))
+            if len(indices):
+                take(indices, found)
+                todo = np.setdiff1d(todo, indices)
         if len(todo):
             with progress(description, total=len(videos), start=len(videos) - len(todo), unit="videos") as advance:
                 for part in _parts(videos, todo):
-                    take(part, describe([videos[place] for place in part], advance))
+                    take(part, describe([videos[index] for index in part], advance))
         return _joined(kept, numbers, loose)
 
 
@@ -103,10 +103,10 @@ def _content(video: Video) -> VideoContent:
 
 
 def _parts(videos: Sequence[Video], todo: np.ndarray) -> Iterator[np.ndarray]:
-    """Places of the videos to do, cut after every `_FRAMES_A_WRITE` frames."""
+    """Indices of the videos to do, cut after every `_FRAMES_A_WRITE` frames."""
     start = frames = 0
-    for end, place in enumerate(todo, start=1):
-        frames += videos[place].num_frames
+    for end, index in enumerate(todo, start=1):
+        frames += videos[index].num_frames
         if frames >= _FRAMES_A_WRITE or end == len(todo):
             yield todo[start:end]
             start, frames = end, 0
@@ -137,7 +137,7 @@ def _keep(kept: FeatureRows | None, videos: Sequence[Video], found: torch.Tensor
 
 
 def _from_earlier_file(path: Path, videos: Sequence[Video], todo: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
-    """Places of videos whose rows an earlier vicc has written, and these rows. The file stays, for its results."""
+    """Indices of videos whose rows an earlier vicc has written, and these rows. The file stays, for its results."""
     nothing = np.empty(0, np.int64), torch.empty(0)
     if not path.exists():
         return nothing
@@ -147,14 +147,14 @@ def _from_earlier_file(path: Path, videos: Sequence[Video], todo: np.ndarray) ->
     except (ViccError, KeyError, TypeError, ValueError) as error:
         say(f"features are computed again, since those kept cannot be read: {error}")
         return nothing
-    found = {place: rows[content] for place in todo if (content := _content(videos[place])) in rows}
+    found = {index: rows[content] for index in todo if (content := _content(videos[index])) in rows}
     return np.fromiter(found, np.int64), table.values[list(found.values())]
 
 
 def _joined(
     kept: FeatureRows | None, numbers: np.ndarray, loose: Sequence[tuple[np.ndarray, torch.Tensor]]
 ) -> torch.Tensor:
-    """All rows in the order of the videos: those of the file by their numbers, the others in their places."""
+    """All rows in the order of the videos: those of the file by their numbers, the others at their indices."""
     in_file = bool(np.any(numbers >= 0))
     rows = kept.rows() if kept is not None and in_file and is_first() else None
     if rows is not None and world_size() == 1 and not loose:
@@ -167,8 +167,8 @@ def _joined(
             # Those that are in no file are any row for now.
             block.copy_(_chosen(rows, np.maximum(numbers[begin : begin + len(block)], 0)))
         from_first(block)
-    for places, found in loose:
-        result[torch.from_numpy(places)] = found
+    for indices, found in loose:
+        result[torch.from_numpy(indices)] = found
     return result
 
 
