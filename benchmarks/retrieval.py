@@ -30,10 +30,10 @@ from vicc.data.records import Video
 from vicc.data.video_files import discover_videos
 from vicc.device import choose_precision
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.features import Windows, extract_features
 from vicc.evaluation.solvers import ridge_classifier, sgd_classifier
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, extract_features
 from vicc.progress import Advance
 from vicc.retrieval import search
 

@@ -203,12 +203,14 @@ def test_the_python_page_works(
     for block in marked_blocks(ROOT / "docs" / "python.md", "python"):
         exec(compile(block, "docs/python.md", "exec"), {"__name__": "__main__"})  # noqa: S102 - the page of this repository
         said.append(capsys.readouterr().out)
-    prepared, trained, neighbours, table, refused = said
+    prepared, trained, neighbours, beside, table, refused = said
     assert "13 videos" in prepared
     assert "classes: left, right, up" in prepared
     assert "not read: train/up/broken.mp4" in prepared
     assert trained.count("2 of 2 steps, finished: True") == 4
     assert neighbours.count(" is like ") == 12
+    assert " is nearest to prototype " in beside
+    assert "centred by the mean of 6 training videos" in beside
     assert "RGB-2: R@1 0." in table or "RGB-2: R@1 1." in table
     assert table.count(" is nearest to ") == 6
     assert refused == "PrepareConfig(workers='four'): expected a whole number or None.\n"

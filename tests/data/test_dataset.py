@@ -15,10 +15,10 @@ from vicc.data.loader import collate
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.features import extract_features
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.cross_stream import CrossStream
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import extract_features
 from vicc.training.build import build_dataset, encoder_config
 from vicc.training.stage import Stage
 from vicc.transforms.augmentation import PRESETS, Augmentation, center_view, draw_view

@@ -14,11 +14,11 @@ from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
 from vicc.evaluation.encoders import RowFeatures
-from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
 from vicc.evaluation.result import Queries, read_result
 from vicc.evaluation.retrieve import retrieval_row, retrieve
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, calibrate_batchnorm, extract_features
 from vicc.training.checkpoint import load_encoder
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain

@@ -13,10 +13,10 @@ from vicc.data.dataset import load_view
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.features import extract_features
 from vicc.methods.classifier import FineTuned
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import extract_features
 from vicc.transforms.augmentation import center_view
 from vicc.video.flow import dequantize_flow, quantize_flow
 

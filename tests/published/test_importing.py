@@ -32,6 +32,7 @@ from vicc.methods.encoder import Encoder
 from vicc.published import importing
 from vicc.published.exporting import export_published
 from vicc.published.importing import import_published
+from vicc.training.beside_encoder import load_prototypes
 from vicc.training.checkpoint import copy_weights, load_encoder
 from vicc.training.classifier_folder import load_classifier
 
@@ -64,8 +65,8 @@ def test_the_imported_encoder_has_the_weights_of_the_names(imported: Path) -> No
     expected = value("encoder_q.0.Mixed_4c.branch2.1.conv2.weight", (4, 4, 3, 1, 1))
     assert torch.equal(backbone.features[9].branch2[1][1][0].weight, expected)
     assert torch.equal(head[2].bias, value("encoder_q.4.bias", (128,)))
-    prototypes = safetensors.torch.load_file(imported / "prototypes.safetensors")
-    assert torch.equal(prototypes["weight"], value("prototypes.weight", (300, 128)))
+    [prototypes] = load_prototypes(imported)
+    assert torch.equal(prototypes, value("prototypes.weight", (300, 128)))
 
 
 def test_flow_encoders_expect_the_published_channels_and_rgb_encoders_do_not(tmp_path: Path, imported: Path) -> None:

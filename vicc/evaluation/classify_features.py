@@ -25,10 +25,10 @@ from vicc.evaluation.encoders import (
     require_room_for_results,
     window_words,
 )
-from vicc.evaluation.features import Windows
 from vicc.evaluation.result import Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, few_labels, open_sets
 from vicc.evaluation.solvers import Solver, nearest_vote, ridge_classifier, sgd_classifier
+from vicc.methods.features import Windows
 from vicc.progress import say
 from vicc.settings import takes_settings
 

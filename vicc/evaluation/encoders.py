@@ -19,12 +19,12 @@ from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.evaluation.result import Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import read_json, require_writable
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.methods.registry import row_prefix
 from vicc.places import require_run
 from vicc.progress import Advance
@@ -124,7 +124,7 @@ def require_room_for_results(config: MeasuredEncoders, result: Path) -> None:
         require_writable(result)
         if config.cache:
             folder = features_folder(config)
-            require_writable(folder / "features.safetensors", instead="Give --no-cache to keep no features")
+            require_writable(folder / "features", instead="Give --no-cache to keep no features")
 
     on_first(look)
 

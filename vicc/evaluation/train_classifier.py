@@ -24,12 +24,12 @@ from vicc.distributed import first_then_others, is_first, on_first, processes, w
 from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.encoders import require_flow, weights_fingerprint
-from vicc.evaluation.features import Windows, describe_videos
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
 from vicc.files import require_writable
 from vicc.methods.classifier import Classification
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, describe_videos
 from vicc.methods.task import Task
 from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import say
@@ -260,6 +260,9 @@ def _purpose(
         assert isinstance(task, Classification)
         return ValidationAccuracy(task, store, lesson, precision, workers=num_workers(config.workers))
 
+    def save(folder: Path, task: Task, precision: Precision) -> None:
+        on_first(lambda: _save(folder, task, config=config, lesson=lesson, weights=weights))
+
     epochs = stage.length.epochs or 1
     looks = config.evaluate_epochs or max(1, epochs // _LOOKS)
     return StageGoal(
@@ -267,7 +270,7 @@ def _purpose(
         evaluation=evaluation,
         evaluate_epochs=looks if lesson.validation else 0,
         best_metric="val_accuracy" if lesson.validation else "loss",
-        save_result=partial(_save, config=config, lesson=lesson, weights=weights),
+        save_result=save,
     )
 
 

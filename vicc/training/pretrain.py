@@ -11,13 +11,14 @@ RUN/STAGE/log.jsonl      one line a step, and all else that `StageRecord` writes
 RUN/STAGE/views.png      some training views as they enter the network
 RUN/STAGE/checkpoints/   everything a resume needs: the newest few, and the best
 RUN/STAGE/processes/     what each process is doing, for the watchdogs of the others
-RUN/STAGE/encoder/       the result, once the stage is finished
+RUN/STAGE/encoder/       the result, once the stage is finished; beside its weights the prototypes and a feature mean
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
@@ -37,8 +38,8 @@ from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_frames
 from vicc.progress import say
 from vicc.settings import takes_settings
+from vicc.training.beside_encoder import save_stage_result
 from vicc.training.build import ENCODER_FOLDER, build_task
-from vicc.training.checkpoint import save_encoder
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
 from vicc.training.plan import (
     StageCost,
@@ -46,6 +47,7 @@ from vicc.training.plan import (
     describe_costs,
     fitted_recipe,
     is_worth_measuring,
+    num_workers,
     require_loading,
 )
 from vicc.training.run_folder import (
@@ -204,7 +206,7 @@ def _pretrain(
             train_stage(
                 stage,
                 number,
-                _purpose(stage, config, store, num_videos=len(videos)),
+                _purpose(stage, config, store, videos),
                 config,
                 store,
                 videos,
@@ -219,7 +221,7 @@ def _pretrain(
     return [stage_summary(config, stage, len(videos)) for stage in recipe.stages]
 
 
-def _purpose(stage: Stage, config: PretrainConfig, store: FrameReader, *, num_videos: int) -> StageGoal:
+def _purpose(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
     """An encoder, looked at without labels while it trains."""
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
@@ -227,13 +229,24 @@ def _purpose(stage: Stage, config: PretrainConfig, store: FrameReader, *, num_vi
             raise ViccError("--best label_recall: some training videos have no label. Give --best own_video_recall.")
         return OnlineEvaluation(task.encoder, dataset, precision)
 
-    period = evaluation_period(num_videos) if config.evaluate_epochs is None else config.evaluate_epochs
+    def save(folder: Path, task: Task, precision: Precision) -> None:
+        save_stage_result(
+            folder / ENCODER_FOLDER,
+            task,
+            store,
+            videos,
+            precision,
+            workers=num_workers(config.workers),
+            description=f"{stage.name}: feature mean",
+        )
+
+    period = evaluation_period(len(videos)) if config.evaluate_epochs is None else config.evaluate_epochs
     return StageGoal(
         new_task=partial(build_task, stage, config.run, store),
         evaluation=evaluation,
         evaluate_epochs=period,
         best_metric=config.best,
-        save_result=lambda folder, task: save_encoder(folder / ENCODER_FOLDER, task.encoder),
+        save_result=save,
     )
 
 

@@ -46,15 +46,15 @@ class StageGoal:
             called in all processes.
         evaluate_epochs: epochs from one such measurement to the next; 0 for none.
         best_metric: what makes a checkpoint the best, see `Monitor`.
-        save_result: writes what the stage has made into its folder; called in the first process alone. The folder's
-            encoder must come last: it says that the stage is finished.
+        save_result: writes what the stage has made into its folder; called in all processes, of which the first one
+            writes. The folder's encoder must come last: it says that the stage is finished.
     """
 
     new_task: Callable[[], Task]
     evaluation: Callable[[Task, ClipDataset, Precision], Callable[[], dict[str, float]]]
     evaluate_epochs: int
     best_metric: str
-    save_result: Callable[[Path, Task], None]
+    save_result: Callable[[Path, Task, Precision], None]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def train_stage(
             settle_every=1 if precision.device.type == "cpu" else _SETTLE_EVERY,
         )
         monitor.finish()
-    on_first(partial(purpose.save_result, folder, task))
+    purpose.save_result(folder, task, precision)
 
 
 @contextmanager
