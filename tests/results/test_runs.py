@@ -33,7 +33,7 @@ def runs(tiny_recipe: Recipe, store_path: Path, tmp_path_factory: pytest.TempPat
 def test_runs_are_found_at_any_depth_and_say_how_far_they_are(runs: Path) -> None:
     one, two = compare_runs(RunsConfig([runs]))
     assert (one.run, one.state, two.run, two.state) == ("deep/one", "finished", "two", "stopped")
-    assert [(stage.name, stage.length.steps, stage.total_steps, stage.finished) for stage in one.stages] == [
+    assert [(stage.name, stage.steps, stage.total_steps, stage.finished) for stage in one.stages] == [
         ("rgb-1", 4, 4, True),
         ("flow-1", 4, 4, True),
     ]

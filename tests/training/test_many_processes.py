@@ -164,9 +164,9 @@ def test_queues_are_dealt_out_by_age_and_no_row_twice() -> None:
         queue.rows = (process + torch.arange(8.0)).repeat(2, 1)[:, :, None]
         queues.append(queue.state())
     small = EmbeddingQueue(2, 8, 1)
-    of_one = small.deal_out(queues, 0, 1)["rows"][0, :, 0].tolist()
+    of_one = small.redistribute(queues, 0, 1)["rows"][0, :, 0].tolist()
     assert of_one == [100, 200, 101, 201, 102, 202, 103, 203], "the newest of both"
-    of_four = [small.deal_out(queues, rank, 4)["rows"][1, :, 0].tolist() for rank in range(4)]
+    of_four = [small.redistribute(queues, rank, 4)["rows"][1, :, 0].tolist() for rank in range(4)]
     assert sorted(row for rows in of_four for row in rows if row) == [*range(100, 108), *range(200, 208)]
     assert all(rows[-1] == 0 for rows in of_four), "not full: it takes part when it is"
 

@@ -64,7 +64,7 @@ class EmbeddingQueue:
         # Embeddings have unit length: a row of zeros is one that nothing has reached yet.
         self._filled = state["rows"].any(2).sum(1).tolist() if "rows" in state else [0] * self.num_views
 
-    def deal_out(self, states: list[dict[str, torch.Tensor]], rank: int, processes: int) -> dict[str, torch.Tensor]:
+    def redistribute(self, states: list[dict[str, torch.Tensor]], rank: int, processes: int) -> dict[str, torch.Tensor]:
         """The rows of all processes' queues, of like age side by side, dealt out to `processes`: those of `rank`.
 
         With more processes than before there are too few rows; the queue fills up again before it takes part.

@@ -166,5 +166,5 @@ class SingleStream(Task):
     def load_rank_state(self, state: dict[str, Any]) -> None:
         self.queue.load_state(state["queue"], next(self.prototypes.parameters()).device)
 
-    def deal_out(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
-        return {"queue": self.queue.deal_out([state["queue"] for state in states], rank, processes)}
+    def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
+        return {"queue": self.queue.redistribute([state["queue"] for state in states], rank, processes)}

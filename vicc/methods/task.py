@@ -78,7 +78,7 @@ class Task(nn.Module):
     def load_rank_state(self, state: dict[str, Any]) -> None:
         """Take back what `rank_state` gave."""
 
-    def deal_out(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
+    def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
         """What `rank_state` might have given process `rank` of `processes`, had there been so many, not len(states).
 
         Here the first process's: right where all processes know the same.
