@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vicc.results.page import write_report
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
+    from vicc.training.run import Run
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
@@ -48,6 +49,7 @@ _PLACES = {
     "Recipe": "vicc.training.stage",
     "ReportConfig": "vicc.configs",
     "RetrieveConfig": "vicc.configs",
+    "Run": "vicc.training.run",
     "Stage": "vicc.training.stage",
     "Store": "vicc.data.store",
     "ViccError": "vicc.errors",
@@ -79,6 +81,7 @@ __all__ = [
     "Recipe",
     "ReportConfig",
     "RetrieveConfig",
+    "Run",
     "Stage",
     "Store",
     "ViccError",

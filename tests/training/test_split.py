@@ -31,7 +31,7 @@ def store(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe: Recipe) -> Recipe:
-    return replace(tiny_recipe, stages=(replace(tiny_recipe.stages[0], steps=1, warmup_steps=0),))
+    return replace(tiny_recipe, stages=(tiny_recipe.stages[0].replace(steps=1, warmup_steps=0),))
 
 
 @pytest.fixture(scope="module")

@@ -458,7 +458,7 @@ def _setting(value: Any) -> str:
 
 
 def _commands(config: ReportConfig, store: FrameReader, runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The road to this report; the training as it was really started, each different command once."""
+    """The commands that lead to this report; the training as it was started, each different command once."""
     settings = [_as_flag(name, value) for name, value in _settings(store).items() if value not in (None, False)]
     run = ["--run", str(config.run)]
     place = ["--store", str(config.store)] if config.videos is None else ["--videos", str(config.videos)]

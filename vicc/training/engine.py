@@ -49,7 +49,7 @@ class Position:
 
 
 class Observer(Protocol):
-    """What the loop tells of, in every process."""
+    """What the loop reports to, in every process."""
 
     def steps(self, rows: list[Row]) -> None:
         """Some steps are done; their rows are the same in all processes but for the times."""
@@ -111,7 +111,7 @@ def train(
         save: writes a checkpoint of everything, `position` included; called in all processes.
         should_stop: asked after every step with the number of steps done; True saves and raises `Stopped`; a signal
             (Ctrl-C, SIGTERM, SIGUSR1) does the same. One process that is asked stops all.
-        fetch_every: steps after which values are fetched from the device, looked at and told of.
+        fetch_every: steps after which values are fetched from the device, looked at and reported.
 
     Raises:
         Stopped: asked to stop.

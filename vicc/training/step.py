@@ -101,7 +101,7 @@ class TrainingStep:
         sizes = [len(part.index) for part in parts]
         gradients = zip(*(_gradient(view).split(sizes) for view in trained), strict=True)
         with standing_statistics(self.task):
-            # No turn where no view trains the encoder, which then stands still.
+            # No turn where no view trains the encoder, which then is frozen.
             for part, start, of_part in zip(parts, starts, gradients, strict=bool(trained)):
                 _set_random_state(start, self.precision.device)
                 with self.precision.autocast():

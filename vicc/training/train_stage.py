@@ -27,6 +27,7 @@ from vicc.training.plan import num_workers
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
 from vicc.training.stage import Stage
 from vicc.training.state import rank_state, restore, training_state
+from vicc.training.step import TrainingStep
 from vicc.training.watch.divergence import keep_batch, require_finite
 from vicc.training.watch.live import step_cost
 from vicc.training.watch.monitor import Monitor
@@ -101,10 +102,7 @@ def train_stage(
     dataset = build_dataset(stage, task, store, videos, seed=seed)
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
     monitor = _monitor(stage, length, goal, config, goal.evaluation(task, dataset, precision), later, planned)
-    state = _load_newest(checkpoints)
-    if state is not None:
-        restore(state, folder, stage, step, position, monitor)
-        say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
+    _resume(folder, checkpoints, stage, step, position, monitor)
 
     def save() -> None:
         require_finite(task)
@@ -140,14 +138,14 @@ def train_stage(
 
 @contextmanager
 def _stops_explained(
-    stage: Stage, position: Position, monitor: Monitor, precision: Precision, keep_batch: Callable[[int], str]
+    stage: Stage, position: Position, monitor: Monitor, precision: Precision, keep: Callable[[int], str]
 ) -> Iterator[None]:
-    """Say after which step a stage was stopped; of a loss that is not finite say why, and keep its batch."""
+    """Say after which step a stage was stopped; of a loss that is not finite say why, and `keep` its batch."""
     try:
         yield
     except Diverged as error:
         at = position.step if error.step is None else error.step
-        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {keep_batch(at)}") from error
+        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {keep(at)}") from error
     except Stopped:
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
@@ -209,6 +207,21 @@ def _monitor(
 def _write_views(path: Path, dataset: ClipDataset, stage: Stage) -> None:
     if not path.exists():
         write_views(path, dataset, title=f"{stage.name}: training views as they enter the network")
+
+
+def _resume(
+    folder: Path,
+    checkpoints: CheckpointFolder,
+    stage: Stage,
+    step: TrainingStep,
+    position: Position,
+    monitor: Monitor,
+) -> None:
+    """Go back to the newest checkpoint, if there is one."""
+    state = _load_newest(checkpoints)
+    if state is not None:
+        restore(state, folder, stage, step, position, monitor)
+        say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
 
 
 def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
