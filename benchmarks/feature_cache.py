@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from retrieval import growth
 
-from vicc.data.store import Source, StoreSettings, Video
+from vicc.data.records import FileState, StoreSettings, Video
 from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.video_values import VideoValues, write_video_values
 from vicc.progress import Advance
@@ -80,7 +80,7 @@ class Videos(Sequence[Video]):  # type: ignore[misc]
 
     def __getitem__(self, place: int) -> Video:  # type: ignore[override]
         number = self.numbers[place]
-        source = Source(1 << 20, number, f"{number:032x}")
+        source = FileState(1 << 20, number, f"{number:032x}")
         return Video(f"train/class {number % 400}/video {number}.mp4", FRAMES, 256, 340, 25.0, source)
 
 

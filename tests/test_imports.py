@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,37 @@ def test_a_public_name_means_the_same_thing_the_second_time(name: str) -> None:
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = vicc.no_such_name
+
+
+@cache
+def files_imported_by() -> dict[str, set[str]]:
+    """Of each module the modules of vicc that it imports, inside functions and for types included."""
+    names = {path: ("vicc", *path.relative_to(PACKAGE).with_suffix("").parts) for path in MODULES}
+    modules = {path: ".".join(parts[:-1] if parts[-1] == "__init__" else parts) for path, parts in names.items()}
+    known = {*modules.values()} - {"vicc"}  # which imports all that is public, when it is asked for
+    found = {
+        module: {name if name in known else name.rpartition(".")[0] for name in imported_names(path)} & known - {module}
+        for path, module in modules.items()
+        if module in known
+    }
+    assert {"vicc.training.engine", "vicc.training.stage"} <= found["vicc.training.train_stage"], "or nothing is held"
+    return found
+
+
+def reached_from(module: str, imports: dict[str, set[str]]) -> set[str]:
+    """All that an import of the module imports, directly or through others."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = imports[waiting.pop()] - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+@pytest.mark.parametrize("part", sorted({part_of(path) for path in MODULES} - {"__init__", "__main__", "cli"}))
+def test_no_file_imports_itself_through_others(part: str) -> None:
+    imports = files_imported_by()
+    own = [module for module in imports if module.split(".")[1] == part]
+    circles = [module for module in own if module in reached_from(module, imports)]
+    assert not circles, f"these import one another in a circle: {', '.join(circles)}"

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vicc.training.beside_encoder import load_feature_mean, load_prototypes
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
+    from vicc.training.run import Run
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
@@ -50,6 +51,7 @@ _PLACES = {
     "Recipe": "vicc.training.stage",
     "ReportConfig": "vicc.configs",
     "RetrieveConfig": "vicc.configs",
+    "Run": "vicc.training.run",
     "Stage": "vicc.training.stage",
     "Store": "vicc.data.store",
     "ViccError": "vicc.errors",
@@ -83,6 +85,7 @@ __all__ = [
     "Recipe",
     "ReportConfig",
     "RetrieveConfig",
+    "Run",
     "Stage",
     "Store",
     "ViccError",

@@ -203,7 +203,7 @@ def test_the_python_page_works(
     for block in marked_blocks(ROOT / "docs" / "python.md", "python"):
         exec(compile(block, "docs/python.md", "exec"), {"__name__": "__main__"})  # noqa: S102 - the page of this repository
         said.append(capsys.readouterr().out)
-    prepared, trained, neighbours, beside, table, refused = said
+    prepared, trained, neighbours, beside, table, run, refused = said
     assert "13 videos" in prepared
     assert "classes: left, right, up" in prepared
     assert "not read: train/up/broken.mp4" in prepared
@@ -213,4 +213,7 @@ def test_the_python_page_works(
     assert "centred by the mean of 6 training videos" in beside
     assert "RGB-2: R@1 0." in table or "RGB-2: R@1 1." in table
     assert table.count(" is nearest to ") == 6
+    assert run.startswith("Run('run'): recipe demo, rgb-1 finished, flow-1 finished, rgb-2 finished, flow-2 finished\n")
+    assert run.count("2 steps, the last loss is") == 4
+    assert "seed 31, split folders, " in run
     assert refused == "PrepareConfig(workers='four'): expected a whole number or None.\n"

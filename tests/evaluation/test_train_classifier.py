@@ -26,7 +26,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.measure_classifiers import measure_classifiers
 from vicc.evaluation.retrieve import retrieve
-from vicc.evaluation.train_classifier import choose_lesson, train_classifier
+from vicc.evaluation.train_classifier import choose_labelled_split, train_classifier
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.published.exporting import export_published
@@ -128,19 +128,19 @@ def test_other_commands_know_a_classifiers_run(finished: Path, store_path: Path,
 # --- what it learns from ---------------------------------------------------------------------------------------------
 
 
-def lesson_of(store: Path, config: ClassifierConfig) -> Any:
+def labelled_split_of(store: Path, config: ClassifierConfig) -> Any:
     opened = Store(store)
-    return choose_lesson(divide_videos(opened.videos, None, splits_folder=store / "splits"), config)
+    return choose_labelled_split(divide_videos(opened.videos, None, splits_folder=store / "splits"), config)
 
 
 def test_validation_takes_whole_groups_of_training_videos_of_every_class(
     store_path: Path, encoder: Path, tmp_path: Path
 ) -> None:
-    lesson = lesson_of(store_path, finetune(store_path, encoder, tmp_path / "run"))
-    assert {video.split for video in lesson.train + lesson.validation} == {"train"}
-    assert len(lesson.train) + len(lesson.validation) == 12
-    assert {video.label for video in lesson.validation} == set(lesson.classes) == {"left", "right", "up"}
-    assert not {group_name(video) for video in lesson.train} & {group_name(video) for video in lesson.validation}
+    split = labelled_split_of(store_path, finetune(store_path, encoder, tmp_path / "run"))
+    assert {video.split for video in split.train + split.validation} == {"train"}
+    assert len(split.train) + len(split.validation) == 12
+    assert {video.label for video in split.validation} == set(split.classes) == {"left", "right", "up"}
+    assert not {group_name(video) for video in split.train} & {group_name(video) for video in split.validation}
 
 
 def test_fewer_labels_are_part_of_more_and_every_class_keeps_one(
@@ -148,7 +148,7 @@ def test_fewer_labels_are_part_of_more_and_every_class_keeps_one(
 ) -> None:
     config = replace(finetune(store_path, encoder, tmp_path / "run"), validation_share=None)
     chosen = [
-        {video.id for video in lesson_of(store_path, replace(config, label_share=share)).train}
+        {video.id for video in labelled_split_of(store_path, replace(config, label_share=share)).train}
         for share in (0.01, 0.05, 0.5, 0.75)
     ]
     assert [len(ids) for ids in chosen] == [3, 3, 6, 9], "and no video of them validates"

@@ -107,10 +107,10 @@ def test_stages_of_a_run_go_to_the_published_layout_and_back(
     tiny_recipe: Recipe, store_path: Path, tmp_path: Path
 ) -> None:
     rgb, flow, cross = (
-        replace(stage, backbone="s3d", steps=1, batch_size=2, warmup_steps=0) for stage in tiny_recipe.stages[:3]
+        stage.replace(backbone="s3d", steps=1, batch_size=2, warmup_steps=0) for stage in tiny_recipe.stages[:3]
     )
     contrast = {"queue_length": 8, "temperature": 0.07}
-    stages = (rgb, replace(flow, method="infonce", **contrast), replace(cross, method="coclr", **contrast))
+    stages = (rgb, flow.replace(method="infonce", **contrast), cross.replace(method="coclr", **contrast))
     run = tmp_path / "run"
     pretrain(replace(tiny_recipe, stages=stages), PretrainConfig(store=store_path, run=run, workers=0))
     expected = {

@@ -33,11 +33,11 @@ def runs(tiny_recipe: Recipe, store_path: Path, tmp_path_factory: pytest.TempPat
 def test_runs_are_found_at_any_depth_and_say_how_far_they_are(runs: Path) -> None:
     one, two = compare_runs(RunsConfig([runs]))
     assert (one.run, one.state, two.run, two.state) == ("deep/one", "finished", "two", "stopped")
-    assert [(stage.name, stage.length.steps, stage.total_steps, stage.finished) for stage in one.stages] == [
+    assert [(stage.name, stage.steps, stage.total_steps, stage.finished) for stage in one.stages] == [
         ("rgb-1", 4, 4, True),
         ("flow-1", 4, 4, True),
     ]
-    assert [(stage.length.steps, stage.finished) for stage in two.stages] == [(2, False), (0, False)]
+    assert [(stage.steps, stage.finished) for stage in two.stages] == [(2, False), (0, False)]
     assert two.current is not None
     assert two.current.name == "rgb-1"
 
@@ -114,9 +114,14 @@ def test_a_run_of_another_version_is_left_out_and_that_is_said(
 ) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "recipe.json").write_text('{"recipe": {"stages": []}}')
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "recipe.json").write_text('{"recipe": {"stages": [{"method": "rotations"}]}}')
     assert len(compare_runs(RunsConfig([runs, tmp_path]))) == 2
-    assert "left out" in capsys.readouterr().err
-    with pytest.raises(ViccError, match="None of 1 runs"):
+    said = capsys.readouterr().err
+    assert f"left out {tmp_path / 'old'}: A recipe written by another version" in said
+    assert f"left out {tmp_path / 'own'}: The run {tmp_path / 'own'} was trained with the method 'rotations'" in said
+    assert "--import MODULE" in said
+    with pytest.raises(ViccError, match="None of 2 runs"):
         compare_runs(RunsConfig([tmp_path]))
 
 

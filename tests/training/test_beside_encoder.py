@@ -10,7 +10,8 @@ import torch
 
 import vicc
 from vicc.configs import PretrainConfig
-from vicc.data.store import Store, Video
+from vicc.data.records import Video
+from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
 from vicc.methods.encoder import Encoder, EncoderConfig

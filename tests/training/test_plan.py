@@ -15,16 +15,9 @@ from vicc.configs import PretrainConfig
 from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
 from vicc.errors import ViccError
 from vicc.training import plan
+from vicc.training.cost import LoadingCost, StageCost, StepCost, measure_loading, measure_step
 from vicc.training.engine import Stopped
-from vicc.training.plan import (
-    LoadingCost,
-    StageCost,
-    StepCost,
-    describe_costs,
-    measure_loading,
-    measure_step,
-    most_that_fit,
-)
+from vicc.training.plan import describe_costs, most_that_fit
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 

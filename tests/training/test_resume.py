@@ -43,7 +43,7 @@ def results(run: Path, names: Sequence[str] = STAGES) -> dict[str, object]:
 def recipe_with_queue(tiny_recipe: Recipe) -> Recipe:
     """Both methods, with a queue that fills on the way and prototypes that are frozen at first."""
     stages = [
-        replace(stage, steps=6, queue_length=8, queue_from_epoch=0, freeze_prototypes_epochs=1)
+        stage.replace(steps=6, queue_length=8, queue_from_epoch=0, freeze_prototypes_epochs=1)
         for stage in tiny_recipe.stages
     ]
     return replace(tiny_recipe, stages=tuple(stages))
@@ -153,8 +153,7 @@ def test_stopped_and_resumed_equals_straight_with_adam_in_steps_and_an_early_end
     recipe_with_queue: Recipe, store_path: Path, tmp_path: Path
 ) -> None:
     """12 videos in batches of 4: the schedule has 12 steps, the stage ends after 6, the rate falls at step 3."""
-    stage = replace(
-        recipe_with_queue.stages[0],
+    stage = recipe_with_queue.stages[0].replace(
         optimizer="adam",
         schedule="step",
         warmup_steps=0,
@@ -202,10 +201,10 @@ def test_a_baseline_stopped_and_resumed_equals_straight(
 ) -> None:
     """The key encoder, the queue with its pointer and what it knows of its keys all come back."""
     rgb, flow = (
-        replace(stage, method="infonce", queue_length=10, temperature=0.07, steps=4) for stage in tiny_recipe.stages[:2]
+        stage.replace(method="infonce", queue_length=10, temperature=0.07, steps=4) for stage in tiny_recipe.stages[:2]
     )
     teacher = "flow-1" if method == "coclr" else None
-    other = replace(rgb, name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, num_mined=2)
+    other = rgb.replace(name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, num_mined=2)
     recipe = replace(tiny_recipe, stages=(rgb, flow, other))
     straight, stopped = (PretrainConfig(store=store_path, run=tmp_path / name) for name in ("straight", "stopped"))
     pretrain(recipe, straight)
@@ -249,7 +248,7 @@ def test_a_run_from_before_a_field_of_stages_goes_on(tiny_recipe: Recipe, store_
     path = tmp_path / "recipe.json"
     description = json.loads(path.read_text())
     for stage in description["recipe"]["stages"]:
-        del stage["dropout"]
+        del stage["small_views"]
     path.write_text(json.dumps(description))
     with pytest.raises(Stopped):
         pretrain(tiny_recipe, config, should_stop=lambda stage, step: step == 3)

@@ -14,7 +14,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.result import Result
 from vicc.evaluation.retrieve import retrieve
 from vicc.training.pretrain import pretrain
-from vicc.training.run_folder import trained_on
+from vicc.training.run import Run
 from vicc.training.stage import Recipe
 
 
@@ -31,7 +31,7 @@ def store(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe: Recipe) -> Recipe:
-    return replace(tiny_recipe, stages=(replace(tiny_recipe.stages[0], steps=1, warmup_steps=0),))
+    return replace(tiny_recipe, stages=(tiny_recipe.stages[0].replace(steps=1, warmup_steps=0),))
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +87,14 @@ def test_training_videos_are_known_in_a_store_that_has_grown_and_under_other_nam
     others = [
         replace(videos[0], id=f"new/{n}.mp4", source=replace(videos[0].source, blake2b=f"{n:032x}")) for n in range(99)
     ]
-    assert sorted(trained_on(run, [*videos, *others])) == trained, "also where most of the videos are new"
+    assert sorted(Run(run).trained_on([*videos, *others])) == trained, "also where most of the videos are new"
     elsewhere = [replace(video, id=f"all/{video.id}") for video in videos]
-    assert sorted(trained_on(run, elsewhere)) == [f"all/{name}" for name in trained]
+    assert sorted(Run(run).trained_on(elsewhere)) == [f"all/{name}" for name in trained]
     same_names = [replace(other, id=video.id) for other, video in zip(others, videos, strict=False)]
-    assert trained_on(run, [*same_names, *others]) == set(), "videos of another data set that are called alike"
+    assert Run(run).trained_on([*same_names, *others]) == set(), "videos of another data set that are called alike"
     parts = [replace(video, id=f"{video.id}#00000.000-00001.000") for video in videos]
-    assert len(trained_on(run, parts)) == len(trained), "a part of a file that was trained on as a whole"
-    assert trained_on(store, videos) == set(), "no run"
+    assert len(Run(run).trained_on(parts)) == len(trained), "a part of a file that was trained on as a whole"
+    assert Run.of(store) is None, "no run"
 
 
 def test_an_encoder_by_itself_is_known_to_come_from_the_run(

@@ -213,9 +213,9 @@ def test_to_ask_for_a_value_is_noticed() -> None:
 
 def fp16_step(*, scale: float) -> TrainingStep:
     step = step_of(build("single one", dtype=torch.float32), precision="fp16")
-    state = step.state()
+    state = step.state_dict()
     state["scaler"]["scale"] = scale
-    step.load_state(state)
+    step.load_state_dict(state)
     return step
 
 
@@ -239,7 +239,7 @@ def test_an_overflow_in_fp16_changes_no_weight_and_halves_the_scale_which_a_resu
     assert outputs["skipped"] == 1
     assert outputs["loss"].isfinite()
     assert all(torch.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
-    assert step.state()["scaler"]["scale"] == pytest.approx(5e29)
+    assert step.state_dict()["scaler"]["scale"] == pytest.approx(5e29)
     assert not any(state["momentum"].any() for state in step.optimizer.state.values())
 
 

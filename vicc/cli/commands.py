@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from vicc.data.survey import Survey
     from vicc.evaluation.result import Result
     from vicc.prepare.build import PrepareReport
+    from vicc.training.plan import StageSummary
     from vicc.training.stage import Recipe, Stage
-    from vicc.training.train_stage import StageSummary
 
 Trained = TypeVar("Trained")
 Training = TypeVar("Training", bound=TrainingConfig)
@@ -394,19 +394,19 @@ def _train_classifier(config: ClassifierConfig) -> Outcome:
     document = {
         "run": str(config.run),
         "recipe": trained.recipe.name,
-        "classes": trained.lesson.classes,
-        "train": len(trained.lesson.train),
-        "validation": len(trained.lesson.validation),
+        "classes": trained.labelled_split.classes,
+        "train": len(trained.labelled_split.train),
+        "validation": len(trained.labelled_split.validation),
         "stages": [asdict(trained.summary)],
     }
 
     def show() -> None:
-        (stage,), summary, lesson = trained.recipe.stages, trained.summary, trained.lesson
+        (stage,), summary, labelled_split = trained.recipe.stages, trained.summary, trained.labelled_split
         length, rate = stage.length, stage.schedule.learning_rate
         facts = {
             "encoder": str(config.encoder),
-            "method": f"{trained.recipe.description}, {len(lesson.classes)} classes",
-            "learns from": f"{len(lesson.train)} videos, {len(lesson.validation)} others validate",
+            "method": f"{trained.recipe.description}, {len(labelled_split.classes)} classes",
+            "learns from": f"{len(labelled_split.train)} videos, {len(labelled_split.validation)} others validate",
             "learning rate": f"{rate:g} for {summary.batch_size} videos a step, {_falls(stage)}",
             "steps": f"{summary.steps} of {summary.total_steps}, in {length.stop_epoch or length.epochs} epochs",
         }

@@ -31,6 +31,7 @@ from vicc.evaluation.solvers import Solver, nearest_vote, ridge_classifier, sgd_
 from vicc.methods.features import Windows
 from vicc.progress import say
 from vicc.settings import takes_settings
+from vicc.training.run import Run
 
 _KNN_VERSION = 2  # 1: classes without a vote could be among the top five, in the order of their names
 _FOLDS = 5  # in which the closed form looks for its penalty
@@ -92,7 +93,8 @@ def _classify(config: KnnConfig | ProbeConfig, method: _Method) -> Result:
     with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         require_room_for_results(config, result_path(config))
-        sets = open_sets(config, run=config.run, encoders=config.encoder, need_labels=True)
+        run = None if config.run is None else Run(config.run)
+        sets = open_sets(config, run=run, encoders=config.encoder, need_labels=True)
         require_flow(encoders, sets.store)
         precision = choose_precision(config.precision, device)
         described = describe_all(config, encoders, sets, precision, windows=Windows(config.window_step))

@@ -21,18 +21,16 @@ from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.result import Kind, fingerprint
 from vicc.evaluation.sets import Sets
-from vicc.files import read_json, require_writable
+from vicc.files import require_writable
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.methods.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.methods.registry import row_prefix
-from vicc.places import require_run
 from vicc.progress import Advance
-from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import load_encoder
 from vicc.training.plan import num_workers
-from vicc.training.run_folder import RECIPE_FILE
-from vicc.training.stage import Recipe, Stage
+from vicc.training.run import Run
+from vicc.training.stage import Stage
 
 FEATURES_FOLDER = "features"
 """Where features are kept, beside the result."""
@@ -137,7 +135,7 @@ def features_folder(config: MeasuredEncoders) -> Path:
 def _subjects(
     config: MeasuredEncoders, encoders: list[tuple[str, Encoder]], sets: Sets, precision: Precision
 ) -> Iterator[_Subject]:
-    store = sets.store
+    store, training = sets.store, _training(config)
 
     def of_encoder(encoder: Encoder) -> Callable[[list[Video], Windows, Advance], torch.Tensor]:
         return lambda videos, windows, advance: extract_features(
@@ -154,9 +152,7 @@ def _subjects(
         for name in baselines_of(store):
             yield _Subject(name, "baseline", {"baseline": name}, _of_baseline(name, store))
         for stream, encoder_config in _first_of_each_stream(encoders).items():
-            yield _untrained_subject(
-                stream, encoder_config, sets, precision, of_encoder, seed=_training(config)["seed"] or 0
-            )
+            yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder, seed=training["seed"] or 0)
     origins = _origins(config)
     for name, encoder in encoders:
         weights = weights_fingerprint(encoder)
@@ -172,7 +168,7 @@ def _subjects(
                 "method": origins[name].method,
                 "encoder": str(origins[name].place),
                 "weights": weights,
-                **_training(config),
+                **training,
             },
         )
 
@@ -224,8 +220,8 @@ def load_encoders(config: MeasuredEncoders) -> list[tuple[str, Encoder]]:
         ViccError: no such run or encoder, no finished stage, or two encoders of one stream.
     """
     if config.run is not None:
-        run = config.run
-        return [(row_name(stage), load_encoder(run / stage.name / ENCODER_FOLDER)) for stage in finished_stages(run)]
+        run = _trained_run(config.run)
+        return [(row_name(stage), run.load_encoder(stage.name)) for stage in run.finished]
     loaded = [(folder, load_encoder(folder)) for folder in config.encoder]
     streams = Counter(encoder.config.stream for _, encoder in loaded)
     for stream, count in streams.items():
@@ -251,8 +247,8 @@ class _Origin:
 
 def _origins(config: MeasuredEncoders) -> dict[str, _Origin]:
     if config.run is not None:
-        run = config.run
-        return {row_name(s): _Origin(run / s.name, row_prefix(s.method)) for s in finished_stages(run)}
+        run = _trained_run(config.run)
+        return {row_name(s): _Origin(run.folder / s.name, row_prefix(s.method)) for s in run.finished}
     return {_encoder_name(load_encoder(folder), folder): _Origin(folder, "") for folder in config.encoder}
 
 
@@ -260,24 +256,18 @@ def _training(config: MeasuredEncoders) -> dict[str, Any]:
     """What tells models of one training from those of another, and its seeds apart; of encoders nothing is known."""
     if config.run is None:
         return {"seed": None}
-    description = read_json(config.run / RECIPE_FILE, what="run description")
+    run = Run(config.run)
     # As this version writes it, or runs of another one would not be pooled with ours.
-    recipe = Recipe.from_json(description["recipe"]).to_json()
-    return {"seed": description.get("seed"), "recipe": recipe["name"], "training": fingerprint(recipe)}
+    recipe = run.recipe.to_json()
+    return {"seed": run.seed, "recipe": recipe["name"], "training": fingerprint(recipe)}
 
 
-def finished_stages(run: Path) -> list[Stage]:
-    """The stages of a run that have an encoder, in the order of the recipe.
-
-    Raises:
-        ViccError: not a run, or no stage is finished.
-    """
-    require_run(run)
-    recipe = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"])
-    stages = [stage for stage in recipe.stages if (run / stage.name / ENCODER_FOLDER / "config.json").exists()]
-    if not stages:
-        raise ViccError(f"No stage of {run} is finished yet. Go on with the same vicc pretrain command first.")
-    return stages
+def _trained_run(folder: Path) -> Run:
+    """Raises ViccError if it is not a run, or no stage of it is finished."""
+    run = Run(folder)
+    if not run.finished:
+        raise ViccError(f"No stage of {folder} is finished yet. Go on with the same vicc pretrain command first.")
+    return run
 
 
 def stage_title(name: str) -> str:

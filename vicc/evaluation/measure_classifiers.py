@@ -18,13 +18,13 @@ from vicc.evaluation.encoders import clip_words, require_flow, weights_fingerpri
 from vicc.evaluation.result import Protocol, Queries, Result, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.train_classifier import probabilities
-from vicc.files import read_json, require_writable
+from vicc.files import require_writable
 from vicc.methods.encoder import Encoder
 from vicc.methods.features import Windows, describe_videos, for_inference
 from vicc.progress import say
 from vicc.training.classifier_folder import Classifier, load_classifier
 from vicc.training.plan import num_workers
-from vicc.training.run_folder import RECIPE_FILE, run_of, trained_on
+from vicc.training.run import Run
 
 _PROTOCOLS = {"center": "test-center", "five": "test-five-crop", "ten": "test-ten-crop"}
 _NAMES_SHOWN = 5
@@ -53,7 +53,7 @@ def measure_classifiers(config: MeasuredClassifiers) -> Result:
         tested = _load(config)
         on_first(partial(require_writable, result_path(config)))
         protocol = _protocol(config, tested)
-        sets = open_sets(config, run=run_of(config.classifier[0]), need_labels=True)
+        sets = open_sets(config, run=Run.of(config.classifier[0]), need_labels=True)
         require_flow(_encoders(tested), sets.store)
         for one in tested[1:]:
             _require_untrained(one, sets)
@@ -108,8 +108,8 @@ def _encoders(tested: Sequence[_Tested]) -> list[tuple[str, Encoder]]:
 
 def _require_untrained(one: _Tested, sets: Sets) -> None:
     """The first classifier's run is looked at with the split; here are the others."""
-    run = run_of(one.place)
-    trained = set() if run is None else trained_on(run, sets.store.videos)
+    run = Run.of(one.place)
+    trained = set() if run is None else run.trained_on(sets.store.videos)
     seen = [video.id for video in sets.test if video.id in trained]
     if seen:
         raise ViccError(
@@ -218,13 +218,8 @@ def _model(one: _Tested) -> dict[str, Any]:
         "backbone": config.backbone,
         "clip": clip_words(config),
         "weights": weights_fingerprint(one.classifier.module),
-        "seed": _seed(one.place),
+        "seed": None if (run := Run.of(one.place)) is None else run.seed,
     }
-
-
-def _seed(place: Path) -> int | None:
-    run = run_of(place)
-    return None if run is None else read_json(run / RECIPE_FILE, what="run description")["seed"]
 
 
 def _some(names: Sequence[str]) -> str:

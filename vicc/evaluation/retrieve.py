@@ -29,6 +29,7 @@ from vicc.evaluation.uncertainty import estimate_metric
 from vicc.methods.features import Windows
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
 from vicc.settings import takes_settings
+from vicc.training.run import Run
 from vicc.words import nearest
 
 RESULT_FILE = "retrieval.json"
@@ -53,7 +54,8 @@ def retrieve(config: RetrieveConfig) -> Result:
     with processes(device), computing_threads(choose_threads(config.threads, device)):
         encoders = load_encoders(config)
         require_room_for_results(config, result_path(config))
-        sets = open_sets(config, run=config.run, encoders=config.encoder)
+        run = None if config.run is None else Run(config.run)
+        sets = open_sets(config, run=run, encoders=config.encoder)
         require_flow(encoders, sets.store)
         asked = None if config.query is None else _video(config.query, sets)
         precision = choose_precision(config.precision, device)

@@ -15,7 +15,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Queries, fingerprint
 from vicc.prepare.scan import SCAN_FILE, open_frames, splits_of
 from vicc.progress import say
-from vicc.training.run_folder import run_division, run_of, trained_on
+from vicc.training.run import Run
 
 # Videos in the official divisions, training and test videos of each fold, as their lists have them.
 _OFFICIAL_SIZES = {
@@ -42,7 +42,7 @@ class Sets:
 
 
 def open_sets(
-    config: MeasuredVideos, *, run: Path | None = None, encoders: Sequence[Path] = (), need_labels: bool = False
+    config: MeasuredVideos, *, run: Run | None = None, encoders: Sequence[Path] = (), need_labels: bool = False
 ) -> Sets:
     """Open the store or folder and divide its videos. Of several processes the first opens it first.
 
@@ -56,14 +56,18 @@ def open_sets(
         ViccError: nothing to test; and, unless the config says --intersection, a split that names videos which are not
             here, test videos of classes without training videos, or a video that is on both sides under two names.
     """
-    scan = None if run is None else run / SCAN_FILE
+    scan = None if run is None else run.folder / SCAN_FILE
     opened: list[FrameReader] = []
     on_first(lambda: opened.append(open_frames(config.store, config.videos, scan=scan)))
     store = opened[0] if opened else open_frames(config.store, config.videos, scan=scan)
     division = _labelled(_divide(store, config, run))
-    for place in dict.fromkeys(filter(None, map(run_of, encoders))):
-        if seen := _trained_and_tested(place, store, division):
-            say(f"warning: {seen}: their numbers say little. --run {place} takes the split that it was trained with")
+    of_encoders = {run.folder: run for run in map(Run.of, encoders) if run is not None}
+    for other in of_encoders.values():
+        if seen := _trained_and_tested(other, store, division):
+            say(
+                f"warning: {seen}: their numbers say little. --run {other.folder} takes the split that it was trained "
+                "with"
+            )
     classes = {video.label for video in store.videos} - {None}
     without = sum(video.label is None for video in store.videos)
     if division.train and division.test and len({video.label for video in division.train}) > 1:
@@ -105,18 +109,18 @@ def _of_videos(count: int, store: FrameReader) -> str:
     return f"{count} of {len(store.videos)} videos of {store.path} {'has' if count == 1 else 'have'}"
 
 
-def _divide(store: FrameReader, config: MeasuredVideos, run: Path | None) -> Division[Video]:
+def _divide(store: FrameReader, config: MeasuredVideos, run: Run | None) -> Division[Video]:
     """The split asked for, else that of the run. Videos that the run was trained on are not tested unasked."""
     by_share = config.test_share is not None or config.split_seed is not None
     split = "grouped" if by_share else config.split
-    own = run_division(run, store.videos) if run is not None else None
+    own = run.divide(store.videos) if run is not None else None
     if own is not None and split is None:
         division = own
     else:
         division = divide_videos(
             store.videos,
             split,
-            splits_folder=splits_of(store, run),
+            splits_folder=splits_of(store, None if run is None else run.folder),
             test_share=TEST_SHARE if config.test_share is None else config.test_share,
             seed=config.split_seed or 0,
         )
@@ -131,12 +135,12 @@ def _divide(store: FrameReader, config: MeasuredVideos, run: Path | None) -> Div
     return division
 
 
-def _trained_and_tested(run: Path, store: FrameReader, division: Division[Video]) -> str:
+def _trained_and_tested(run: Run, store: FrameReader, division: Division[Video]) -> str:
     """In words, how many of the test videos a run was trained on; empty for none."""
-    trained = trained_on(run, store.videos)
+    trained = run.trained_on(store.videos)
     seen = sum(video.id in trained for video in division.test)
     of = f"{seen} of the {len(division.test)} test videos of the split {division.name}"
-    return f"{run} was trained on {of}" if seen else ""
+    return f"{run.folder} was trained on {of}" if seen else ""
 
 
 def _checked(store: FrameReader, division: Division[Video], *, intersection: bool) -> list[Video]:

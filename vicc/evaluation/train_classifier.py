@@ -26,7 +26,6 @@ from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.encoders import require_flow, weights_fingerprint
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
-from vicc.files import require_writable
 from vicc.methods.classifier import Classification
 from vicc.methods.encoder import Encoder
 from vicc.methods.features import Windows, describe_videos
@@ -37,18 +36,21 @@ from vicc.training.build import ENCODER_FOLDER, assemble, encoder_config
 from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
 from vicc.training.classifier_folder import save_classifier
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
+from vicc.training.cost import StageCost, StepCost
 from vicc.training.plan import (
-    StageCost,
-    StepCost,
+    StageSummary,
     describe_costs,
     fitted_recipe,
     is_worth_measuring,
     num_workers,
     require_loading,
+    stage_costs,
+    stage_summary,
 )
-from vicc.training.run_folder import RECIPE_FILE, RunStart, claim_run, divide, held_run_folder
+from vicc.training.run import is_finished, require_room_for_run
+from vicc.training.run_folder import RunStart, claim_run, divide, held_run_folder
 from vicc.training.stage import Recipe, Stage
-from vicc.training.train_stage import StageGoal, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+from vicc.training.train_stage import StageGoal, train_stage
 from vicc.training.watch.sinks import require_sinks
 
 _LOOKS = 50
@@ -69,7 +71,7 @@ class ClassifierRun:
 
     recipe: Recipe
     summary: StageSummary
-    lesson: LabelledSplit
+    labelled_split: LabelledSplit
 
 
 def train_classifier(
@@ -89,7 +91,7 @@ def train_classifier(
     """
     require_sinks(config.log_to)
     if not config.dry_run:
-        require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
+        require_room_for_run(config.run)
     pretrained = load_encoder(config.encoder)
     device = choose_run_device(config)
     with processes(device), ExitStack() as stack:
@@ -99,46 +101,48 @@ def train_classifier(
         store = first_then_others(lambda: open_frames(config.store, config.videos, scan=scan, cache_mb=config.cache_mb))
         require_flow([(str(config.encoder), pretrained)], store)
         division = divide(store, config)
-        lesson = choose_lesson(division, config)
+        labelled_split = choose_labelled_split(division, config)
         precision, computation = choose_computation(config, device)
         stack.enter_context(computing(computation))
         known: dict[str, StepCost] = {}
-        recipe = _recipe(config, pretrained, lesson, precision, known)
+        recipe = _recipe(config, pretrained, labelled_split, precision, known)
         (stage,) = recipe.stages
-        num_videos = len(lesson.train)
+        num_videos = len(labelled_split.train)
         if config.dry_run:
             costs = {}
             if config.launcher == "here":
-                costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=num_videos, known=known)
+                costs = stage_costs(
+                    recipe, config, precision, store, labelled_split.train, num_videos=num_videos, known=known
+                )
             summary = replace(stage_summary(config, stage, num_videos), cost=costs.get(stage.name))
-            return ClassifierRun(recipe, summary, lesson)
+            return ClassifierRun(recipe, summary, labelled_split)
         if config.store is not None:
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
         weights = weights_fingerprint(pretrained)
         starts: list[RunStart] = []
-        on_first(lambda: starts.append(_claim(recipe, config, computation, store, division, lesson, weights)))
+        on_first(lambda: starts.append(_claim(recipe, config, computation, store, division, labelled_split, weights)))
         if on_first(lambda: is_finished(config.run, stage)):
             say(f"{stage.name}: finished already")
         else:
             require_loading(stage, config, num_videos=num_videos)
-            planned = _say_lesson(recipe, config, store, lesson, precision, known) if is_first() else None
-            purpose = _purpose(stage, config, pretrained, store, lesson, weights)
+            planned = _announce(recipe, config, store, labelled_split, precision, known) if is_first() else None
+            goal = _goal(stage, config, pretrained, store, labelled_split, weights)
             train_stage(
                 stage,
                 0,
-                purpose,
+                goal,
                 config,
                 store,
-                lesson.train,
+                labelled_split.train,
                 precision,
                 planned=planned,
                 on_start=lambda step: starts[0].note(stage.name, step),
                 should_stop=should_stop,
             )
-        return ClassifierRun(recipe, stage_summary(config, stage, num_videos), lesson)
+        return ClassifierRun(recipe, stage_summary(config, stage, num_videos), labelled_split)
 
 
-def choose_lesson(division: Division[Video], config: ClassifierConfig) -> LabelledSplit:
+def choose_labelled_split(division: Division[Video], config: ClassifierConfig) -> LabelledSplit:
     """The labelled training videos, their share that --label-share leaves, and those of them that only validate.
 
     Raises:
@@ -174,12 +178,14 @@ def choose_lesson(division: Division[Video], config: ClassifierConfig) -> Labell
 def _recipe(
     config: ClassifierConfig,
     pretrained: Encoder,
-    lesson: LabelledSplit,
+    labelled_split: LabelledSplit,
     precision: Precision,
     known: dict[str, StepCost],
 ) -> Recipe:
-    num_videos = len(lesson.train)
-    recipe = classifier_recipe(config, pretrained.config, num_videos=num_videos, num_classes=len(lesson.classes))
+    num_videos = len(labelled_split.train)
+    recipe = classifier_recipe(
+        config, pretrained.config, num_videos=num_videos, num_classes=len(labelled_split.classes)
+    )
     (stage,) = recipe.stages
     ours = encoder_config(stage, flow_bound=pretrained.config.flow_bound)
     # Only the clips' shape is free.
@@ -206,21 +212,21 @@ def _claim(
     computation: Computation,
     store: FrameReader,
     division: Division[Video],
-    lesson: LabelledSplit,
+    labelled_split: LabelledSplit,
     weights: str,
 ) -> RunStart:
-    validation = [(video.id, video.num_frames, video.source.blake2b) for video in lesson.validation]
+    validation = [(video.id, video.num_frames, video.source.blake2b) for video in labelled_split.validation]
     return claim_run(
         recipe,
         config,
         computation,
         store,
         division,
-        videos=lesson.train,
-        validation=lesson.validation,
+        videos=labelled_split.train,
+        validation=labelled_split.validation,
         facts={
             "encoder_weights": weights,
-            "classes": lesson.classes,
+            "classes": labelled_split.classes,
             "label_share": config.label_share,
             "validation": {"videos": len(validation), "content": fingerprint(validation)},
         },
@@ -228,28 +234,37 @@ def _claim(
     )
 
 
-def _say_lesson(
+def _announce(
     recipe: Recipe,
     config: ClassifierConfig,
     store: FrameReader,
-    lesson: LabelledSplit,
+    labelled_split: LabelledSplit,
     precision: Precision,
     known: dict[str, StepCost],
 ) -> StageCost | None:
     """Say what is learned from what; also what it will take, where that is worth measuring."""
     chosen = "the last epoch is kept"
-    if lesson.validation:
-        chosen = f"{len(lesson.validation)} others choose the epoch that is kept"
-    say(f"learns {len(lesson.classes)} classes from {len(lesson.train)} videos; {chosen}")
-    if (config.run / recipe.stages[0].name).exists() or not is_worth_measuring(recipe, num_videos=len(lesson.train)):
+    if labelled_split.validation:
+        chosen = f"{len(labelled_split.validation)} others choose the epoch that is kept"
+    say(f"learns {len(labelled_split.classes)} classes from {len(labelled_split.train)} videos; {chosen}")
+    if (config.run / recipe.stages[0].name).exists() or not is_worth_measuring(
+        recipe, num_videos=len(labelled_split.train)
+    ):
         return None
-    costs = stage_costs(recipe, config, precision, store, lesson.train, num_videos=len(lesson.train), known=known)
+    costs = stage_costs(
+        recipe, config, precision, store, labelled_split.train, num_videos=len(labelled_split.train), known=known
+    )
     say(describe_costs(costs)[0])
     return costs[recipe.stages[0].name]
 
 
-def _purpose(
-    stage: Stage, config: ClassifierConfig, pretrained: Encoder, store: FrameReader, lesson: LabelledSplit, weights: str
+def _goal(
+    stage: Stage,
+    config: ClassifierConfig,
+    pretrained: Encoder,
+    store: FrameReader,
+    labelled_split: LabelledSplit,
+    weights: str,
 ) -> StageGoal:
     def new_task() -> Task:
         encoder = Encoder(encoder_config(stage, flow_bound=pretrained.config.flow_bound))
@@ -258,18 +273,18 @@ def _purpose(
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> Callable[[], dict[str, float]]:
         assert isinstance(task, Classification)
-        return ValidationAccuracy(task, store, lesson, precision, workers=num_workers(config.workers))
+        return ValidationAccuracy(task, store, labelled_split, precision, workers=num_workers(config.workers))
 
     def save(folder: Path, task: Task, precision: Precision) -> None:
-        on_first(lambda: _save(folder, task, config=config, lesson=lesson, weights=weights))
+        on_first(lambda: _save(folder, task, config=config, labelled_split=labelled_split, weights=weights))
 
     epochs = stage.length.epochs or 1
     looks = config.evaluate_epochs or max(1, epochs // _LOOKS)
     return StageGoal(
         new_task=new_task,
         evaluation=evaluation,
-        evaluate_epochs=looks if lesson.validation else 0,
-        best_metric="val_accuracy" if lesson.validation else "loss",
+        evaluate_epochs=looks if labelled_split.validation else 0,
+        best_metric="val_accuracy" if labelled_split.validation else "loss",
         save_result=save,
     )
 
@@ -282,18 +297,24 @@ class ValidationAccuracy:
     """
 
     def __init__(
-        self, task: Classification, store: FrameReader, lesson: LabelledSplit, precision: Precision, *, workers: int
+        self,
+        task: Classification,
+        store: FrameReader,
+        labelled_split: LabelledSplit,
+        precision: Precision,
+        *,
+        workers: int,
     ) -> None:
         self._task = task
-        places = {name: place for place, name in enumerate(lesson.classes)}
-        self._labels = torch.tensor([places[str(video.label)] for video in lesson.validation])
+        places = {name: place for place, name in enumerate(labelled_split.classes)}
+        self._labels = torch.tensor([places[str(video.label)] for video in labelled_split.validation])
         config = task.encoder.config
         self._describe = partial(
             describe_videos,
             partial(probabilities, task.classifier),
             config,
             store,
-            lesson.validation,
+            labelled_split.validation,
             Windows(step=config.clip_frames * config.stride),
             precision=precision,
             workers=workers,
@@ -315,11 +336,11 @@ def probabilities(classifier: torch.nn.Module, clips: torch.Tensor) -> torch.Ten
     return classifier(clips).float().softmax(dim=1)
 
 
-def _save(folder: Path, task: Task, *, config: ClassifierConfig, lesson: LabelledSplit, weights: str) -> None:
+def _save(folder: Path, task: Task, *, config: ClassifierConfig, labelled_split: LabelledSplit, weights: str) -> None:
     """The classifier of the best epoch, or without validation videos of the last."""
     assert isinstance(task, Classification)
     chosen: dict[str, Any] = {"by": "the last epoch"}
-    if lesson.validation:
+    if labelled_split.validation:
         state = load_checkpoint(folder / CHECKPOINTS_FOLDER / BEST_FILE)
         task.load_state_dict(state["model"])
         epochs, accuracy = state["step"] // state["steps_per_epoch"], state["monitor"]["best"]
@@ -332,7 +353,7 @@ def _save(folder: Path, task: Task, *, config: ClassifierConfig, lesson: Labelle
     save_classifier(
         folder / ENCODER_FOLDER,
         task.classifier,
-        classes=lesson.classes,
+        classes=labelled_split.classes,
         label_share=config.label_share,
         facts=facts,
     )

@@ -4,7 +4,6 @@ The words and the looks are in `page.html.jinja`; here is what it shows.
 """
 
 import base64
-import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.encoders import row_name, stage_title
 from vicc.evaluation.result import Neighbours, Result, Row, read_result
 from vicc.evaluation.retrieve import RESULT_FILE
-from vicc.files import atomic_write, read_json, require_writable
-from vicc.places import require_run
+from vicc.files import atomic_write, require_writable
 from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import progress, say
 from vicc.results.classes import ClassRow, Confusion, class_rows, confusion_counts, confusions, most_confused
@@ -34,10 +32,9 @@ from vicc.results.comparable import Measured
 from vicc.results.formats import FormattedTable
 from vicc.results.table import formatted_table, make_table
 from vicc.settings import takes_settings
-from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
+from vicc.training.run import Run
 from vicc.training.stage import Recipe, Stage
 from vicc.training.watch.curves import USE, curves_figure, curves_svg
-from vicc.training.watch.log import read_log
 from vicc.version import __version__
 
 REPORT_FILE = "report.html"
@@ -50,7 +47,6 @@ _STILLS, _STILL_BOX = 300, 72  # pictures in that list, and the pixels of their 
 _CLASSES_SHOWN = 25  # in the confusion matrix: more do not fit a page
 _PAIRS_SHOWN, _EXAMPLES_SHOWN = 5, 2
 _OTHER_RESULTS = ("knn", "probe")
-_RUN_FIELDS = ("time", "machine", "device", "precision", "threads", "vicc", "torch", "python")
 _GROUPS = (
     ("Nothing learned", ("chance", "baseline", "untrained")),
     ("One stream, trained without labels", ("trained",)),
@@ -142,13 +138,12 @@ def write_report(config: ReportConfig) -> Path:
         ViccError: no such run or store, nothing measured yet, or a damaged log or video.
     """
     path = config.out or config.run / REPORT_FILE
-    result = _measured(config.run)
+    run = Run(config.run)
+    result = _measured(run)
     require_writable(path)
-    description = read_json(config.run / RECIPE_FILE, what="run description")
-    recipe = Recipe.from_json(description["recipe"])
+    recipe = run.recipe
     store = open_frames(config.store, config.videos, scan=config.run / SCAN_FILE)
     videos = {video.id: video for video in store.videos}
-    runs = read_runs(config.run / RUNS_FILE)
 
     # Fused rows come last.
     main_row = list(result.neighbours)[-1]
@@ -180,7 +175,7 @@ def write_report(config: ReportConfig) -> Path:
             (title, rows) for title, kinds in _GROUPS if (rows := [row for row in result.rows if row.kind in kinds])
         ],
         notes={row.name: _note(row, recipe) for row in result.rows},
-        stages=_stages(config.run, recipe, description["videos"], description.get("processes", 1)),
+        stages=_stages(run),
         curves=USE.values(),
         main_row=main_row,
         fused=any(row.name == main_row and row.kind == "fused" for row in result.rows),
@@ -192,17 +187,17 @@ def write_report(config: ReportConfig) -> Path:
         classes=_classes(result, main_row),
         confusion=_confusion(result, main_row),
         hard=hard,
-        others=_other_results(config.run),
+        others=_other_results(run),
         animations=_animations(store, [videos[name] for name in shown]),
         numbers={name: number for number, name in enumerate(shown)},
         recipe=recipe,
-        description=description,
+        description=run.description,
         settings=_settings_table(recipe),
-        runs=runs,
+        runs=run.starts,
         store=store,
         place="store" if config.videos is None else "folder",
         store_settings=_settings(store),
-        commands=_commands(config, store, runs),
+        commands=_commands(config, store, run.starts),
         motion="RGB's changes" if any(stage.stream == "diff" for stage in recipe.stages) else "optical flow",
         frames=FRAMES,
     )
@@ -212,12 +207,12 @@ def write_report(config: ReportConfig) -> Path:
     return path
 
 
-def _measured(run: Path) -> Result:
-    require_run(run)
-    path = run / RESULT_FILE
+def _measured(run: Run) -> Result:
+    path = run.folder / RESULT_FILE
     if not path.exists():
         raise ViccError(
-            f"Nothing has been measured in {run} yet (no {RESULT_FILE}). Run: vicc retrieve --run {run} --store STORE"
+            f"Nothing has been measured in {run.folder} yet (no {RESULT_FILE}). Run: vicc retrieve --run {run.folder} "
+            "--store STORE"
         )
     return read_result(path)
 
@@ -336,9 +331,9 @@ def _example(entry: Neighbours, videos: Mapping[str, Video], confusion: Confusio
     )
 
 
-def _other_results(run: Path) -> list[FormattedTable]:
+def _other_results(run: Run) -> list[FormattedTable]:
     """The tables of what else was measured of the run: classification of its features."""
-    files = [path for name in _OTHER_RESULTS if (path := run / f"{name}.json").exists()]
+    files = [run.results[name] for name in _OTHER_RESULTS if name in run.results]
     return [formatted_table(make_table([Measured(path, read_result(path))])) for path in files]
 
 
@@ -414,11 +409,11 @@ def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _stages(run: Path, recipe: Recipe, num_videos: int, processes: int) -> list[dict[str, Any]]:
+def _stages(run: Run) -> list[dict[str, Any]]:
     """Each stage with its curves; all stages share the range of the loss, so that they can be compared."""
-    logs = {stage.name: read_log(run / stage.name) for stage in recipe.stages}
+    logs = {stage.name: run.log(stage.name) for stage in run.stages}
     losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
-    chances = [stage.settings.chance_loss() for stage in recipe.stages]
+    chances = [stage.settings.chance_loss() for stage in run.stages]
     losses += [chance for chance in chances if chance is not None] or [0.0] * (not losses)
     margin = 0.05 * (max(losses) - min(losses)) or 0.1
     limits = min(losses) - margin, max(losses) + margin
@@ -428,11 +423,11 @@ def _stages(run: Path, recipe: Recipe, num_videos: int, processes: int) -> list[
             "steps": len(log),
             "minutes": sum(row.get("seconds", 0.0) for row in log) / 60,
             "chance": _chance_text(stage),
-            "curves": _draw_curves(stage, log, min(stage.length.batch_size, num_videos) // processes, limits)
+            "curves": _draw_curves(stage, log, min(stage.length.batch_size, run.num_videos) // run.processes, limits)
             if log
             else None,
         }
-        for stage, log, chance in zip(recipe.stages, logs.values(), chances, strict=True)
+        for stage, log, chance in zip(run.stages, logs.values(), chances, strict=True)
     ]
 
 
@@ -464,7 +459,7 @@ def _setting(value: Any) -> str:
 
 
 def _commands(config: ReportConfig, store: FrameReader, runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The road to this report; the training as it was really started, each different command once."""
+    """The commands that lead to this report; the training as it was started, each different command once."""
     settings = [_as_flag(name, value) for name, value in _settings(store).items() if value not in (None, False)]
     run = ["--run", str(config.run)]
     place = ["--store", str(config.store)] if config.videos is None else ["--videos", str(config.videos)]
@@ -487,18 +482,3 @@ def _settings(store: FrameReader) -> dict[str, Any]:
 def _as_flag(name: str, value: Any) -> str:
     flag = f"--{name.replace('_', '-')}"
     return flag if value is True else f"{flag}={value}"
-
-
-def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Who started the run, when and where: the rows of runs.jsonl, the command as one would type it."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = dict.fromkeys(_RUN_FIELDS, "unknown") | json.loads(line)
-            program, *arguments = row["command"]
-        except (ValueError, TypeError) as error:
-            raise ViccError(f"Line {number} of {path} cannot be understood ({error}): {line[:60]!r}.") from error
-        name = Path(program).name
-        rows.append({**row, "command": shlex.join(["vicc" if name == "__main__.py" else name, *arguments])})
-    return rows

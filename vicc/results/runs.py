@@ -17,17 +17,13 @@ from vicc.configs import RunsConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import read_result
 from vicc.evaluation.retrieve import RESULT_FILE
-from vicc.files import atomic_write, is_held, read_json, require_writable
+from vicc.files import atomic_write, is_held, require_writable
 from vicc.places import require_folder
 from vicc.progress import say
-from vicc.results.page import read_runs
-from vicc.training.build import ENCODER_FOLDER
-from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE
+from vicc.training.run import Run, find_runs
 from vicc.training.schedule import stage_length
-from vicc.training.stage import Recipe, Stage
-from vicc.training.watch.alarms import ALARMS_FILE
+from vicc.training.stage import Stage
 from vicc.training.watch.curves import draw_curve
-from vicc.training.watch.log import EPOCHS_FILE, read_log
 
 # Okabe and Ito's, told apart by colour-blind readers too; beyond them the line style changes.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
@@ -99,48 +95,44 @@ def compare_runs(config: RunsConfig) -> list[RunState]:
     """
     if config.out is not None:
         require_writable(config.out)
-    known = _readable(_find(config.folders))
-    folders, described = list(known), list(known.values())
-    names = _short_names(folders)
-    differs = _differences([_settings(description) for description in described])
-    runs = [
-        _look(folder, name, description, differing)
-        for folder, name, description, differing in zip(folders, names, described, differs, strict=True)
-    ]
+    runs = _readable(_find(config.folders))
+    names = _short_names([run.folder for run in runs])
+    differs = _differences([_settings(run) for run in runs])
+    states = [_look(run, name, differing) for run, name, differing in zip(runs, names, differs, strict=True)]
     if config.out is not None:
-        _draw(folders, runs, described, config.out)
-    return runs
+        _draw(runs, names, config.out)
+    return states
 
 
 def _find(places: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for place in places:
         require_folder(place)
-        for path in sorted(place.rglob(RECIPE_FILE)):
-            found.setdefault(path.parent.resolve(), path.parent)
+        for folder in find_runs(place):
+            found.setdefault(folder.resolve(), folder)
     if not found:
         looked = ", ".join(map(str, places))
         raise ViccError(
-            f"There is no run in {looked} (no {RECIPE_FILE} at any depth). Make one with: vicc pretrain --store STORE "
+            f"There is no run in {looked} (no recipe.json at any depth). Make one with: vicc pretrain --store STORE "
             "--run RUN"
         )
     return list(found.values())
 
 
-def _readable(folders: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """What the runs are; one that this version cannot understand is left out, and that is said."""
-    known = {}
+def _readable(folders: Sequence[Path]) -> list[Run]:
+    """The runs; one that this version cannot understand is left out, and that is said."""
+    runs = []
     for folder in folders:
         try:
-            description = read_json(folder / RECIPE_FILE, what="run description")
-            Recipe.from_json(description["recipe"])
-            known[folder] = description
-        except (ViccError, KeyError, TypeError) as error:
+            run = Run(folder)
+            _ = run.recipe, run.num_videos
+            runs.append(run)
+        except ViccError as error:
             say(f"left out {folder}: {error}")
             last = error
-    if not known:
+    if not runs:
         raise ViccError(f"None of {len(folders)} runs can be read: {last}")
-    return known
+    return runs
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -152,23 +144,21 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     return [str(Path(*part[shared:])) for part in parts]
 
 
-def _look(folder: Path, name: str, description: dict[str, Any], differs: dict[str, str]) -> RunState:
-    recipe = Recipe.from_json(description["recipe"])
-    stages = [_stage_state(folder, stage, description) for stage in recipe.stages]
-    starts = read_runs(folder / RUNS_FILE)
+def _look(run: Run, name: str, differs: dict[str, str]) -> RunState:
+    stages = [_stage_state(run, stage) for stage in run.stages]
     finished = all(stage.finished for stage in stages)
-    state: Literal["finished", "running", "stopped"] = "running" if is_held(folder) else "stopped"
-    retrieval = _retrieval(folder)
+    state: Literal["finished", "running", "stopped"] = "running" if is_held(run.folder) else "stopped"
+    retrieval = _retrieval(run)
     return RunState(
         run=name,
-        recipe=recipe.name,
+        recipe=run.recipe.name,
         state="finished" if finished else state,
         stages=stages,
         retrieval=retrieval,
-        processes=description.get("processes", 1),
-        precision=_of_starts(starts, "precision"),
-        threads=_of_starts(starts, "threads"),
-        following=_following(folder, recipe, starts, state="finished" if finished else state, measured=bool(retrieval)),
+        processes=run.processes,
+        precision=_of_starts(run.starts, "precision"),
+        threads=_of_starts(run.starts, "threads"),
+        following=_following(run, state="finished" if finished else state, measured=bool(retrieval)),
         hours=sum(stage.hours for stage in stages),
         differs=differs,
     )
@@ -194,31 +184,31 @@ def _of_starts(starts: Sequence[dict[str, Any]], fact: str) -> str:
     return ", ".join(told) or "unknown"
 
 
-def _following(folder: Path, recipe: Recipe, starts: Sequence[dict[str, Any]], *, state: str, measured: bool) -> str:
+def _following(run: Run, *, state: str, measured: bool) -> str:
     """Train on, then measure, then look at it."""
+    starts, folder = run.starts, str(run.folder)
     if state == "running" or not starts:
         return ""
     if state == "stopped":
         return str(starts[-1]["command"])
     flag = next((name for name in ("store", "videos") if name in starts[-1]), None)
     place = ["--store", "STORE"] if flag is None else [f"--{flag}", starts[-1][flag]]
-    if all(stage.settings.classifies for stage in recipe.stages):
-        return shlex.join(["vicc", "test", "--classifier", str(folder), *place])
-    return shlex.join(["vicc", "report" if measured else "retrieve", "--run", str(folder), *place])
+    if all(stage.settings.classifies for stage in run.stages):
+        return shlex.join(["vicc", "test", "--classifier", folder, *place])
+    return shlex.join(["vicc", "report" if measured else "retrieve", "--run", folder, *place])
 
 
-def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> StageState:
-    log = read_log(folder / stage.name)
-    evaluated = _evaluated(folder, stage)
+def _stage_state(run: Run, stage: Stage) -> StageState:
+    log = run.log(stage.name)
+    evaluated = _evaluated(run, stage)
     last = evaluated[-1] if evaluated else {}
-    processes = description.get("processes", 1)
-    length = stage_length(stage, description["videos"], processes)
+    length = stage_length(stage, run.num_videos, run.processes)
     seconds = sum(row.get("waited", 0.0) + row.get("seconds", 0.0) for row in log)
     losses = [row["loss"] for row in log[-_LAST:]]
     clips = len(log) * length.batch_size * sum(stage.settings.clips_encoded())
     return StageState(
         name=stage.name,
-        finished=(folder / stage.name / ENCODER_FOLDER / "config.json").exists(),
+        finished=stage in run.finished,
         steps=len(log),
         total_steps=length.steps,
         loss=sum(losses) / len(losses) if losses else None,
@@ -228,7 +218,7 @@ def _stage_state(folder: Path, stage: Stage, description: dict[str, Any]) -> Sta
         val_accuracy=last.get("val_accuracy"),
         clips_per_second=clips / seconds if seconds else None,
         hours=seconds / 3600,
-        alarms=len(read_log(folder / stage.name, ALARMS_FILE)),
+        alarms=len(run.alarms(stage.name)),
     )
 
 
@@ -237,22 +227,22 @@ def _measured_by(stage: Stage) -> str:
     return "val_accuracy" if stage.settings.classifies else "own_video_recall"
 
 
-def _evaluated(folder: Path, stage: Stage) -> list[dict[str, Any]]:
+def _evaluated(run: Run, stage: Stage) -> list[dict[str, Any]]:
     """The epochs of a stage after which it was looked at."""
-    return [row for row in read_log(folder / stage.name, EPOCHS_FILE) if _measured_by(stage) in row]
+    return [row for row in run.epochs(stage.name) if _measured_by(stage) in row]
 
 
-def _retrieval(folder: Path) -> dict[str, float]:
-    if not (folder / RESULT_FILE).exists():
+def _retrieval(run: Run) -> dict[str, float]:
+    if not (run.folder / RESULT_FILE).exists():
         return {}
-    rows = read_result(folder / RESULT_FILE).rows
+    rows = read_result(run.folder / RESULT_FILE).rows
     return {row.name: row.metrics["R@1"].value for row in rows if row.kind in ("trained", "fused")}
 
 
-def _settings(description: dict[str, Any]) -> dict[str, str]:
+def _settings(run: Run) -> dict[str, str]:
     """All that makes a run, as text by name; stages by their fields' names for --set."""
-    flat = {name: str(value) for name, value in description.items() if name != "recipe"}
-    for stage in Recipe.from_json(description["recipe"]).to_json()["stages"]:
+    flat = {name: str(value) for name, value in run.description.items() if name != "recipe"}
+    for stage in run.recipe.to_json()["stages"]:
         fields = {**stage, **{f"augmentation.{name}": value for name, value in stage["augmentation"].items()}}
         del fields["augmentation"]
         flat |= {f"{stage['name']}.{name}": str(value) for name, value in fields.items() if name != "name"}
@@ -281,24 +271,25 @@ def _joined(found: dict[str, str]) -> dict[str, str]:
     return {f"{'+'.join(stages)}.{name}" if stages[0] else name: value for (name, value), stages in groups.items()}
 
 
-def _draw(folders: Sequence[Path], runs: Sequence[RunState], described: Sequence[dict[str, Any]], path: Path) -> None:
+def _draw(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
     """A column for each stage name: the losses of all runs above, what evaluation found below."""
-    stages = {stage.name: stage for one in described for stage in Recipe.from_json(one["recipe"]).stages}
+    stages = {stage.name: stage for run in runs for stage in run.stages}
     looks = [(color, style) for style in _STYLES for color in _COLORS]
     with rc_context({"font.size": 9, "font.family": "sans-serif"}):
         figure = Figure(figsize=(1.2 + 3.2 * len(stages), 5.2 + 0.2 * len(runs)), layout="constrained")
         panels = figure.subplots(2, len(stages), squeeze=False, sharex="col", sharey="row", height_ratios=(3, 2))
         for (above, below), stage in zip(panels.T, stages.values(), strict=True):
-            for folder, (color, style) in zip(folders, cycle(looks)):
-                draw_curve(above, read_log(folder / stage.name), "loss", color=color, linestyle=style)
-                points = [(row["step"], row[_measured_by(stage)]) for row in _evaluated(folder, stage)]
+            for run, (color, style) in zip(runs, cycle(looks)):
+                has = any(other.name == stage.name for other in run.stages)
+                draw_curve(above, run.log(stage.name) if has else [], "loss", color=color, linestyle=style)
+                points = [(row["step"], row[_measured_by(stage)]) for row in (_evaluated(run, stage) if has else [])]
                 below.plot(*zip(*points, strict=True) if points else ([], []), "o", ls=style, color=color, ms=3)
             _label(above, below, stage)
         panels[0, 0].set_ylabel("loss")
         classifiers = all(stage.settings.classifies for stage in stages.values())
         panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "own video found (R@1)")
         marks = [Line2D([], [], color=color, linestyle=style) for _, (color, style) in zip(runs, cycle(looks))]
-        figure.legend(marks, [run.run for run in runs], loc="outside lower center", frameon=False, ncols=2)
+        figure.legend(marks, names, loc="outside lower center", frameon=False, ncols=2)
         with atomic_write(path, "wb") as file:
             figure.savefig(file, format=path.suffix.removeprefix(".").lower(), dpi=130)
 

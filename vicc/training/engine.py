@@ -39,9 +39,17 @@ class Position:
     def epoch(self) -> int:
         return self.step // self.steps_per_epoch
 
+    def state_dict(self) -> dict[str, int]:
+        """What a resume needs."""
+        return {"step": self.step, "steps_per_epoch": self.steps_per_epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take back what `state_dict` gave, of a stage whose epochs have as many steps."""
+        self.step, self.steps_per_epoch = state["step"], state["steps_per_epoch"]
+
 
 class Observer(Protocol):
-    """What the loop tells of, in every process."""
+    """What the loop reports to, in every process."""
 
     def steps(self, rows: list[Row]) -> None:
         """Some steps are done; their rows are the same in all processes but for the times."""
@@ -51,7 +59,7 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Unsettled:
+class _Unfetched:
     """Rows whose values are still on the device, so that no step waits for it."""
 
     rows: list[Row] = field(default_factory=list)
@@ -64,7 +72,7 @@ class _Unsettled:
         kind = torch.float64 if all(value.device.type == "cpu" for value in scalars.values()) else torch.float32
         self.values.append(torch.stack([value.to(kind) for value in scalars.values()]))
 
-    def settle(self) -> list[Row]:
+    def fetch(self) -> list[Row]:
         """The rows with their values, the mean over all processes.
 
         Raises:
@@ -93,7 +101,7 @@ def train(
     watchdog: Watchdog,
     should_stop: Callable[[int], bool] = lambda step: False,
     seconds_between_checkpoints: float = 600.0,
-    settle_every: int = 1,
+    fetch_every: int = 1,
 ) -> None:
     """Train from `position` to the end of the stage.
 
@@ -103,14 +111,14 @@ def train(
         save: writes a checkpoint of everything, `position` included; called in all processes.
         should_stop: asked after every step with the number of steps done; True saves and raises `Stopped`; a signal
             (Ctrl-C, SIGTERM, SIGUSR1) does the same. One process that is asked stops all.
-        settle_every: steps after which values are fetched from the device, looked at and told of.
+        fetch_every: steps after which values are fetched from the device, looked at and reported.
 
     Raises:
         Stopped: asked to stop.
         Diverged: the loss is not finite. The last checkpoint stays as it is.
     """
     step.task.train()
-    unsettled = _Unsettled()
+    unfetched = _Unfetched()
     saved_at = ended = time.monotonic()
     with _stop_signals() as stop_asked:
         watchdog.at("loads", position.step)
@@ -119,7 +127,7 @@ def train(
             watchdog.at("computes", position.step)
             epoch, rate = position.epoch, learning_rate(position.step)
             scalars = step(batch, epoch, learning_rate=rate)
-            unsettled.add(
+            unfetched.add(
                 scalars,
                 {
                     "step": position.step,
@@ -136,9 +144,9 @@ def train(
             stop, due = any_process([stop_asked() or should_stop(position.step), due])
             end_of_epoch = position.step % position.steps_per_epoch == 0
             save_now = stop or due or end_of_epoch or position.step == position.total_steps
-            if save_now or len(unsettled.rows) >= settle_every:
+            if save_now or len(unfetched.rows) >= fetch_every:
                 looked = time.monotonic()
-                rows = unsettled.settle()
+                rows = unfetched.fetch()
                 # The wait for the device is part of the steps.
                 rows[-1]["seconds"] = round(rows[-1]["seconds"] + time.monotonic() - looked, 4)
                 observer.steps(rows)

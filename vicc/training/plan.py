@@ -1,11 +1,8 @@
-"""What a run will take before it has begun: time, memory, disk; and the batch that fits into memory.
-
-Measured with a few steps of the real thing, random weights on random clips.
-"""
+"""The plan of a run: how far its stages are, what is left of them will take, and the batch that fits into memory."""
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,124 +10,49 @@ from typing import Any
 
 import torch
 
-from vicc.batch import Batch, Stream
-from vicc.configs import TrainingConfig
+from vicc.configs import PretrainConfig, TrainingConfig
 from vicc.data.dataset import ClipDataset
+from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
-from vicc.device import (
-    Precision,
-    available_memory,
-    current_memory,
-    peak_memory,
-    process_cores,
-    reset_peak_memory,
-)
-from vicc.distributed import all_reduce_max, alone, on_first, world_size
+from vicc.data.records import Video
+from vicc.device import Precision, available_memory, choose_precision, current_memory, process_cores
+from vicc.distributed import all_reduce_max, on_first, world_size
 from vicc.errors import ViccError
-from vicc.files import read_json
 from vicc.methods.task import Task
 from vicc.progress import say
-from vicc.training.build import build_step, untrained_task
+from vicc.training.build import build_dataset, untrained_task
+from vicc.training.checkpoint import CheckpointFolder
+from vicc.training.computation import choose_computation, computing
+from vicc.training.cost import LoadingCost, StageCost, StepCost, measure_loading, measure_step, step_fits
 from vicc.training.fit import FITTED_FIELDS, changes, fit_to_batch, fit_to_data, largest_batch, round_batch
-from vicc.training.run_folder import RECIPE_FILE
+from vicc.training.run import Run, is_finished, is_run
 from vicc.training.schedule import StageLength, stage_length
 from vicc.training.stage import Recipe, Stage
-from vicc.training.step import TrainingStep
 
 _SECONDS_TO_MEASURE = 20.0
-_SAMPLES = 4
 _TOO_SHORT = 2e8  # pixels over a whole run: seconds of work, which measuring would double
 _WITHOUT_GRADIENT = 1 / 3  # backward costs about twice as much as forward
 _SHARE_OF_MEMORY = 0.8  # the rest is for what measuring two sizes cannot see
 
-
-@dataclass(frozen=True)
-class StepCost:
-    """A step's time and memory, as they grow with its videos; of one process.
-
-    Attributes:
-        seconds_a_video: without loading.
-        fixed_bytes, bytes_a_video: peak memory of the process on a CPU, of the device's on an accelerator.
-        checkpoint_bytes, encoder_bytes: on disk; the queue is not in them.
-    """
-
-    seconds_a_video: float
-    fixed_bytes: float
-    bytes_a_video: float
-    checkpoint_bytes: int
-    encoder_bytes: int
-
-    def peak_bytes(self, batch_size: int) -> int:
-        """Memory of a step on so many videos."""
-        return round(self.fixed_bytes + self.bytes_a_video * batch_size)
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """What a stage takes: `seconds` for `steps` that are left, peak memory of a process, bytes on disk.
-
-    `loading_known` says whether `seconds` counts the loading of clips.
-    """
-
-    steps: int
-    batch_size: int
-    seconds: float
-    memory_bytes: int
-    disk_bytes: int
-    loading_known: bool
-
-    @property
-    def texts(self) -> tuple[str, str, str]:
-        """Time, memory and disk for people."""
-        loading = "" if self.loading_known else " and loading"
-        disk = f"{self.disk_bytes / 1e6:,.1f} MB"
-        return f"{_about(self.seconds)}{loading}", f"{self.memory_bytes / 2**30:.1f} GiB", disk
-
-
-@dataclass(frozen=True)
-class LoadingCost:
-    """How long a process takes to load the clips of a video.
-
-    Attributes:
-        first, later: seconds; a video is decoded when it is first read, and later only where the frames of all videos
-            do not fit into the memory for them (--cache-mb).
-        videos: how many there are.
-    """
-
-    first: float
-    later: float
-    videos: int
-
-    def seconds(self, samples: float) -> float:
-        """Of one process that loads so many samples."""
-        new = min(samples, self.videos)
-        return self.first * new + self.later * (samples - new)
-
-
 _Measured = tuple[Stage, StepCost, LoadingCost | None]
 
 
-def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig) -> StepCost:
-    """Time and memory of a stage's steps, from three of them on two sizes of batch. Exchanges nothing."""
-    with alone(), torch.random.fork_rng():
-        task = untrained_task(recipe, stage)
-        step = _new_step(stage, task, precision, config)
-        small = 2 * config.accumulate
-        _measure(step, stage, small)  # slower than others, as the first of every size is
-        seconds, small_bytes = _measure(step, stage, small)
-        large = 3 * config.accumulate
-        if seconds < 0.5:  # a small model: what a step costs beside its clips counts
-            large = max(large, min(16, stage.length.batch_size))
-            _measure(step, stage, large)
-        seconds, large_bytes = _measure(step, stage, large)
-    a_video = max(0.0, (large_bytes - small_bytes) / (large - small))
-    return StepCost(
-        seconds_a_video=seconds / large,
-        fixed_bytes=large_bytes - a_video * large,
-        bytes_a_video=a_video,
-        checkpoint_bytes=_nbytes(step.state()),
-        encoder_bytes=_nbytes(task.encoder.state_dict()),
-    )
+@dataclass(frozen=True)
+class StageSummary:
+    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`.
+
+    The learning rate counts with `schedule_steps`, which are more than `total_steps` where the stage has a stop_epoch.
+    What is left would take `cost`, which only a dry run measures.
+    """
+
+    name: str
+    finished: bool
+    steps: int
+    total_steps: int
+    schedule_steps: int
+    videos: int
+    batch_size: int
+    cost: StageCost | None = None
 
 
 def fitted_recipe(
@@ -177,9 +99,7 @@ def fitted_recipe(
 
 def _recorded(run: Path) -> dict[str, dict[str, Any]]:
     """Of each stage of a run that has begun, the fields that fitting changes."""
-    if not (run / RECIPE_FILE).exists():
-        return {}
-    stages = Recipe.from_json(read_json(run / RECIPE_FILE, what="run description")["recipe"]).stages
+    stages = Run(run).stages if is_run(run) else ()
     return {stage.name: {k: v for k, v in stage.flat().items() if k in FITTED_FIELDS} for stage in stages}
 
 
@@ -193,8 +113,8 @@ def find_batch_sizes(
 ) -> dict[str, int]:
     """For each stage the largest batch whose share fits into the memory of every process.
 
-    On a CPU the memory of two sizes is measured and drawn out to four fifths of what is free; on an accelerator sizes
-    are tried.
+    On a CPU the memory of two sizes is measured and extrapolated to four fifths of what is free; on an accelerator
+    sizes are tried.
 
     Args:
         known: gets the costs that were measured, by the stage's name.
@@ -207,10 +127,10 @@ def find_batch_sizes(
     for stage in recipe.stages:
         most = largest_batch(stage, num_videos) // world_size()
         if precision.device.type == "cuda":
-            most = most_that_fit(partial(_fits, recipe, stage, precision, config), most)
+            most = most_that_fit(partial(step_fits, recipe, stage, precision, config), most)
         else:
             known[stage.name] = measure_step(recipe, stage, precision, config)
-            most = min(most, _drawn_out(known[stage.name]))
+            most = min(most, _extrapolated(known[stage.name]))
         if most < 1 <= num_videos // world_size():
             raise ViccError(
                 f"--batch-size auto: not even one video of stage {stage.name} fits into the memory that is free. Give "
@@ -231,6 +151,95 @@ def most_that_fit(fits: Callable[[int], bool], most: int) -> int:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
+
+
+def stage_summary(config: TrainingConfig, stage: Stage, num_videos: int) -> StageSummary:
+    """How far a stage is."""
+    folder = config.run / stage.name
+    length = stage_length(stage, num_videos, world_size())
+    steps = CheckpointFolder(folder).newest_step()
+    return StageSummary(
+        stage.name,
+        is_finished(config.run, stage),
+        steps,
+        length.steps,
+        length.schedule_steps,
+        num_videos,
+        length.batch_size,
+    )
+
+
+def dry_run(
+    recipe: Recipe,
+    config: PretrainConfig,
+    device: torch.device,
+    store: FrameReader | None,
+    videos: list[Video],
+    *,
+    num_videos: int,
+) -> list[StageSummary]:
+    """How far the stages are, and what is left of them would take; nothing is written.
+
+    Args:
+        store: with its training `videos`; None and none of them where only their number is known.
+    """
+    if config.launcher != "here":
+        # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not for computing.
+        if config.batch_size != "auto":
+            precision = choose_precision(config.precision, device)
+            recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data)
+        return [stage_summary(config, stage, num_videos) for stage in recipe.stages]
+    precision, computation = choose_computation(config, device)
+    with computing(computation):
+        known: dict[str, StepCost] = {}
+        recipe = fitted_recipe(
+            recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data, known=known
+        )
+        costs = stage_costs(recipe, config, precision, store, videos, num_videos=num_videos, known=known)
+        summaries = [stage_summary(config, stage, num_videos) for stage in recipe.stages]
+        return [replace(summary, cost=costs.get(summary.name)) for summary in summaries]
+
+
+def announce_costs(
+    recipe: Recipe,
+    config: TrainingConfig,
+    precision: Precision,
+    store: FrameReader,
+    videos: list[Video],
+    *,
+    known: Mapping[str, StepCost],
+) -> dict[str, StageCost]:
+    """Say what a run that is new will take, and return it; empty where measuring would take as long as the run."""
+    if not is_worth_measuring(recipe, num_videos=len(videos)):
+        return {}
+    costs = stage_costs(recipe, config, precision, store, videos, num_videos=len(videos), known=known)
+    for line in describe_costs(costs):
+        say(line)
+    return costs
+
+
+def stage_costs(
+    recipe: Recipe,
+    config: TrainingConfig,
+    precision: Precision,
+    store: FrameReader | None,
+    videos: list[Video],
+    *,
+    num_videos: int,
+    known: Mapping[str, StepCost] | None = None,
+) -> dict[str, StageCost]:
+    """What the stages that are not finished will take; nothing is written. See `plan_stages`."""
+    left = {}
+    for stage in recipe.stages:
+        summary = stage_summary(config, stage, num_videos)
+        left[stage.name] = 0 if summary.finished else summary.total_steps - summary.steps
+    lengths = {stage.name: stage_length(stage, num_videos, world_size()) for stage in recipe.stages}
+
+    def load(stage: Stage, task: Task) -> ClipDataset:
+        assert store is not None
+        return build_dataset(stage, task, store, videos, seed=0)
+
+    return plan_stages(recipe, config, precision, left, lengths, None if store is None else load, known=known)
 
 
 def plan_stages(
@@ -298,13 +307,6 @@ def describe_costs(costs: dict[str, StageCost]) -> list[str]:
     return lines
 
 
-def _about(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"about {seconds / size:.2g} {unit}"
-    return f"about {seconds:.0f} s"
-
-
 def is_worth_measuring(recipe: Recipe, *, num_videos: int) -> bool:
     """Whether the run is longer than measuring it."""
     pixels = 0.0
@@ -336,57 +338,7 @@ def require_loading(stage: Stage, config: TrainingConfig, *, num_videos: int) ->
     prefetched_batches(num_workers(config.workers), batch * stage.encoder.clip_frames * (full + small))
 
 
-def _new_step(stage: Stage, task: Task, precision: Precision, config: TrainingConfig) -> TrainingStep:
-    # Without compiling, which would take minutes here and once more afterwards.
-    step = build_step(stage, task, precision, replace(config, compile=False))
-    task.train()
-    return step
-
-
-def _measure(step: TrainingStep, stage: Stage, size: int) -> tuple[float, int]:
-    """Seconds of a step on `size` random videos, and the peak of memory during it."""
-    device = step.precision.device
-    batch = _random_batch(step.task, stage, size)
-    reset_peak_memory(device)
-    began = time.monotonic()
-    loss = step(batch, 0, learning_rate=0.0)["loss"]
-    loss.item()  # waits for the device
-    return time.monotonic() - began, peak_memory(device)
-
-
-def _random_batch(task: Task, stage: Stage, size: int) -> Batch:
-    encoders = [task.encoder] if task.teacher is None else [task.encoder, task.teacher]
-    channels = {encoder.config.stream: encoder.config.in_channels for encoder in encoders}
-
-    def clips(streams: Sequence[Stream], views: int, pixels: int) -> dict[Stream, torch.Tensor]:
-        shape = (size, views, stage.encoder.clip_frames, pixels, pixels)
-        return {
-            stream: torch.randint(0, 256, (*shape, channels[stream]), dtype=torch.uint8).permute(0, 1, 5, 2, 3, 4)
-            for stream in streams
-        }
-
-    numbers = torch.arange(size)
-    small = tuple(clips(task.streams[:1], count, pixels) for count, pixels in stage.settings.small_resolutions())
-    classes = stage.flat().get("num_classes", size)
-    labels = numbers % classes
-    return Batch(clips(task.streams, stage.settings.num_clips, stage.encoder.size), numbers, labels, numbers, small)
-
-
-def _fits(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig, size: int) -> bool:
-    """Whether two steps on so many videos fit into an accelerator's memory; the second one holds the momenta."""
-    try:
-        with alone(), torch.random.fork_rng():
-            step = _new_step(stage, untrained_task(recipe, stage), precision, config)
-            for _ in range(2):
-                _measure(step, stage, size)
-    except torch.OutOfMemoryError:
-        return False
-    finally:
-        torch.cuda.empty_cache()
-    return True
-
-
-def _drawn_out(cost: StepCost) -> int:
+def _extrapolated(cost: StepCost) -> int:
     """Videos with which the process would take four fifths of what is free now, its share if there are several."""
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     room = _SHARE_OF_MEMORY * available_memory() / sharing + current_memory()
@@ -409,33 +361,3 @@ def _weight(stage: Stage) -> float:
     full = with_gradient - sum(count for count, _ in small) + _WITHOUT_GRADIENT * without
     pixels_of_small = sum(count * pixels**2 for count, pixels in small)
     return stage.encoder.clip_frames * (full * stage.encoder.size**2 + pixels_of_small)
-
-
-def measure_loading(dataset: ClipDataset, config: TrainingConfig) -> LoadingCost:
-    """Time to load a video's clips in this process, from a few videos in turn, twice."""
-    _ = dataset[0, 0]  # starts what is only started once
-    numbers = [number % len(dataset) for number in range(1, 1 + _SAMPLES)]
-    first, later = (_seconds_a_sample(dataset, [(epoch, number) for number in numbers]) for epoch in (0, 1))
-    fits = _decoded_bytes(dataset) <= config.cache_mb << 20
-    return LoadingCost(first, min(first, later) if fits else first, len(dataset))
-
-
-def _seconds_a_sample(dataset: ClipDataset, keys: Sequence[tuple[int, int]]) -> float:
-    began = time.monotonic()
-    for key in keys:
-        _ = dataset[key]
-    return (time.monotonic() - began) / len(keys)
-
-
-def _decoded_bytes(dataset: ClipDataset) -> int:
-    """Of all frames of the streams that are read."""
-    channels = 3 * bool({"rgb", "diff"} & {*dataset.streams}) + 2 * ("flow" in dataset.streams)
-    return sum(video.num_frames * video.height * video.width * channels for video in dataset.videos)
-
-
-def _nbytes(state: Any) -> int:
-    """Bytes of the tensors in a state."""
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
-    entries = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return sum(map(_nbytes, entries))

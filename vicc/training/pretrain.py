@@ -25,14 +25,12 @@ from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
-from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
+from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, divide_by_table, divide_videos
 from vicc.data.store import Store, say_if_unfinished
-from vicc.data.video_files import VideoFile
 from vicc.data.video_folder import VideoFolder
-from vicc.device import Precision, choose_precision
+from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes
 from vicc.errors import ViccError
-from vicc.files import require_writable
 from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
 from vicc.prepare.scan import SCAN_FILE, list_videos, open_frames
@@ -40,26 +38,21 @@ from vicc.progress import say
 from vicc.settings import takes_settings
 from vicc.training.beside_encoder import save_stage_result
 from vicc.training.build import ENCODER_FOLDER, build_task
-from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
+from vicc.training.computation import choose_computation, choose_run_device, computing
+from vicc.training.cost import StageCost, StepCost
 from vicc.training.plan import (
-    StageCost,
-    StepCost,
-    describe_costs,
+    StageSummary,
+    announce_costs,
+    dry_run,
     fitted_recipe,
-    is_worth_measuring,
     num_workers,
     require_loading,
+    stage_summary,
 )
-from vicc.training.run_folder import (
-    RECIPE_FILE,
-    RunStart,
-    claim_run,
-    divide,
-    held_run_folder,
-    require_enough,
-)
+from vicc.training.run import is_finished, is_run, require_room_for_run
+from vicc.training.run_folder import RunStart, claim_run, divide, held_run_folder, require_enough
 from vicc.training.stage import Recipe, Stage
-from vicc.training.train_stage import StageGoal, StageSummary, is_finished, stage_costs, stage_summary, train_stage
+from vicc.training.train_stage import StageGoal, train_stage
 from vicc.training.watch.online import OnlineEvaluation, evaluation_period
 from vicc.training.watch.sinks import require_sinks
 
@@ -87,56 +80,76 @@ def pretrain(
     recipe.require_stages(config.stages)
     require_sinks(config.log_to)
     if not config.dry_run:
-        require_writable(config.run / RECIPE_FILE, instead="Give another --run folder")
+        require_room_for_run(config.run)
     device = choose_run_device(config)
-    with processes(device):
-        store: FrameReader | None = None
-        videos: list[Video] = []
-        if config.store is None:
-            num_videos = on_first(lambda: len(_planned(config).train))
-        else:
-            place = config.store
-            store = first_then_others(lambda: Store(place, cache_bytes=config.cache_mb << 20))
-            on_first(partial(say_if_unfinished, store))
-            _require_flow(recipe, store)
-            videos = divide(store, config, silent=not config.dry_run).train
-            num_videos = len(videos)
+    with processes(device), ExitStack() as stack:
+        store = _open_store(recipe, config)
+        videos = [] if store is None else divide(store, config, silent=not config.dry_run).train
+        num_videos = on_first(lambda: _count_videos(config)) if store is None else len(videos)
         _require_earlier_stages(recipe, config)
-        if config.dry_run and config.launcher != "here":
-            # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not for computing.
-            if config.batch_size != "auto":
-                precision = choose_precision(config.precision, device)
-                recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data)
-            return [stage_summary(config, stage, num_videos) for stage in recipe.stages]
-        with ExitStack() as stack:
-            if not config.dry_run:
-                on_first(lambda: stack.enter_context(held_run_folder(config.run)))
-            precision, computation = choose_computation(config, device)
-            stack.enter_context(computing(computation))
-            if config.dry_run:
-                return _plan(recipe, config, store, videos, precision, num_videos=num_videos)
-            if store is None:
-                store = first_then_others(
-                    lambda: open_frames(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
+        if config.dry_run:
+            return dry_run(recipe, config, device, store, videos, num_videos=num_videos)
+        on_first(lambda: stack.enter_context(held_run_folder(config.run)))
+        precision, computation = choose_computation(config, device)
+        stack.enter_context(computing(computation))
+        if store is None:
+            store = first_then_others(
+                lambda: open_frames(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
+            )
+        division = divide(store, config)
+        videos = division.train
+        measured: dict[str, StepCost] = {}
+        recipe = fitted_recipe(
+            recipe, config, precision, num_videos=len(videos), to_data=config.fit_to_data, known=measured
+        )
+        begun = is_run(config.run)
+        starts: list[RunStart] = []  # of the first process alone, until it is noted
+        on_first(lambda: starts.append(claim_run(recipe, config, computation, store, division)))
+        asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
+        unfinished = on_first(lambda: [stage.name for stage in asked if not is_finished(config.run, stage)])
+        for stage in asked:
+            if stage.name in unfinished:
+                require_loading(stage, config, num_videos=len(videos))
+        costs: dict[str, StageCost] = {}
+        if is_first() and unfinished:
+            if isinstance(store, VideoFolder):
+                _say_speed(recipe, store, videos)
+            if not begun:
+                costs = announce_costs(recipe, config, precision, store, videos, known=measured)
+        for number, stage in enumerate(recipe.stages):
+            if stage.name in unfinished:
+                train_stage(
+                    stage,
+                    number,
+                    _goal(stage, config, store, videos),
+                    config,
+                    store,
+                    videos,
+                    precision,
+                    later=[after for after in recipe.stages[number + 1 :] if after.name in unfinished],
+                    planned=costs.get(stage.name),
+                    on_start=partial(_note_once, starts, stage.name),
+                    should_stop=partial(should_stop, stage.name),
                 )
-            return _pretrain(recipe, config, store, precision, computation, should_stop)
+            elif stage in asked:
+                say(f"{stage.name}: finished already")
+        return [stage_summary(config, stage, len(videos)) for stage in recipe.stages]
 
 
-def _plan(
-    recipe: Recipe,
-    config: PretrainConfig,
-    store: FrameReader | None,
-    videos: list[Video],
-    precision: Precision,
-    *,
-    num_videos: int,
-) -> list[StageSummary]:
-    """How far the stages are, and what is left of them would take."""
-    known: dict[str, StepCost] = {}
-    recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data, known=known)
-    costs = stage_costs(recipe, config, precision, store, videos, num_videos=num_videos, known=known)
-    summaries = [stage_summary(config, stage, num_videos) for stage in recipe.stages]
-    return [replace(summary, cost=costs.get(summary.name)) for summary in summaries]
+def _note_once(starts: list[RunStart], stage: str, step: int) -> None:
+    """A start is noted with the first stage that it goes on with."""
+    if starts:
+        starts.pop().note(stage, step)
+
+
+def _open_store(recipe: Recipe, config: PretrainConfig) -> FrameReader | None:
+    """The store; None where videos are given, which are not looked into yet."""
+    if (place := config.store) is None:
+        return None
+    store = first_then_others(lambda: Store(place, cache_bytes=config.cache_mb << 20))
+    on_first(partial(say_if_unfinished, store))
+    _require_flow(recipe, store)
+    return store
 
 
 def _require_recipe(recipe: Recipe, config: PretrainConfig) -> None:
@@ -167,61 +180,7 @@ def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
                 )
 
 
-def _pretrain(
-    recipe: Recipe,
-    config: PretrainConfig,
-    store: FrameReader,
-    precision: Precision,
-    computation: Computation,
-    should_stop: Callable[[str, int], bool],
-) -> list[StageSummary]:
-    division = divide(store, config)
-    videos = division.train
-    known: dict[str, StepCost] = {}
-    recipe = fitted_recipe(recipe, config, precision, num_videos=len(videos), to_data=config.fit_to_data, known=known)
-    begun = (config.run / RECIPE_FILE).exists()
-    starts: list[RunStart] = []  # of the first process alone, until it is noted
-    on_first(lambda: starts.append(claim_run(recipe, config, computation, store, division)))
-    asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
-    unfinished = on_first(lambda: [stage.name for stage in asked if not is_finished(config.run, stage)])
-    for stage in asked:
-        if stage.name in unfinished:
-            require_loading(stage, config, num_videos=len(videos))
-    costs: dict[str, StageCost] = {}
-    if is_first() and unfinished:
-        if isinstance(store, VideoFolder):
-            _say_speed(recipe, store, videos)
-        if not begun and is_worth_measuring(recipe, num_videos=len(videos)):
-            costs = stage_costs(recipe, config, precision, store, videos, num_videos=len(videos), known=known)
-            for line in describe_costs(costs):
-                say(line)
-    for number, stage in enumerate(recipe.stages):
-        if stage.name in unfinished:
-            later = [after for after in recipe.stages[number + 1 :] if after.name in unfinished]
-
-            def note_once(step: int, name: str = stage.name) -> None:
-                if starts:
-                    starts.pop().note(name, step)
-
-            train_stage(
-                stage,
-                number,
-                _purpose(stage, config, store, videos),
-                config,
-                store,
-                videos,
-                precision,
-                later=later,
-                planned=costs.get(stage.name),
-                on_start=note_once,
-                should_stop=partial(should_stop, stage.name),
-            )
-        elif stage in asked:
-            say(f"{stage.name}: finished already")
-    return [stage_summary(config, stage, len(videos)) for stage in recipe.stages]
-
-
-def _purpose(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
+def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
     """An encoder, looked at without labels while it trains."""
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
@@ -283,11 +242,13 @@ def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None
     say(f"decoding on the fly: {measured}make a store with: vicc prepare {folder.path} --store STORE")
 
 
-def _planned(config: PretrainConfig) -> Division[VideoFile]:
-    """How the files of a folder would be divided, were all of them readable."""
+def _count_videos(config: PretrainConfig) -> int:
+    """How many of the files of a folder it would train on, were all of them readable."""
     place = config.videos
     assert place is not None  # the config refuses neither a store nor videos
     files, official = list_videos(place, silent=not config.dry_run)
     if official is not None and config.split is None:
-        return require_enough(divide_by_table(files, official, 1, name=f"{OFFICIAL}:1"), config)
-    return require_enough(divide_videos(files, config.split, splits_folder=config.run / SPLITS_FOLDER), config)
+        division = divide_by_table(files, official, 1, name=f"{OFFICIAL}:1")
+    else:
+        division = divide_videos(files, config.split, splits_folder=config.run / SPLITS_FOLDER)
+    return len(require_enough(division, config).train)

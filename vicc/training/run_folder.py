@@ -1,11 +1,10 @@
-"""The folder of a run: what it is, which videos it learns from, and who has started it when."""
+"""A start of a run: which videos it learns from, and whether it is the run that is in the folder."""
 
 import hashlib
 import json
 import platform
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,48 +17,29 @@ from vicc.configs import TrainingConfig
 from vicc.cores import cores_in_words
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
-from vicc.data.splits import (
-    SPLITS_FOLDER,
-    Division,
-    Member,
-    divide_by_table,
-    divide_videos,
-    division_table,
-    read_split_table,
-    write_split_table,
-)
-from vicc.data.video_files import file_id
+from vicc.data.splits import SPLITS_FOLDER, Division, Member, divide_videos
 from vicc.data.video_folder import VideoFolder
 from vicc.distributed import world_size
 from vicc.errors import ViccError
-from vicc.files import atomic_write, exclusive_folder, read_json, write_json
+from vicc.files import exclusive_folder
 from vicc.prepare.scan import SCAN_FILE, splits_of
 from vicc.progress import say
-from vicc.training.computation import COMPUTATION_FILE, Computation
+from vicc.training.computation import Computation
 from vicc.training.environment import note_environment
+from vicc.training.run import Run, is_run, require_new_or_run, write_run
 from vicc.training.schedule import stage_length
 from vicc.training.slurm import SLURM_FOLDER
 from vicc.training.stage import Recipe
 from vicc.version import __version__
 
-RECIPE_FILE, RUNS_FILE, SPLIT_FILE, VIDEOS_FILE = "recipe.json", "runs.jsonl", "split.csv", "videos.json"
 _VIDEOS_NAMED = 3
-
-
-def require_run_folder(run: Path) -> None:
-    """A new folder, a run, or one in which a scan of the videos or jobs began; anything else may be somebody's work."""
-    if not (run / RECIPE_FILE).exists() and any(
-        not entry.name.startswith(".") and entry.name not in (SCAN_FILE, SPLITS_FOLDER, SLURM_FOLDER)
-        for entry in run.iterdir()
-    ):
-        raise ViccError(f"{run} is not empty and is not a run (no {RECIPE_FILE}). Give another --run folder.")
 
 
 @contextmanager
 def held_run_folder(run: Path) -> Iterator[None]:
     """The folder of a run, new or not, which no other process uses within the block."""
     with exclusive_folder(run, what="run folder"):
-        require_run_folder(run)
+        require_new_or_run(run, besides=(SCAN_FILE, SPLITS_FOLDER, SLURM_FOLDER))  # a scan or jobs may have begun
         yield
 
 
@@ -72,7 +52,9 @@ def divide(store: FrameReader, config: TrainingConfig, *, silent: bool = False) 
     Raises:
         ViccError: no such split, or fewer than two training videos in it.
     """
-    division = run_division(config.run, store.videos) if config.split is None else None
+    division = None
+    if config.split is None and is_run(config.run):
+        division = Run(config.run).divide(store.videos)
     if division is None:
         division = divide_videos(store.videos, config.split, splits_folder=splits_of(store, config.run))
     for note in () if silent else division.notes:
@@ -95,59 +77,6 @@ def require_enough(division: Division[Member], config: TrainingConfig) -> Divisi
     return division
 
 
-def run_division(run: Path, videos: list[Video]) -> Division[Video] | None:
-    """These videos as the run divides them; None if it is no run yet, or knows fewer than half of them: they are of
-    another store.
-
-    Raises:
-        ViccError: the run's files are damaged.
-    """
-    if not (run / SPLIT_FILE).exists() or not (run / RECIPE_FILE).exists():
-        return None
-    table = read_split_table(run / SPLIT_FILE)
-    if 2 * sum(video.id in table.cells for video in videos) < len(videos):
-        return None
-    name = read_json(run / RECIPE_FILE, what="run description").get("split", "of the run")
-    return divide_by_table(videos, table, 1, name=name)
-
-
-def run_of(place: Path) -> Path | None:
-    """The run that an encoder or classifier was trained in, from the place that names it; None for an imported one."""
-    candidates = (place, place.parent, place.parent.parent)
-    return next((folder for folder in candidates if (folder / RECIPE_FILE).exists()), None)
-
-
-def trained_on(run: Path, videos: Sequence[Video]) -> set[str]:
-    """Which of these videos a run has trained on, by their ids here.
-
-    Those that its split names as these are called, and those of the same content, whatever they are called and however
-    many others have come since. Where either side knows no checksum, the id tells.
-
-    Raises:
-        ViccError: the run's files are damaged.
-    """
-    if not (run / SPLIT_FILE).exists() or not (run / RECIPE_FILE).exists():
-        return set()
-    cells = read_split_table(run / SPLIT_FILE).cells
-    path = run / VIDEOS_FILE  # runs from before it was written have none
-    seen = read_json(path, what="list of the run's videos")["videos"] if path.exists() else {}
-    names = {name for name, sides in cells.items() if sides[0] == "train"}
-    checksums = {name: seen[name][1] for name in names if name in seen and seen[name][1]}
-    parts: dict[str, set[str]] = defaultdict(set)  # of each content; of a whole file the empty text
-    for name, checksum in checksums.items():
-        parts[checksum].add(name.removeprefix(file_id(name)))
-    own = run_division(run, list(videos))
-    found = {video.id for video in own.train} if own is not None else set()
-    for video in videos:
-        checksum, part = video.source.blake2b, video.id.removeprefix(file_id(video.id))
-        if checksum in parts:
-            if not part or parts[checksum] & {"", part}:
-                found.add(video.id)
-        elif video.id in names and not (checksum and video.id in checksums):
-            found.add(video.id)
-    return found
-
-
 @dataclass(frozen=True)
 class RunStart:
     """A start of a run that was compared with what the run is. Nothing is written before it goes on, so that one that
@@ -162,17 +91,9 @@ class RunStart:
 
     def note(self, stage: str, step: int) -> None:
         """It goes on, after step `step` of a stage: write what the run is, and add the start to the run's list."""
-        run = self.config.run
-        for name, content in ((RECIPE_FILE, self.description), (COMPUTATION_FILE, asdict(self.computation))):
-            path = run / name
-            if not path.exists() or read_json(path, what="run description") != content:
-                write_json(path, content)
-        if not (run / SPLIT_FILE).exists():
-            write_split_table(run / SPLIT_FILE, division_table(self.division))
-        if not (run / VIDEOS_FILE).exists():
-            with atomic_write(run / VIDEOS_FILE) as file:
-                json.dump(self.seen, file)
-        _note_start(self.config, self.computation, stage, step)
+        start = _describe_start(self.config, self.computation, stage, step)
+        write_run(self.config.run, self.description, self.computation, self.division, self.seen, start)
+        note_environment(self.config.run, self.config, start)
 
 
 def claim_run(
@@ -210,18 +131,17 @@ def claim_run(
     }
     seen = _seen(store, [*videos, *validation])
     start = RunStart(config, computation, {**ours, **(notes or {})}, division, seen)
-    path = config.run / RECIPE_FILE
-    if not path.exists():
+    if not is_run(config.run):
         return start
-    found = read_json(path, what="run description")
+    run = Run(config.run)
     # Fields that came later than the run have the values that it was trained with.
-    theirs = found | {"recipe": Recipe.from_json(found["recipe"]).to_json()}
+    theirs = run.description | {"recipe": run.recipe.to_json()}
     ours |= {name: theirs[name] for name in notes or () if name in theirs}
     if theirs == ours:
-        return replace(start, description=found)
+        return replace(start, description=run.description)
     if theirs | {"processes": world_size()} != ours:
         raise ViccError(
-            f"The run {config.run} was started with other settings: {_difference(theirs, ours, config.run, seen)}. "
+            f"The run {config.run} was started with other settings: {_difference(theirs, ours, run, seen)}. "
             "Give the same recipe or encoder, --seed, --store or --videos, and --split, or another --run folder."
         )
     _allow_processes(theirs["processes"], recipe, config, num_videos=len(videos))
@@ -246,7 +166,7 @@ def _allow_processes(before: int, recipe: Recipe, config: TrainingConfig, *, num
     say(f"goes on with {now} processes in place of {before}: not bit-equal to an undisturbed run from here on")
 
 
-def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Path, seen: dict[str, Any]) -> str:
+def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Run, seen: dict[str, Any]) -> str:
     """Where two descriptions of a run begin to differ; videos by their names."""
     for first in ("recipe", "seed", "split"):
         if theirs.get(first) != ours.get(first):
@@ -255,8 +175,8 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Path, seen: d
         was, now = (str(one.get("encoder_weights"))[:12] for one in (theirs, ours))
         return f"encoder_weights was {was}, those of the encoder {theirs.get('encoder', '')} at the time, now {now}"
     by_video = any(theirs.get(name) != ours.get(name) for name in ("videos", "content", "validation"))
-    if by_video and (run / VIDEOS_FILE).exists():  # runs from before it was written have a fingerprint alone
-        changed = _changed_videos(read_json(run / VIDEOS_FILE, what="list of the run's videos"), seen)
+    if by_video and run.videos:  # runs from before they were written have a fingerprint alone
+        changed = _changed_videos(run.videos, seen)
         if changed:
             return f"content was other than now: {changed}"
     return first_difference(theirs, ours)
@@ -319,9 +239,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _note_start(config: TrainingConfig, computation: Computation, stage: str, step: int) -> None:
-    """Add a line to the run's list of starts, and all that can be said of this one to its environment.json."""
-    row = {
+def _describe_start(config: TrainingConfig, computation: Computation, stage: str, step: int) -> dict[str, Any]:
+    """A row of the run's list of starts, all of which its environment.json holds too."""
+    return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "vicc": __version__,
@@ -336,6 +256,3 @@ def _note_start(config: TrainingConfig, computation: Computation, stage: str, st
         "step": step,
         "store" if config.videos is None else "videos": str(config.videos or config.store),
     }
-    with (config.run / RUNS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    note_environment(config.run, config, row)

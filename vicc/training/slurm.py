@@ -294,7 +294,7 @@ def _parameters(config: TrainingConfig, stage: str, job_before: str | None) -> d
         "constraint": ours.constraint,
         "dependency": None if job_before is None else f"afterok:{job_before}",
         "stderr_to_stdout": True,
-        # One process that fails ends all, which would wait for it. srun must be told of the cores, too (Slurm 22.05).
+        # One process that fails ends all, which would wait for it. srun must be given the cores, too (Slurm 22.05).
         "srun_args": ["--kill-on-bad-exit=1"]
         + ([] if ours.cpus_per_task is None else [f"--cpus-per-task={ours.cpus_per_task}"]),
     }

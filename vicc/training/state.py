@@ -33,12 +33,11 @@ def training_state(
     return {
         "vicc": __version__,
         "stage": json.dumps(stage.to_json()),
-        "step": position.step,
-        "steps_per_epoch": position.steps_per_epoch,
+        **position.state_dict(),
         "precision": step.precision.name,
-        "monitor": monitor.state(),
+        "monitor": monitor.state_dict(),
         "ranks": ranks,
-        **step.state(),
+        **step.state_dict(),
     }
 
 
@@ -59,9 +58,16 @@ def restore(
         )
     if state["precision"] != step.precision.name:
         say(f"{stage.name}: was trained in {state['precision']}, goes on in {step.precision.name}")
-    step.load_state(state)
-    monitor.load_state(state["monitor"])
-    position.step, ranks = state["step"], state["ranks"]
+    step.load_state_dict(state)
+    monitor.load_state_dict(state["monitor"])
+    ranks = state["ranks"]
+    if len(ranks) != world_size() and position.steps_per_epoch != state["steps_per_epoch"]:
+        raise ViccError(
+            f"{stage.name} has {position.steps_per_epoch} steps an epoch with {world_size()} processes, and had "
+            f"{state['steps_per_epoch']} with {len(ranks)}: there are too few videos for equal batches. Start "
+            f"{len(ranks)} processes."
+        )
+    position.load_state_dict(state)
     if len(ranks) == world_size():
         mine = ranks[rank()]
         step.task.load_rank_state(mine["task"])
@@ -69,10 +75,4 @@ def restore(
         if "cuda_rng" in mine and step.precision.device.type == "cuda":
             torch.cuda.set_rng_state(mine["cuda_rng"], step.precision.device)
         return
-    if position.steps_per_epoch != state["steps_per_epoch"]:
-        raise ViccError(
-            f"{stage.name} has {position.steps_per_epoch} steps an epoch with {world_size()} processes, and had "
-            f"{state['steps_per_epoch']} with {len(ranks)}: there are too few videos for equal batches. Start "
-            f"{len(ranks)} processes."
-        )
     step.task.load_rank_state(step.task.redistribute([state["task"] for state in ranks], rank(), world_size()))

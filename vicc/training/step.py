@@ -101,7 +101,7 @@ class TrainingStep:
         sizes = [len(part.index) for part in parts]
         gradients = zip(*(_gradient(view).split(sizes) for view in trained), strict=True)
         with standing_statistics(self.task):
-            # No turn where no view trains the encoder, which then stands still.
+            # No turn where no view trains the encoder, which then is frozen.
             for part, start, of_part in zip(parts, starts, gradients, strict=bool(trained)):
                 _set_random_state(start, self.precision.device)
                 with self.precision.autocast():
@@ -125,7 +125,7 @@ class TrainingStep:
         # Of gradients that overflowed, which change nothing, there is no norm.
         return {"skipped": overflowed.float(), **{name: value.nan_to_num(0, 0, 0) for name, value in said.items()}}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""
         return {
             "model": self.task.state_dict(),
@@ -133,8 +133,8 @@ class TrainingStep:
             "scaler": self._scaler.state_dict(),
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
         self.task.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self._scaler.is_enabled():

@@ -1,7 +1,7 @@
 """One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have in common."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,20 +20,22 @@ from vicc.distributed import gathered, is_first, on_first, rank, world_size
 from vicc.errors import Diverged, ViccError
 from vicc.methods.task import Task
 from vicc.progress import progress, say
-from vicc.training.build import ENCODER_FOLDER, build_dataset, build_step
+from vicc.training.build import build_dataset, build_step
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint
+from vicc.training.cost import StageCost
 from vicc.training.engine import Position, Stopped, train
-from vicc.training.plan import StageCost, StepCost, num_workers, plan_stages
+from vicc.training.plan import num_workers
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
-from vicc.training.stage import Recipe, Stage
+from vicc.training.stage import Stage
 from vicc.training.state import rank_state, restore, training_state
-from vicc.training.watch.divergence import dump_batch, require_finite
+from vicc.training.step import TrainingStep
+from vicc.training.watch.divergence import keep_batch, require_finite
 from vicc.training.watch.live import step_cost
 from vicc.training.watch.monitor import Monitor
 from vicc.training.watch.views import VIEWS_FILE, write_views
 from vicc.training.watch.watchdog import Watchdog
 
-_SETTLE_EVERY = 16  # steps: on an accelerator, whose work a look at the loss would wait for
+_FETCH_EVERY = 16  # steps: on an accelerator, whose work a look at the loss would wait for
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,10 @@ class StageGoal:
     save_result: Callable[[Path, Task, Precision], None]
 
 
-@dataclass(frozen=True)
-class StageSummary:
-    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`.
-
-    The learning rate counts with `schedule_steps`, which are more than `total_steps` where the stage has a stop_epoch.
-    What is left would take `cost`, which only a dry run measures.
-    """
-
-    name: str
-    finished: bool
-    steps: int
-    total_steps: int
-    schedule_steps: int
-    videos: int
-    batch_size: int
-    cost: StageCost | None = None
-
-
 def train_stage(
     stage: Stage,
     number: int,
-    purpose: StageGoal,
+    goal: StageGoal,
     config: TrainingConfig,
     store: FrameReader,
     videos: list[Video],
@@ -106,7 +90,7 @@ def train_stage(
     """
     folder = config.run / stage.name
     torch.manual_seed(stage_seed(config.seed, f"{number}/{stage.name}"))
-    task = purpose.new_task()
+    task = goal.new_task()
     step = build_step(stage, task, precision, config)
     precision = step.precision  # fp32 in place of bf16, where clips are short
     length = stage_length(stage, len(videos), world_size())
@@ -118,11 +102,8 @@ def train_stage(
     seed = stage_seed(config.seed, stage.name)
     dataset = build_dataset(stage, task, store, videos, seed=seed)
     checkpoints = CheckpointFolder(folder, keep=config.keep_checkpoints)
-    monitor = _monitor(stage, length, purpose, config, purpose.evaluation(task, dataset, precision), later, planned)
-    state = _load_newest(checkpoints)
-    if state is not None:
-        restore(state, folder, stage, step, position, monitor)
-        say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
+    monitor = _monitor(stage, length, goal, config, goal.evaluation(task, dataset, precision), later, planned)
+    _resume(folder, checkpoints, stage, step, position, monitor)
 
     def save() -> None:
         require_finite(task)
@@ -134,7 +115,7 @@ def train_stage(
     on_first(lambda: on_start(position.step))
     on_first(partial(_write_views, folder / VIEWS_FILE, dataset, stage))
     with (
-        _stops_explained(stage, position, monitor, precision, partial(dump_batch, folder, loader)),
+        _stops_explained(stage, position, monitor, precision, partial(keep_batch, folder, loader)),
         progress(stage.name, total=position.total_steps, start=position.step, unit="steps") as advance,
         monitor.open(folder, first_step=position.step, advance=advance),
         Watchdog(folder, minutes=config.hang_minutes, videos=loader.loading) as watchdog,
@@ -150,22 +131,22 @@ def train_stage(
             watchdog=watchdog,
             should_stop=should_stop,
             seconds_between_checkpoints=60 * config.checkpoint_minutes,
-            settle_every=1 if precision.device.type == "cpu" else _SETTLE_EVERY,
+            fetch_every=1 if precision.device.type == "cpu" else _FETCH_EVERY,
         )
         monitor.finish()
-    purpose.save_result(folder, task, precision)
+    goal.save_result(folder, task, precision)
 
 
 @contextmanager
 def _stops_explained(
-    stage: Stage, position: Position, monitor: Monitor, precision: Precision, dump: Callable[[int], str]
+    stage: Stage, position: Position, monitor: Monitor, precision: Precision, keep: Callable[[int], str]
 ) -> Iterator[None]:
-    """Say after which step a stage was stopped; of a loss that is not finite say why, and keep the batch by `dump`."""
+    """Say after which step a stage was stopped; of a loss that is not finite say why, and `keep` its batch."""
     try:
         yield
     except Diverged as error:
         at = position.step if error.step is None else error.step
-        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {dump(at)}") from error
+        raise ViccError(f"{error} {monitor.why_not_finite(precision.name)} {keep(at)}") from error
     except Stopped:
         say(f"{stage.name}: stopped after step {position.step} of {position.total_steps}; the same command continues")
         raise
@@ -201,7 +182,7 @@ def _new_loader(
 def _monitor(
     stage: Stage,
     length: StageLength,
-    purpose: StageGoal,
+    goal: StageGoal,
     config: TrainingConfig,
     evaluate: Callable[[], dict[str, float]],
     later: Sequence[Stage],
@@ -214,11 +195,11 @@ def _monitor(
     return Monitor(
         stage,
         length,
-        evaluate=evaluate if purpose.evaluate_epochs else None,
-        evaluate_epochs=purpose.evaluate_epochs,
+        evaluate=evaluate if goal.evaluate_epochs else None,
+        evaluate_epochs=goal.evaluate_epochs,
         log_to=config.log_to,
         workers=num_workers(config.workers),
-        best_metric=purpose.best_metric,
+        best_metric=goal.best_metric,
         later_steps=sum(costs) / step_cost(stage, length.batch_size),
         planned_seconds=None if planned is None or not planned.steps else planned.seconds / planned.steps,
     )
@@ -227,6 +208,21 @@ def _monitor(
 def _write_views(path: Path, dataset: ClipDataset, stage: Stage) -> None:
     if not path.exists():
         write_views(path, dataset, title=f"{stage.name}: training views as they enter the network")
+
+
+def _resume(
+    folder: Path,
+    checkpoints: CheckpointFolder,
+    stage: Stage,
+    step: TrainingStep,
+    position: Position,
+    monitor: Monitor,
+) -> None:
+    """Go back to the newest checkpoint, if there is one."""
+    state = _load_newest(checkpoints)
+    if state is not None:
+        restore(state, folder, stage, step, position, monitor)
+        say(f"{stage.name}: resumes after step {position.step} of {position.total_steps}")
 
 
 def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
@@ -242,51 +238,6 @@ def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
     if found is not None and state is None:
         state = load_checkpoint(checkpoints.path(found))
     return state
-
-
-def stage_costs(
-    recipe: Recipe,
-    config: TrainingConfig,
-    precision: Precision,
-    store: FrameReader | None,
-    videos: list[Video],
-    *,
-    num_videos: int,
-    known: Mapping[str, StepCost] | None = None,
-) -> dict[str, StageCost]:
-    """What the stages that are not finished will take; nothing is written. See `plan_stages`."""
-    left = {}
-    for stage in recipe.stages:
-        summary = stage_summary(config, stage, num_videos)
-        left[stage.name] = 0 if summary.finished else summary.total_steps - summary.steps
-    lengths = {stage.name: stage_length(stage, num_videos, world_size()) for stage in recipe.stages}
-
-    def load(stage: Stage, task: Task) -> ClipDataset:
-        assert store is not None
-        return build_dataset(stage, task, store, videos, seed=0)
-
-    return plan_stages(recipe, config, precision, left, lengths, None if store is None else load, known=known)
-
-
-def is_finished(run: Path, stage: Stage) -> bool:
-    """Whether a stage of a run has its result."""
-    return (run / stage.name / ENCODER_FOLDER / "config.json").exists()
-
-
-def stage_summary(config: TrainingConfig, stage: Stage, num_videos: int) -> StageSummary:
-    """How far a stage is."""
-    folder = config.run / stage.name
-    length = stage_length(stage, num_videos, world_size())
-    steps = CheckpointFolder(folder).newest_step()
-    return StageSummary(
-        stage.name,
-        is_finished(config.run, stage),
-        steps,
-        length.steps,
-        length.schedule_steps,
-        num_videos,
-        length.batch_size,
-    )
 
 
 def stage_seed(seed: int, name: str) -> int:

@@ -26,7 +26,7 @@ def require_finite(task: torch.nn.Module) -> None:
         raise Diverged(f"{len(names)} weights are not finite ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
 
 
-def dump_batch(folder: Path, loader: ClipLoader, step: int) -> str:
+def keep_batch(folder: Path, loader: ClipLoader, step: int) -> str:
     """Write the batch of a step of this process, and say where.
 
     A sample is a pure function of seed, epoch and video, so it is loaded once more, exactly as it was.

@@ -136,11 +136,11 @@ class Monitor:
         if self._record is not None:
             self._record.sync()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""
         return {"best": self.best, "improved": self.improved, "sum": self._sum, "count": self._count}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
         self.best, self.improved = state["best"], state["improved"]
         self._sum, self._count = state["sum"], state["count"]
