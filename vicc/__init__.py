@@ -13,41 +13,36 @@ from vicc.version import __version__
 
 if TYPE_CHECKING:
     from vicc.backbones import create_backbone, list_backbones, register_backbone
-    from vicc.configs import (
-        CheckConfig,
-        KnnConfig,
-        PrepareConfig,
-        PretrainConfig,
-        ProbeConfig,
-        ReportConfig,
-        RetrieveConfig,
-    )
     from vicc.data.store import Store
     from vicc.errors import ViccError
     from vicc.evaluation.classify_features import knn, probe
+    from vicc.evaluation.configs import KnnConfig, ProbeConfig, RetrieveConfig
     from vicc.evaluation.features import extract_features
     from vicc.evaluation.result import read_result
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
     from vicc.prepare.build import prepare_videos
     from vicc.prepare.check import check_videos
+    from vicc.prepare.configs import CheckConfig, PrepareConfig
     from vicc.published.published import export_published, import_published
     from vicc.recipes import create_recipe
+    from vicc.results.configs import ReportConfig
     from vicc.results.page import write_report
     from vicc.training.checkpoint import load_encoder
+    from vicc.training.configs import PretrainConfig
     from vicc.training.pretrain import pretrain
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
-    "CheckConfig": "vicc.configs",
+    "CheckConfig": "vicc.prepare.configs",
     "Encoder": "vicc.methods.encoder",
-    "KnnConfig": "vicc.configs",
-    "PrepareConfig": "vicc.configs",
-    "PretrainConfig": "vicc.configs",
-    "ProbeConfig": "vicc.configs",
+    "KnnConfig": "vicc.evaluation.configs",
+    "PrepareConfig": "vicc.prepare.configs",
+    "PretrainConfig": "vicc.training.configs",
+    "ProbeConfig": "vicc.evaluation.configs",
     "Recipe": "vicc.training.stage",
-    "ReportConfig": "vicc.configs",
-    "RetrieveConfig": "vicc.configs",
+    "ReportConfig": "vicc.results.configs",
+    "RetrieveConfig": "vicc.evaluation.configs",
     "Stage": "vicc.training.stage",
     "Store": "vicc.data.store",
     "ViccError": "vicc.errors",

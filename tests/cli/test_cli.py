@@ -153,9 +153,7 @@ def test_every_flag_is_explained(name: str) -> None:
     import ast
     import inspect
 
-    import vicc.configs
-
-    tree = ast.parse(inspect.getsource(getattr(vicc.configs, EVERY_COMMAND[name].config)))
+    tree = ast.parse(inspect.getsource(EVERY_COMMAND[name].config_type))
     body = tree.body[0].body  # type: ignore[attr-defined]
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
@@ -456,8 +454,8 @@ def test_retrieve_and_report_without_a_run(
 @pytest.fixture
 def stopped_run(pretrain_words: Callable[..., list[object]], tmp_path: Path) -> Path:
     """A run that was stopped after the second step of its first stage."""
-    from vicc.configs import PretrainConfig
     from vicc.recipes import create_recipe
+    from vicc.training.configs import PretrainConfig
     from vicc.training.engine import Stopped
     from vicc.training.pretrain import pretrain
 

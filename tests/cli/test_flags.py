@@ -11,20 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from vicc import configs
 from vicc.cli import COMMANDS, Group, main
 from vicc.cli.flags import flags_of, help_text, parse
-from vicc.configs import (
-    CompareConfig,
-    FinetuneConfig,
-    KnnConfig,
-    PrepareConfig,
-    PretrainConfig,
-    RetrieveConfig,
-    StoreDropConfig,
-)
+from vicc.data.configs import StoreDropConfig
 from vicc.errors import ViccError
+from vicc.evaluation.configs import FinetuneConfig, KnnConfig, RetrieveConfig
+from vicc.prepare.configs import PrepareConfig
+from vicc.results.configs import CompareConfig
 from vicc.settings import Settings
+from vicc.training.configs import PretrainConfig
 
 # --- words to a config -----------------------------------------------------------------------------------------------
 
@@ -353,7 +348,7 @@ def test_a_command_that_ends_well_names_the_next_one(
     entry = COMMANDS[name]
     if isinstance(entry, Group):
         entry, rest = entry.commands[rest[0]], rest[1:]
-    parse(getattr(configs, entry.config), rest, command=name)
+    parse(entry.config_type, rest, command=name)
 
 
 def test_json_has_no_next_line(store_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

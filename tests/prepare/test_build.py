@@ -20,13 +20,13 @@ import pytest
 
 from tests.conftest import moving_frames, write_frames
 from tests.data.test_store import files_of
-from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
 from vicc.data.store import SetAside, Store, StoreSettings, StoreWriter
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.scan import open_source
 from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, dequantize_flow

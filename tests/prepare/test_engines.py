@@ -18,12 +18,12 @@ import pytest
 
 from tests.prepare.test_build import content, run
 from vicc.cli import main
-from vicc.configs import PrepareConfig
 from vicc.data.store import SetAside, Source, Store, StoreSettings, store_exists
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines
 from vicc.prepare.build import _prepare_on_node, prepare_video
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.engines import run_locally
 from vicc.version import __version__
 

@@ -23,10 +23,10 @@ import torch
 
 from tests.parity.formula import gauss, value
 from vicc.backbones import S3D, create_backbone, registry
-from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.dataset import load_view
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.retrieve import retrieve
 from vicc.files import write_json
 from vicc.methods.classifier import FineTuned, LinearProbe
@@ -36,6 +36,7 @@ from vicc.published import published
 from vicc.published.published import export_published, import_published, published_names
 from vicc.training.checkpoint import copy_weights, load_encoder, save_encoder
 from vicc.training.classifier_folder import load_classifier, save_classifier
+from vicc.training.configs import PretrainConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 from vicc.transforms.augmentation import center_view

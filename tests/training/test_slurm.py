@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import main
-from vicc.configs import PretrainConfig, SlurmConfig
 from vicc.errors import ViccError
+from vicc.training.configs import PretrainConfig, SlurmConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.slurm import _PYTHON, StageJob, adopt_slurm_ranks, stop_signals_wait_for_the_loop
 from vicc.training.stage import Recipe

@@ -4,13 +4,14 @@ Nothing heavy is imported before a command is known, so that `vicc --help` answe
 """
 
 import errno
+import inspect
 import json
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vicc.errors import ViccError
+from vicc.settings import Settings
 from vicc.version import __version__
 from vicc.words import did_you_mean
 
@@ -36,46 +38,58 @@ class Group:
 
 @dataclass(frozen=True)
 class Command:
-    """A command by the names of its parts: `config` in vicc.configs, `run` in vicc.cli.commands."""
+    """A command by its function, "module:function", whose one argument is the config that the words become."""
 
     summary: str
-    config: str
-    run: str
+    function: str
+
+    def load(self) -> Callable[[Any], Any]:
+        """The function; what does the work is imported only when it is called."""
+        module, _, name = self.function.partition(":")
+        loaded: Callable[[Any], Any] = getattr(import_module(module), name)
+        return loaded
+
+    @property
+    def config_type(self) -> type[Settings]:
+        """The type of the function's config, as its annotation says."""
+        (parameter,) = inspect.signature(self.load()).parameters.values()
+        kind: type[Settings] = parameter.annotation
+        return kind
 
 
 COMMANDS: dict[str, Command | Group] = {
-    "demo": Command("walk the whole road on drawn videos, in minutes", "DemoConfig", "demo"),
-    "demo-videos": Command("write the demo's videos", "DemoVideosConfig", "demo_videos"),
-    "prepare": Command("videos to a store: decode, optical flow", "PrepareConfig", "prepare"),
-    "check": Command("say which videos are readable, and what is wrong with the others", "CheckConfig", "check"),
+    "demo": Command("walk the whole road on drawn videos, in minutes", "vicc.cli.commands:demo"),
+    "demo-videos": Command("write the demo's videos", "vicc.cli.commands:demo_videos"),
+    "prepare": Command("videos to a store: decode, optical flow", "vicc.cli.commands:prepare"),
+    "check": Command("say which videos are readable, and what is wrong with the others", "vicc.cli.commands:check"),
     "store": Group(
         "look at, verify, merge, thin out and copy stores",
         "A store is the folder that `vicc prepare` writes. Where one is read, a URL such as s3://bucket/store will do.",
         {
-            "info": Command("what a store holds", "StoreInfoConfig", "store_info"),
-            "verify": Command("read all of it and compare with its checksums", "StoreVerifyConfig", "store_verify"),
-            "merge": Command("several stores to one, for instance of --shard i/n", "StoreMergeConfig", "store_merge"),
-            "drop": Command("take videos out", "StoreDropConfig", "store_drop"),
-            "copy": Command("to a URL, from one, or to another folder", "StoreCopyConfig", "store_copy"),
+            "info": Command("what a store holds", "vicc.cli.commands:store_info"),
+            "verify": Command("read all of it and compare with its checksums", "vicc.cli.commands:store_verify"),
+            "merge": Command("several stores to one, for instance of --shard i/n", "vicc.cli.commands:store_merge"),
+            "drop": Command("take videos out", "vicc.cli.commands:store_drop"),
+            "copy": Command("to a URL, from one, or to another folder", "vicc.cli.commands:store_copy"),
         },
     ),
-    "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
-    "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
-    "finetune": Command("an encoder and labels to a classifier", "FinetuneConfig", "finetune"),
-    "probe-clips": Command("a linear classifier on a frozen encoder, from clips", "ProbeClipsConfig", "probe_clips"),
-    "test": Command("classifiers to accuracies", "MeasuredClassifiers", "test"),
-    "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
-    "knn": Command("classes of test videos by their nearest training videos", "KnnConfig", "knn"),
-    "probe": Command("a linear classifier on features, in seconds", "ProbeConfig", "probe"),
-    "table": Command("results side by side, as text, Markdown, LaTeX or HTML", "TableConfig", "table"),
-    "compare": Command("two models on the same queries: difference, interval, p", "CompareConfig", "compare"),
-    "fuse": Command("two streams' results as one model", "FuseConfig", "fuse"),
-    "report": Command("a run to one HTML page", "ReportConfig", "report"),
-    "runs": Command("compare runs in a table and a plot", "RunsConfig", "runs"),
-    "import": Command("a published checkpoint to an encoder folder", "ImportConfig", "import_"),
-    "export": Command("an encoder to a published checkpoint", "ExportConfig", "export"),
-    "bench": Command("how fast a store feeds training here", "BenchConfig", "bench"),
-    "recipes": Command("list the recipes, or show one", "RecipesConfig", "recipes"),
+    "splits": Command("divide videos into folds for cross-validation", "vicc.cli.commands:splits"),
+    "pretrain": Command("a store to encoders, without labels", "vicc.cli.commands:pretrain"),
+    "finetune": Command("an encoder and labels to a classifier", "vicc.cli.commands:finetune"),
+    "probe-clips": Command("a linear classifier on a frozen encoder, from clips", "vicc.cli.commands:probe_clips"),
+    "test": Command("classifiers to accuracies", "vicc.cli.commands:test"),
+    "retrieve": Command("encoders to a retrieval table", "vicc.cli.commands:retrieve"),
+    "knn": Command("classes of test videos by their nearest training videos", "vicc.cli.commands:knn"),
+    "probe": Command("a linear classifier on features, in seconds", "vicc.cli.commands:probe"),
+    "table": Command("results side by side, as text, Markdown, LaTeX or HTML", "vicc.cli.commands:table"),
+    "compare": Command("two models on the same queries: difference, interval, p", "vicc.cli.commands:compare"),
+    "fuse": Command("two streams' results as one model", "vicc.cli.commands:fuse"),
+    "report": Command("a run to one HTML page", "vicc.cli.commands:report"),
+    "runs": Command("compare runs in a table and a plot", "vicc.cli.commands:runs"),
+    "import": Command("a published checkpoint to an encoder folder", "vicc.cli.commands:import_"),
+    "export": Command("an encoder to a published checkpoint", "vicc.cli.commands:export"),
+    "bench": Command("how fast a store feeds training here", "vicc.cli.commands:bench"),
+    "recipes": Command("list the recipes, or show one", "vicc.cli.commands:recipes"),
 }
 
 _HELP = """usage: vicc COMMAND [OPTIONS]
@@ -198,7 +212,7 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
     from vicc.cli.flags import help_text, parse  # here, not above: `vicc --help` does without
     from vicc.places import check_places
 
-    config_type = getattr(import_module("vicc.configs"), command.config)
+    config_type = command.config_type
     before_end = words[: words.index("--")] if "--" in words else words
     if "--help" in before_end or "-h" in before_end:
         _print(help_text(config_type, command=name, more=_EVERYWHERE))
@@ -210,7 +224,7 @@ def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
 
     from vicc.progress import process_number
 
-    result = getattr(import_module("vicc.cli.commands"), command.run)(config)
+    result = command.load()(config)
     if process_number() != 0:
         return int(result.status)  # the first process shows what all of them did
     with _output():

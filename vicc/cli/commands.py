@@ -6,41 +6,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vicc.configs import (
-    BenchConfig,
-    CheckConfig,
+from vicc.cli.configs import DemoConfig, RecipesConfig
+from vicc.data.configs import BenchConfig, StoreCopyConfig, StoreDropConfig, StoreInfoConfig, StoreMergeConfig
+from vicc.evaluation.configs import (
     ClassifierConfig,
-    CompareConfig,
-    DemoConfig,
-    DemoVideosConfig,
-    ExportConfig,
     FinetuneConfig,
-    FuseConfig,
-    ImportConfig,
     KnnConfig,
     MeasuredClassifiers,
     MeasuredEncoders,
-    PrepareConfig,
-    PretrainConfig,
     ProbeClipsConfig,
     ProbeConfig,
-    RecipesConfig,
-    ReportConfig,
     RetrieveConfig,
-    RunsConfig,
-    SlurmConfig,
-    SplitsConfig,
-    StoreCopyConfig,
-    StoreDropConfig,
-    StoreInfoConfig,
-    StoreMergeConfig,
-    StoreVerifyConfig,
-    TableConfig,
-    TrainingConfig,
 )
 from vicc.places import is_url, what_is_at
+from vicc.prepare.configs import CheckConfig, DemoVideosConfig, PrepareConfig, SplitsConfig, StoreVerifyConfig
+from vicc.published.configs import ExportConfig, ImportConfig
+from vicc.results.configs import CompareConfig, FuseConfig, ReportConfig, RunsConfig, TableConfig
 from vicc.text_table import TextTable, print_table
 from vicc.text_table import print_line as _print
+from vicc.training.configs import PretrainConfig, SlurmConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

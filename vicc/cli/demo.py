@@ -9,16 +9,13 @@ from pathlib import Path
 
 from vicc.cli import commands
 from vicc.cli.commands import Outcome
-from vicc.configs import (
-    DemoConfig,
-    DemoVideosConfig,
-    PrepareConfig,
-    PretrainConfig,
-    ReportConfig,
-    RetrieveConfig,
-)
+from vicc.cli.configs import DemoConfig
 from vicc.cores import usable_cores
+from vicc.evaluation.configs import RetrieveConfig
+from vicc.prepare.configs import DemoVideosConfig, PrepareConfig
 from vicc.progress import say
+from vicc.results.configs import ReportConfig
+from vicc.training.configs import PretrainConfig
 
 # 99.6 % of the drawn videos' displacements lie within: a bound of 20 would waste 40 % of the 8 bits.
 FLOW_BOUND = 12.0

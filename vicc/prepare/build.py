@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.cache import cache_folder
 from vicc.data.frame_pack import FrameEncoder, StoredStream
@@ -35,6 +34,7 @@ from vicc.data.video_files import VideoFile, file_id
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, hash_file
 from vicc.places import is_url
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.engines import Engine, run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
 from vicc.prepare.update import Updates, find_updates

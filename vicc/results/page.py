@@ -17,7 +17,6 @@ import cv2
 import jinja2
 import numpy as np
 
-from vicc.configs import ReportConfig
 from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Store, Video
 from vicc.errors import ViccError
@@ -30,6 +29,7 @@ from vicc.prepare.scan import SCAN_FILE, open_source
 from vicc.progress import progress, say
 from vicc.results.classes import ClassRow, Confusion, class_rows, confusion_counts, confusions, most_confused
 from vicc.results.comparable import Measured
+from vicc.results.configs import ReportConfig
 from vicc.results.formats import Sheet
 from vicc.results.table import make_table, table_sheet
 from vicc.settings import takes_settings

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vicc.configs import RunsConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import read_result
 from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, is_held, read_json, require_writable
 from vicc.places import require_folder
 from vicc.progress import say
+from vicc.results.configs import RunsConfig
 from vicc.results.page import read_runs
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.run_folder import RECIPE_FILE, RUNS_FILE

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from vicc.batch import Batch, Stream
-from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.loading_limits import prefetched_batches
 from vicc.device import (
@@ -31,6 +30,7 @@ from vicc.files import read_json
 from vicc.methods.task import Task
 from vicc.progress import say
 from vicc.training.build import build_step, untrained_task
+from vicc.training.configs import TrainingConfig
 from vicc.training.fit import FITTED_FIELDS, changes, fit_to_batch, fit_to_data, largest_batch, round_batch
 from vicc.training.run_folder import RECIPE_FILE
 from vicc.training.schedule import StageLength, stage_length

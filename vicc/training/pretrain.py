@@ -20,7 +20,6 @@ from dataclasses import replace
 from functools import partial
 
 from vicc.backbones import require_backbone
-from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, Division, divide_by_table, divide_videos
@@ -39,6 +38,7 @@ from vicc.settings import takes_settings
 from vicc.training.build import ENCODER_FOLDER, build_task
 from vicc.training.checkpoint import save_encoder
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
+from vicc.training.configs import PretrainConfig
 from vicc.training.plan import (
     StageCost,
     StepCost,

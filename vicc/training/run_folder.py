@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.cores import cores_in_words
 from vicc.data.frame_reader import FrameReader
 from vicc.data.splits import (
@@ -36,6 +35,7 @@ from vicc.files import atomic_write, exclusive_folder, read_json, write_json
 from vicc.prepare.scan import SCAN_FILE, splits_of
 from vicc.progress import say
 from vicc.training.computation import COMPUTATION_FILE, Computation
+from vicc.training.configs import TrainingConfig
 from vicc.training.environment import note_environment
 from vicc.training.schedule import stage_length
 from vicc.training.slurm import SLURM_FOLDER

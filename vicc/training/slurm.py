@@ -30,10 +30,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vicc.configs import TrainingConfig
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
 from vicc.progress import complain, say
+from vicc.training.configs import TrainingConfig
 
 SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
 from vicc.data.frame_reader import FrameReader
 from vicc.data.store import Video
@@ -21,6 +20,7 @@ from vicc.methods.task import Task
 from vicc.progress import progress, say
 from vicc.training.build import ENCODER_FOLDER, build_dataset, build_step
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint
+from vicc.training.configs import TrainingConfig
 from vicc.training.engine import Position, Stopped, train
 from vicc.training.plan import StageCost, StepCost, num_workers, plan_stages
 from vicc.training.schedule import StageLength, stage_learning_rate, stage_length
