@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vicc
-from vicc.cli import COMMANDS, Group
+from vicc.cli.commands import COMMANDS, Group
 from vicc.evaluation.configs import ClassifierConfig, MeasuredClassifiers, MeasuredEncoders, MeasuredVideos
 from vicc.results.configs import FuseConfig
 from vicc.settings import Settings, hints_of, members, sections_of

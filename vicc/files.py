@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from vicc.errors import ViccError
 
 _SECONDS_OF_A_LOOK = 0.2  # `is_held` holds a folder itself for an instant, which must refuse nobody
@@ -89,6 +87,9 @@ def read_json(path: Path, *, what: str) -> Any:
 @contextmanager
 def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
     """Hold `folder` for this process alone; a second process is refused at once, not kept waiting."""
+
+    from filelock import FileLock, Timeout  # here, since help and mistakes are answered without it
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -105,6 +106,8 @@ def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds `folder` now, see `exclusive_folder`."""
+    from filelock import FileLock, Timeout
+
     if not (folder / ".lock").exists():
         return False
     lock = FileLock(folder / ".lock")

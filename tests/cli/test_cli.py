@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from vicc.cli import COMMANDS, Group, main
+from vicc.cli import main
+from vicc.cli.commands import COMMANDS, Group
 from vicc.data.store import Store
 from vicc.files import exclusive_folder
 

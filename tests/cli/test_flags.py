@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vicc.cli import COMMANDS, Group, main
+from vicc.cli import main
+from vicc.cli.commands import COMMANDS, Group
 from vicc.cli.flags import flags_of, help_text, parse
 from vicc.data.configs import StoreDropConfig
 from vicc.errors import ViccError
