@@ -7,10 +7,14 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import vicc
+import vicc.data
+import vicc.methods
+import vicc.transforms
 
 PACKAGE = Path(vicc.__file__).parent
 
@@ -127,12 +131,34 @@ def test_a_light_import_does_not_import_numpy_or_opencv(statement: str) -> None:
     assert not {"numpy", "cv2"} & modules_after(statement)
 
 
-@pytest.mark.parametrize("name", [name for name in vicc.__all__ if name != "__version__"])
-def test_every_public_name_is_there(name: str) -> None:
+PACKAGES = (vicc, vicc.data, vicc.methods, vicc.transforms)
+PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize(("package", "name"), PUBLIC, ids=lambda value: getattr(value, "__name__", value))
+def test_every_public_name_is_there(package: ModuleType, name: str) -> None:
     try:
-        assert getattr(vicc, name).__name__ == name
+        value = getattr(package, name)
     except ModuleNotFoundError as error:
-        pytest.fail(f"vicc.{name} is promised in vicc.__all__: {error}")
+        pytest.fail(f"{package.__name__}.{name} is promised in __all__: {error}")
+    assert getattr(value, "__name__", name) == name
+    assert name in dir(package)
+
+
+def test_a_public_list_costs_nothing_and_a_mistyped_name_of_it_gets_the_nearest() -> None:
+    assert not {"torch", "numpy", "cv2"} & modules_after("import vicc, vicc.data, vicc.methods, vicc.transforms")
+    code = "import vicc.methods; vicc.methods.Encodr"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "module 'vicc.methods' has no attribute 'Encodr'. Did you mean: 'Encoder'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "package", [package for package in PACKAGES if package is not vicc], ids=lambda one: one.__name__
+)
+def test_no_module_has_the_name_of_a_public_thing_beside_it(package: ModuleType) -> None:
+    """Once imported, the module would take its place."""
+    stems = {path.stem for folder in package.__path__ for path in Path(folder).iterdir()}
+    assert not set(package.__all__) & stems
 
 
 @pytest.mark.parametrize("name", sorted(set(vicc.__all__) & {path.stem for path in PACKAGE.iterdir()}) or ["Store"])

@@ -3,12 +3,11 @@
 The names below are the public interface; they are imported on first use, so that `import vicc` costs nothing.
 """
 
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vicc.main_guard import imports_main, refuse_without_guard
+from vicc.public_names import lazy_names
 from vicc.version import __version__
 
 if TYPE_CHECKING:
@@ -102,13 +101,13 @@ _WITH_WORKERS = frozenset(
 )
 
 
+_public_name, __dir__ = lazy_names(__name__, _PLACES)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        # With name and module, Python asks for the nearest name itself.
-        raise AttributeError(f"module 'vicc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     if name in _WITH_WORKERS and imports_main():
         return _not_yet(name)
-    return getattr(import_module(_PLACES[name]), name)
+    return _public_name(name)
 
 
 def _not_yet(name: str) -> Callable[..., Any]:
@@ -118,10 +117,6 @@ def _not_yet(name: str) -> Callable[..., Any]:
 
     def call(*arguments: Any, **options: Any) -> Any:
         refuse_without_guard()
-        return getattr(import_module(_PLACES[name]), name)(*arguments, **options)
+        return _public_name(name)(*arguments, **options)
 
     return call
-
-
-def __dir__() -> list[str]:
-    return __all__
