@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from vicc.cli import main
-from vicc.cli.commands import COMMANDS, Group
+from vicc.cli.commands import COMMANDS, COMMANDS_BY_PURPOSE, Group
 from vicc.data.store import Store
 from vicc.files import exclusive_folder
 
@@ -95,6 +95,15 @@ def test_help_lists_every_command_and_an_example(arguments: list[str], capsys: p
     assert said.err == ""
     assert all(f"\n  {name} " in said.out for name in COMMANDS)
     assert "vicc prepare videos --store store" in said.out
+
+
+def test_help_lists_the_commands_by_purpose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    paragraphs = capsys.readouterr().out.strip().split("\n\n")
+    listed = {head: lines for head, *lines in (part.splitlines() for part in paragraphs)}
+    assert list(COMMANDS_BY_PURPOSE) == ["prepare", "learn", "measure", "compare", "share"]
+    for purpose, commands in COMMANDS_BY_PURPOSE.items():
+        assert [line.split()[0] for line in listed[f"{purpose}:"]] == list(commands)
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
