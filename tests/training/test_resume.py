@@ -201,10 +201,10 @@ def test_a_baseline_stopped_and_resumed_equals_straight(
 ) -> None:
     """The key encoder, the queue with its pointer and what it knows of its keys all come back."""
     rgb, flow = (
-        replace(stage, method="infonce", queue_length=10, temperature=0.07, steps=4) for stage in tiny_recipe.stages[:2]
+        stage.replace(method="infonce", queue_length=10, temperature=0.07, steps=4) for stage in tiny_recipe.stages[:2]
     )
     teacher = "flow-1" if method == "coclr" else None
-    other = replace(rgb, name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, num_mined=2)
+    other = rgb.replace(name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, num_mined=2)
     recipe = replace(tiny_recipe, stages=(rgb, flow, other))
     straight, stopped = (PretrainConfig(store=store_path, run=tmp_path / name) for name in ("straight", "stopped"))
     pretrain(recipe, straight)
