@@ -1,4 +1,4 @@
-# make demo   installs what is needed into .venv and walks the whole road on drawn videos
+# make demo   installs what is needed into .venv and runs every step, end to end, on drawn videos
 # make test   installs what is needed into .venv and runs the tests
 # make test-slurm  starts a Slurm of two nodes on this machine, runs the tests that need one, stops it; on Debian root
 #             installs it (slurm-wlm, munge)

@@ -108,8 +108,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    sources = discover_videos(options.videos)
-    paths = [source.path for source in sources[:: max(1, len(sources) // options.count)][: options.count]]
+    files = discover_videos(options.videos)
+    paths = [file.path for file in files[:: max(1, len(files) // options.count)][: options.count]]
     streams, exact_flow = load(paths)
     document = {}
     for stream, videos in streams.items():

@@ -43,7 +43,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    paths = [source.path for source in discover_videos(options.videos)]
+    paths = [file.path for file in discover_videos(options.videos)]
     lmdb_path, sizes_path, store_path = (
         options.out / "published.lmdb",
         options.out / "sizes.json",

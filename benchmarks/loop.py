@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vicc import PrepareConfig, PretrainConfig, create_recipe, prepare_videos, pretrain
-from vicc.data.dataset import ClipLoader
+from vicc.data.loader import ClipLoader
 from vicc.prepare.demo_videos import write_demo_videos
 from vicc.training import train_stage as stage_module
 from vicc.training.step import TrainingStep

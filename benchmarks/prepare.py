@@ -107,11 +107,11 @@ def decode_and_flow(videos: Path, words: list[str]) -> int:
     short_side = settings.short_side if settings.flow_at == "store" else None
     cv2.setNumThreads(1)
     frames = 0
-    for source in discover_videos(config.videos, groups=config.groups):
+    for file in discover_videos(config.videos, groups=config.groups):
         compute_flow = create_flow("tvl1" if settings.flow == "tvl1" else "dis")
         previous = None
         try:
-            for frame in VideoReader(source.path, short_side=short_side):
+            for frame in VideoReader(file.path, short_side=short_side):
                 grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
                 if previous is not None and previous.shape == grey.shape:
                     quantize_flow(compute_flow(previous, grey), bound=settings.flow_bound)

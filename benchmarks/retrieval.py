@@ -26,14 +26,14 @@ import numpy as np
 import torch
 
 from vicc import PrepareConfig, Store, prepare_videos
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.data.video_files import discover_videos
 from vicc.device import choose_precision
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.features import Windows, extract_features
 from vicc.evaluation.solvers import ridge_classifier, sgd_classifier
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, extract_features
 from vicc.progress import Advance
 from vicc.retrieval import search
 
@@ -71,7 +71,7 @@ def features(videos: Path, out: Path, rounds: int) -> None:
     prepare_videos(PrepareConfig(videos, out / "store"))
     if not (out / "published.lmdb").exists():
         long = [video.id for video in Store(out / "store").videos if video.num_frames > STEP * (WINDOWS - 1) + FRAMES]
-        paths = [source.path for source in discover_videos(videos) if source.id in long]
+        paths = [file.path for file in discover_videos(videos) if file.id in long]
         # Flow is not looked at.
         partial = out / "published.partial"
         partial.unlink(missing_ok=True)

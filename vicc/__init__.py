@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from vicc.data.store import Store
     from vicc.errors import ViccError
     from vicc.evaluation.classify_features import knn, probe
-    from vicc.evaluation.features import extract_features
     from vicc.evaluation.result import read_result
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
+    from vicc.methods.features import extract_features
     from vicc.prepare.build import prepare_videos
     from vicc.prepare.check import check_videos
-    from vicc.published.published import export_published, import_published
+    from vicc.published.exporting import export_published
+    from vicc.published.importing import import_published
     from vicc.recipes import create_recipe
     from vicc.results.page import write_report
+    from vicc.training.beside_encoder import load_feature_mean, load_prototypes
     from vicc.training.checkpoint import load_encoder
     from vicc.training.pretrain import pretrain
     from vicc.training.run import Run
@@ -56,12 +58,14 @@ _PLACES = {
     "check_videos": "vicc.prepare.check",
     "create_backbone": "vicc.backbones",
     "create_recipe": "vicc.recipes",
-    "export_published": "vicc.published.published",
-    "extract_features": "vicc.evaluation.features",
-    "import_published": "vicc.published.published",
+    "export_published": "vicc.published.exporting",
+    "extract_features": "vicc.methods.features",
+    "import_published": "vicc.published.importing",
     "knn": "vicc.evaluation.classify_features",
     "list_backbones": "vicc.backbones",
     "load_encoder": "vicc.training.checkpoint",
+    "load_feature_mean": "vicc.training.beside_encoder",
+    "load_prototypes": "vicc.training.beside_encoder",
     "prepare_videos": "vicc.prepare.build",
     "pretrain": "vicc.training.pretrain",
     "probe": "vicc.evaluation.classify_features",
@@ -95,6 +99,8 @@ __all__ = [
     "knn",
     "list_backbones",
     "load_encoder",
+    "load_feature_mean",
+    "load_prototypes",
     "prepare_videos",
     "pretrain",
     "probe",

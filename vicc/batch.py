@@ -22,14 +22,14 @@ class Batch:
             through the same crop. In memory the channels come last, which is the fast layout of 3D convolutions.
         index: (B,) positions of the videos in the dataset.
         label: (B,) class numbers, where every video has a label.
-        source: (B,) numbers of the recordings the videos were cut from; clips of one group share a number.
+        recording: (B,) numbers of the recordings the videos were cut from; clips of one group share a number.
         small_clips: further views at lower resolutions (SwAV's multi-crop), one dict like `clips` for each resolution.
     """
 
     clips: dict[Stream, torch.Tensor]
     index: torch.Tensor
     label: torch.Tensor | None = None
-    source: torch.Tensor | None = None
+    recording: torch.Tensor | None = None
     small_clips: tuple[dict[Stream, torch.Tensor], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
@@ -60,6 +60,6 @@ class Batch:
             clips=changed(self.clips),
             index=change(self.index),
             label=None if self.label is None else change(self.label),
-            source=None if self.source is None else change(self.source),
+            recording=None if self.recording is None else change(self.recording),
             small_clips=tuple(changed(clips) for clips in self.small_clips),
         )

@@ -87,12 +87,17 @@ def read_json(path: Path, *, what: str) -> Any:
 
 
 @contextmanager
-def exclusive_folder(folder: Path, *, what: str) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second process is refused at once, not kept waiting."""
+def exclusive_folder(folder: Path, *, what: str, patience_seconds: float = 0) -> Iterator[None]:
+    """Hold `folder` for this process alone; a second process is refused, at once or after so many seconds of waiting.
+
+    Raises:
+        ViccError: another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=_SECONDS_OF_A_LOOK, poll_interval=_SECONDS_OF_A_LOOK / 10)
+        patience = max(patience_seconds, _SECONDS_OF_A_LOOK)
+        lock.acquire(timeout=patience, poll_interval=_SECONDS_OF_A_LOOK / 10)
     except Timeout:
         raise ViccError(
             f"The {what} {folder} is in use by another process. Wait until that one has ended, or give another folder."

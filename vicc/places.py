@@ -116,7 +116,7 @@ def require_checkpoint(place: Path | str) -> None:
         raise ViccError(f"No checkpoint at {path}{_it_is(path) or '; it is a folder'}. Expected a file, .pth.tar.")
 
 
-def require_source_of_export(place: Path | str) -> None:
+def require_exportable(place: Path | str) -> None:
     """Raises ViccError if there is no folder that an encoder could be in."""
     path = Path(place)
     _require_there(path, f"No encoder at {path}: there is no such folder.", _ENCODER_ADVICE, is_right=Path.is_dir)
@@ -142,7 +142,7 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
     "videos or store": require_videos_or_store,
     "folder": require_folder,
     "checkpoint": require_checkpoint,
-    "source of an export": require_source_of_export,
+    "source of an export": require_exportable,
     "result": lambda place: require_result(str(place)),
 }
 

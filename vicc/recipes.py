@@ -51,7 +51,7 @@ def default() -> Recipe:
 def demo() -> Recipe:
     """ViCC in minutes on a laptop: a small S3D on small clips, budgets in steps.
 
-    Found by trying on the demo's videos; docs/decisions.md says what else was tried.
+    Found by trying on the demo's videos; docs/decisions/recipes.md says what else was tried.
     """
     small: dict[str, Any] = {
         "backbone": "s3d-demo",

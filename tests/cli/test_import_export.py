@@ -13,7 +13,7 @@ from vicc.cli import main
 from vicc.files import write_json
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
-from vicc.published.published import export_published
+from vicc.published.exporting import export_published
 from vicc.training.checkpoint import save_encoder
 
 

@@ -196,7 +196,7 @@ def test_bench_verify_and_import(show: Show, faked: Callable[[str, Any], None], 
     faked("vicc.prepare.verify.verify_store", Facts(damage=damage, store="s", videos=1, bytes=1, decoded_frames=1))
     tables += show("store", "verify", tmp_path)
     found = Facts(file=str(tmp_path / "published.pth.tar"), title="ViCC", backbone="s3d", features=1024, folders={})
-    faked("vicc.published.published.import_published", found)
+    faked("vicc.published.importing.import_published", found)
     (tmp_path / "x.pth").touch()
     tables += show("import", tmp_path / "x.pth", "--out", tmp_path / "out")
     require_whole(tables)

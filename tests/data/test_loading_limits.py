@@ -13,9 +13,8 @@ import torch
 from torch.utils.data import Dataset
 
 from tests.data.test_dataset import make_dataset
-from vicc.data import dataset as datasets
-from vicc.data import loading_limits
-from vicc.data.dataset import ClipLoader, EpochBatches, load_in_order, worker_deaths_named
+from vicc.data import loader, loading_limits
+from vicc.data.loader import ClipLoader, EpochBatches, load_in_order, worker_deaths_named
 from vicc.data.loading_limits import prefetched_batches, shared_memory_free
 from vicc.data.store import Store
 from vicc.errors import ViccError
@@ -143,8 +142,8 @@ def test_too_few_open_files_are_said_when_they_are_used_up_on_the_way(error: Exc
 def test_a_worker_that_gives_nothing_is_a_sentence_and_a_slow_one_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(datasets, "_SECONDS_BETWEEN_LOOKS", 0.2)
-    monkeypatch.setattr(datasets, "_LOOKS_BEFORE_HANG", 4)
+    monkeypatch.setattr(loader, "_SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(loader, "_LOOKS_BEFORE_HANG", 4)
     assert numbers(Numbers(slow=3, seconds=0.5)) == list(range(8))
     with pytest.raises(ViccError, match=r"have given nothing for .*; next would be item 3\."):
         numbers(Numbers(slow=3, seconds=3.0))

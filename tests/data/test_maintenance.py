@@ -18,7 +18,8 @@ from vicc.data.maintenance import (
     merge_stores,
     store_info,
 )
-from vicc.data.store import SetAside, Source, Store, StoreWriter
+from vicc.data.records import FileState, SetAside
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.prepare.verify import Verification, verify_store
 
@@ -58,7 +59,7 @@ def verify(path: Path, **options: bool) -> Verification:
 
 def test_a_store_says_what_it_holds(store: Path) -> None:
     writer = StoreWriter(store, SETTINGS)
-    writer.put_aside(SetAside("bad.mp4", "broken", Source(5, 5)))
+    writer.put_aside(SetAside("bad.mp4", "broken", FileState(5, 5)))
     writer.close()
     info = store_info(store)
     assert (info.videos, info.set_aside, info.frames, info.labels) == (6, 1, 30, {"run": 6})
@@ -80,7 +81,7 @@ def test_a_sound_store_has_no_damage_and_all_of_it_is_read(whole: Path) -> None:
 
 def test_one_wrong_bit_of_a_video_names_the_video_and_no_other(store: Path) -> None:
     shard = store / "shard-00001.lmdb"
-    name = next(i for i, place in Store(store).place.items() if place == shard.name)
+    name = next(i for i, home in Store(store).shard_of.items() if home == shard.name)
     data, pack = bytearray(shard.read_bytes()), packed(NAMES[name])["rgb"]
     data[data.index(pack[:64]) + len(pack) // 2] ^= 1
     shard.write_bytes(data)
@@ -110,14 +111,14 @@ def test_what_is_damaged_in_a_shard_is_found(
 
 def test_a_shard_whose_structure_is_damaged_is_named_and_the_others_are_read(store: Path) -> None:
     """LMDB may crash its process on such a file, hence the processes of their own."""
-    shard, places = store / "shard-00001.lmdb", Store(store).place.values()
+    shard, homes = store / "shard-00001.lmdb", Store(store).shard_of.values()
     data = bytearray(shard.read_bytes())
     for page in range(2, len(data) // 4096):
         data[page * 4096 : page * 4096 + 24] = os.urandom(24)
     shard.write_bytes(data)
     found = verify(store)
     assert {entry.shard for entry in found.damage} == {shard.name}
-    assert found.videos == sum(place != shard.name for place in places)
+    assert found.videos == sum(home != shard.name for home in homes)
 
 
 def test_a_missing_or_additional_shard_makes_the_manifest_stale(store: Path) -> None:
@@ -202,7 +203,7 @@ def test_videos_are_dropped_by_id_and_by_label(store: Path) -> None:
     assert drop_videos(store, ["0.mp4"], labels=["walk"], dry_run=True).ids == ["0.mp4", "walk.mp4"]
     assert files_of(store) == before
     drop_videos(store, ["0.mp4"], labels=["walk"])
-    assert sorted(Store(store).place) == ["1.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4"]
+    assert sorted(Store(store).shard_of) == ["1.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4"]
     assert verify(store).damage == []
 
 

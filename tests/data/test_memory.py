@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
+from vicc.data.dataset import ClipDataset
 from vicc.data.frame_pack import StoredStream
 from vicc.data.frame_reader import FrameReader
+from vicc.data.loader import ClipLoader, EpochBatches
 from vicc.data.store import Store
 from vicc.prepare.scan import scan_videos
 from vicc.transforms.augmentation import Augmentation
@@ -29,11 +30,11 @@ def private_bytes(process: int) -> int:
     return int(found[1]) * 1024
 
 
-def growth(source: FrameReader, *, samples: int, warm_up: int, batch_size: int = 10) -> int:
+def growth(reader: FrameReader, *, samples: int, warm_up: int, batch_size: int = 10) -> int:
     """Bytes by which one worker has grown between `warm_up` and `samples` samples."""
     dataset = ClipDataset(
-        source,
-        source.videos,
+        reader,
+        reader.videos,
         streams=("rgb", "flow", "diff"),
         num_views=1,
         clip_frames=3,

@@ -25,8 +25,8 @@ def write(path: Path, *lines: str, end: str = "\n") -> Path:
 
 def find(place: Path, given: Path | None = None) -> tuple[dict[str, str | None], SplitTable | None]:
     """Labels by id, and the table."""
-    sources, table = with_official_splits(place, discover_videos(place), given=given)
-    return {source.id: source.label for source in sources}, table
+    files, table = with_official_splits(place, discover_videos(place), given=given)
+    return {file.id: file.label for file in files}, table
 
 
 UCF101 = [

@@ -107,7 +107,7 @@ def test_only_the_shards_that_are_read_are_fetched_and_only_once(
         if key.startswith("shard-"):
             s3.delete_object(Bucket="bucket", Key=f"some/store/{key}")
     assert Store(URL).frames("0.mp4", "flow", [0]).shape[0] == 1  # from the cache: the bucket has it no more
-    missing = next(name for name in NAMES if store.place[name] != store.place["0.mp4"])
+    missing = next(name for name in NAMES if store.shard_of[name] != store.shard_of["0.mp4"])
     with pytest.raises(ViccError, match=r"s3://bucket/some/store is not there"):
         store.frames(missing, "rgb", [0])
 
@@ -163,7 +163,7 @@ def test_a_changed_store_is_copied_again_and_old_shards_are_removed(whole: Path,
     store = Path(shutil.copytree(whole, tmp_path / "store"))
     copy_store(store, URL)
     assert copy_store(store, URL).sent_bytes == 0
-    last = [name for name, place in Store(store).place.items() if place == "shard-00002.lmdb"]
+    last = [name for name, shard in Store(store).shard_of.items() if shard == "shard-00002.lmdb"]
     drop_videos(store, last)
     assert copy_store(store, URL).sent_bytes == 0
     assert sorted(objects(s3)) == [
@@ -181,13 +181,13 @@ def test_a_damaged_shard_is_named_and_leaves_nothing_in_the_cache(whole: Path, s
     data[len(data) // 2] ^= 1
     s3.put_object(Bucket="bucket", Key=key, Body=bytes(data))
     store = Store(URL)
-    name = next(i for i, place in store.place.items() if place == "shard-00001.lmdb")
+    name = next(i for i, shard in store.shard_of.items() if shard == "shard-00001.lmdb")
     with pytest.raises(ViccError, match=r"shard-00001\.lmdb of s3://bucket/some/store is not what its manifest says"):
         store.frames(name, "rgb", [0])
     assert cached() == []
     found = verify_store(URL, workers=1)
     assert [entry.shard for entry in found.damage] == ["shard-00001.lmdb"]
-    assert found.videos == sum(place != "shard-00001.lmdb" for place in store.place.values())
+    assert found.videos == sum(shard != "shard-00001.lmdb" for shard in store.shard_of.values())
 
 
 def test_a_remote_store_is_copied_down_and_merged(whole: Path, tmp_path: Path, s3: Any) -> None:
@@ -196,7 +196,7 @@ def test_a_remote_store_is_copied_down_and_merged(whole: Path, tmp_path: Path, s
     assert files_of(tmp_path / "down") == files_of(whole)
     other = write_store(tmp_path / "other", {"x.mp4": 8})
     merge_stores([URL, other], tmp_path / "merged")
-    assert sorted(Store(tmp_path / "merged").place) == [*NAMES, "x.mp4"]
+    assert sorted(Store(tmp_path / "merged").shard_of) == [*NAMES, "x.mp4"]
     assert store_info(URL).videos == 6
 
 

@@ -1,4 +1,4 @@
-"""No source of clips lies on both sides of a division, split files mean one thing only, folds are even."""
+"""No recording lies on both sides of a division, split files mean one thing only, folds are even."""
 
 import re
 from collections import Counter, defaultdict
@@ -111,7 +111,7 @@ def test_videos_without_labels_change_nothing_for_those_that_have_one(
     tested = {video.group or video.id for video in test}
     assert [video for video in others if video in train] == [
         video for video in others if (video.group or video.id) not in tested
-    ], "an unlabelled clip of a tested source must not be trained on"
+    ], "an unlabelled clip of a tested recording must not be trained on"
 
 
 def test_a_stray_video_without_label_is_said_and_the_others_are_divided(tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_a_stray_video_without_label_is_said_and_the_others_are_divided(tmp_path
     division = divide_videos(videos, splits_folder=tmp_path)
     assert (division.name, len(division.train), len(division.test)) == ("grouped", 5, 2)
     assert division.notes == (
-        "split grouped: 5 training and 2 test videos; no video has a group, so each counts as a source of its own",
+        "split grouped: 5 training and 2 test videos; no video has a group, so each counts as a recording of its own",
         "1 of 7 videos has no label (stray.mp4): it trains, and is not tested",
     )
 
 
-def test_unlabelled_clips_of_tested_sources_are_counted(tmp_path: Path) -> None:
+def test_unlabelled_clips_of_tested_recordings_are_counted(tmp_path: Path) -> None:
     videos = [Member(f"{n}", "ab"[n % 2], f"tape{n // 2}") for n in range(40)]
     unlabelled = [Member(f"x{n}", None, f"tape{n}") for n in range(20)]
     division = divide_videos([*videos, *unlabelled], splits_folder=tmp_path)
@@ -137,7 +137,7 @@ def test_unlabelled_clips_of_tested_sources_are_counted(tmp_path: Path) -> None:
 def test_how_many_groups_there_are_is_said(tmp_path: Path) -> None:
     videos = [Member(f"{n}", "ab"[n % 2], f"tape{n // 4}" if n < 20 else None) for n in range(24)]
     [note] = divide_videos(videos, "grouped", splits_folder=tmp_path).notes
-    assert note.endswith("5 groups, 4 videos have none, and each counts as a source of its own")
+    assert note.endswith("5 groups, 4 videos have none, and each counts as a recording of its own")
     assert divide_videos([Member("a"), Member("b")], splits_folder=tmp_path).notes == (
         "all 2 videos train, none is tested: none has a label",
     )
@@ -444,29 +444,29 @@ def test_folds_say_how_many_groups_there_are_and_count_no_missing_label_as_a_cla
     assert all(fold.videos_of_a_class[0] >= 1 for fold in report.folds)
     assert (report.videos, report.groups, report.without_group, report.without_label) == (7, 1, 5, 1)
     assert report.notes == [
-        "7 videos in 2 folds: 1 group, 5 videos have none, and each counts as a source of its own",
+        "7 videos in 2 folds: 1 group, 5 videos have none, and each counts as a recording of its own",
         "1 of 7 videos has no label (stray.mp4): spread over the folds, and no class",
     ]
 
 
 @pytest.mark.data
-def test_folds_of_real_clips_are_even_and_split_no_source(test_data: Path) -> None:
-    sources = discover_videos(test_data / "fights")
-    table = grouped_folds(sources, folds=5)
+def test_folds_of_real_clips_are_even_and_split_no_recording(test_data: Path) -> None:
+    files = discover_videos(test_data / "fights")
+    table = grouped_folds(files, folds=5)
     for fold in range(5):
-        test = [source for source in sources if table.cells[source.id][fold] == "test"]
-        assert Counter(source.label for source in test) == {"fight": 30, "noFight": 30}
-        train = {source.group for source in sources if table.cells[source.id][fold] == "train"}
-        assert not train & {source.group for source in test}
+        test = [file for file in files if table.cells[file.id][fold] == "test"]
+        assert Counter(file.label for file in test) == {"fight": 30, "noFight": 30}
+        train = {file.group for file in files if table.cells[file.id][fold] == "train"}
+        assert not train & {file.group for file in test}
 
 
 @pytest.mark.data
-def test_real_clips_of_one_source_stay_together(test_data: Path) -> None:
-    sources = discover_videos(test_data / "fights")
-    assert len(sources) == 300
-    assert Counter(source.label for source in sources).keys() == {"fight", "noFight"}
-    train, test = train_and_test(sources)
-    assert not {source.group for source in train} & {source.group for source in test}
+def test_real_clips_of_one_recording_stay_together(test_data: Path) -> None:
+    files = discover_videos(test_data / "fights")
+    assert len(files) == 300
+    assert Counter(file.label for file in files).keys() == {"fight", "noFight"}
+    train, test = train_and_test(files)
+    assert not {file.group for file in train} & {file.group for file in test}
     assert 60 <= len(test) <= 120
 
 

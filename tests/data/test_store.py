@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from tests.conftest import moving_frames
 from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.manifest import read_manifest
-from vicc.data.store import Record, SetAside, Source, Store, StoreSettings, StoreWriter, Video
+from vicc.data.records import FileState, Record, SetAside, StoreSettings, Video
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 
 SETTINGS = StoreSettings(short_side=40, quality=95)
@@ -50,8 +51,10 @@ def packed(seed: int, num_frames: int = 5) -> dict[StoredStream, bytes]:
     return {"rgb": pack("rgb", rgb_frames(seed, num_frames)), "flow": pack("flow", flow_frames(seed, num_frames - 1))}
 
 
-def video(name: str, *, num_frames: int = 5, source: Source | None = None) -> Video:
-    return Video(name, num_frames, 40, 48, 25.0, source or Source(1, 1, "x"), label="run", group="tape", split="train")
+def video(name: str, *, num_frames: int = 5, source: FileState | None = None) -> Video:
+    return Video(
+        name, num_frames, 40, 48, 25.0, source or FileState(1, 1, "x"), label="run", group="tape", split="train"
+    )
 
 
 def write_store(path: Path, names: dict[str, int], *, shard_bytes: int | None = None) -> Path:
@@ -126,7 +129,7 @@ def test_a_video_that_could_not_be_written_whole_is_not_there_at_all(tmp_path: P
     with pytest.raises(TypeError):
         writer.add(video("b.mp4"), broken)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        writer.add(video("a.mp4", source=Source(2, 2)), broken)  # type: ignore[arg-type]
+        writer.add(video("a.mp4", source=FileState(2, 2)), broken)  # type: ignore[arg-type]
     writer.close()
     store = Store(path)
     assert store.videos == [video("a.mp4")]
@@ -136,11 +139,11 @@ def test_a_video_that_could_not_be_written_whole_is_not_there_at_all(tmp_path: P
 def test_a_changed_video_replaces_the_old_one_in_its_shard(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store", {"a.mp4": 1, "b.mp4": 2, "c.mp4": 3}, shard_bytes=1)
     writer = StoreWriter(path, SETTINGS, shard_bytes=1)
-    assert writer.has("a.mp4", Source(1, 1))
-    assert not writer.has("a.mp4", Source(1, 2))
-    assert not writer.has("a.mp4", Source(2, 1))
-    writer.add(video("a.mp4", num_frames=7, source=Source(9, 9)), packed(8, 7))
-    assert writer.has("a.mp4", Source(9, 9))
+    assert writer.has("a.mp4", FileState(1, 1))
+    assert not writer.has("a.mp4", FileState(1, 2))
+    assert not writer.has("a.mp4", FileState(2, 1))
+    writer.add(video("a.mp4", num_frames=7, source=FileState(9, 9)), packed(8, 7))
+    assert writer.has("a.mp4", FileState(9, 9))
     writer.close()
     store = Store(path)
     assert [entry.id for entry in store.videos] == ["a.mp4", "b.mp4", "c.mp4"]
@@ -151,9 +154,9 @@ def test_a_changed_video_replaces_the_old_one_in_its_shard(tmp_path: Path) -> No
 def test_a_file_is_a_video_or_set_aside_never_both(tmp_path: Path) -> None:
     path = write_store(tmp_path / "store", {"a.mp4": 1})
     writer = StoreWriter(path, SETTINGS)
-    aside = SetAside("a.mp4", "broken", Source(5, 5))
+    aside = SetAside("a.mp4", "broken", FileState(5, 5))
     writer.put_aside(aside)
-    assert writer.has("a.mp4", Source(5, 5))
+    assert writer.has("a.mp4", FileState(5, 5))
     writer.close()
     store = Store(path)
     assert (store.videos, store.set_aside) == ([], [aside])
@@ -452,17 +455,17 @@ def write_many(path: Path, shard_bytes: int) -> None:
     """Twelve files of different sizes, two of them set aside; then one that has changed, and one that is dropped."""
     writer = StoreWriter(path, SETTINGS, shard_bytes=shard_bytes)
     for number in range(12):
-        name, source = f"{number:02d}.mp4", Source(number, 1)
-        if writer.has(name, source) or writer.has(name, Source(number, 2)):
+        name, state = f"{number:02d}.mp4", FileState(number, 1)
+        if writer.has(name, state) or writer.has(name, FileState(number, 2)):
             continue
         if number in (4, 9):
-            writer.put_aside(SetAside(name, "broken", source))
+            writer.put_aside(SetAside(name, "broken", state))
         else:
             writer.add(
-                video(name, source=source), {"rgb": bytes([number]) * 900 * (number + 1), "flow": b"f" * 50 * number}
+                video(name, source=state), {"rgb": bytes([number]) * 900 * (number + 1), "flow": b"f" * 50 * number}
             )
-    if not writer.has("03.mp4", Source(3, 2)):
-        writer.add(video("03.mp4", source=Source(3, 2)), {"rgb": b"changed" * 1000, "flow": b"too"})
+    if not writer.has("03.mp4", FileState(3, 2)):
+        writer.add(video("03.mp4", source=FileState(3, 2)), {"rgb": b"changed" * 1000, "flow": b"too"})
     writer.close()
 
 
@@ -539,7 +542,7 @@ def test_videos_that_a_writer_has_moved_since_are_found_again(tmp_path: Path) ->
     writer = StoreWriter(path, SETTINGS)
     writer.add(video("a.mp4"), packed(1))
     store = Store(path)
-    assert store.place == {"a.mp4": "journal.lmdb"}
+    assert store.shard_of == {"a.mp4": "journal.lmdb"}
     pickled = pickle.dumps(store)
     writer.close()
     assert not (path / "journal.lmdb").exists()
@@ -568,7 +571,7 @@ def test_dropped_videos_are_gone_at_once_and_their_space_is_given_back(tmp_path:
     assert len(Store(path).videos) == 6
     writer.drop(["1.mp4", "2.mp4", "3.mp4", "5.mp4"])
     assert [entry.id for entry in Store(path).videos] == ["0.mp4", "4.mp4"]  # before anything is written anew
-    assert not writer.has("1.mp4", Source(1, 1))
+    assert not writer.has("1.mp4", FileState(1, 1))
     writer.add(video("5.mp4"), packed(5))
     writer.close()
     assert [entry.id for entry in Store(path).videos] == ["0.mp4", "4.mp4", "5.mp4"]
@@ -596,7 +599,7 @@ def test_the_manifest_names_every_shard_and_record(tmp_path: Path) -> None:
         assert (len(data), hashlib.blake2b(data, digest_size=16).hexdigest()) == (shard.bytes, shard.blake2b)
     store = Store(path)
     records = {name: [Record.from_json(document) for document in of] for name, of in manifest.records.items()}
-    assert {name: records[name][0] for name in records} == {store.place[i]: store.records[i] for i in store.records}
+    assert {name: records[name][0] for name in records} == {store.shard_of[i]: store.records[i] for i in store.records}
 
 
 @pytest.mark.parametrize(
@@ -643,10 +646,10 @@ def test_after_any_additions_and_replacements_the_store_holds_the_last_of_each(
     for kind, number, size in steps:
         name = f"{number}.mp4"
         if kind == "add":
-            writer.add(video(name, source=Source(size, 1)), {"rgb": bytes(size), "flow": bytes(size // 2)})
+            writer.add(video(name, source=FileState(size, 1)), {"rgb": bytes(size), "flow": bytes(size // 2)})
             expected[name] = size
         else:
-            writer.put_aside(SetAside(name, "reason " * (size % 100), Source(size, 1)))
+            writer.put_aside(SetAside(name, "reason " * (size % 100), FileState(size, 1)))
             expected[name] = "reason " * (size % 100)
     writer.close()
     store = Store(path)

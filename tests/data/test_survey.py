@@ -40,7 +40,7 @@ def test_every_file_is_in_the_table(tmp_path: Path) -> None:
         "link to a file or folder that is missing 1 (a/gone.mp4)\n"
         "other suffix .txt 1 (notes.txt)",
         "labelled": "2 classes: a has 3, b has 1; 1 of 5 videos has no label (stray.mp4)",
-        "grouped": "1 group of 2 videos (2 from groups.csv); 3 videos without: each a source of its own",
+        "grouped": "1 group of 2 videos (2 from groups.csv); 3 videos without: each a recording of its own",
         "split": "none: divided by group when needed",
     }
     assert survey.notes[0] == "passed over: link to a file or folder that is missing 1 (a/gone.mp4)"
@@ -110,8 +110,8 @@ def test_labels_that_are_none_are_explained(tmp_path: Path) -> None:
 
 
 def test_a_survey_of_known_videos_counts_what_was_set_aside(tmp_path: Path) -> None:
-    sources = discover_videos(make_files(tmp_path, "a/1.mp4", "b/2.mp4"))
-    survey = survey_members("store", sources, set_aside=["c.mp4"])
+    files = discover_videos(make_files(tmp_path, "a/1.mp4", "b/2.mp4"))
+    survey = survey_members("store", files, set_aside=["c.mp4"])
     assert rows(survey)["passed over"] == "set aside 1 (c.mp4)"
     assert rows(survey)["labelled"] == "2 classes: 1 each"
 

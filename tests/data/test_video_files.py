@@ -21,7 +21,7 @@ def make_files(folder: Path, *names: str) -> Path:
 
 
 def described(folder: Path, **options: Path) -> dict[str, tuple[str | None, str | None, str | None]]:
-    return {source.id: (source.label, source.group, source.split) for source in discover_videos(folder, **options)}
+    return {file.id: (file.label, file.group, file.split) for file in discover_videos(folder, **options)}
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
 def test_one_class_and_a_video_without_a_label_are_no_labels(tmp_path: Path) -> None:
     make_files(tmp_path, "holiday/a.mp4", "holiday/b.mp4", "c.mp4")
     listing = list_video_files(tmp_path)
-    assert ({source.label for source in listing.sources}, listing.single_class) == ({None}, "holiday")
+    assert ({file.label for file in listing.files}, listing.single_class) == ({None}, "holiday")
 
 
 def notes(place: Path) -> str:
@@ -211,7 +211,7 @@ def test_classes_that_differ_in_their_spelling_only_are_said_and_unicode_forms_a
     forms = [unicodedata.normalize(form, "b\u00fcgeln") for form in ("NFC", "NFD")]
     make_files(tmp_path, "Jump rope/a.mp4", "jump_rope/b.mp4", "run/c.mp4", *(f"{form}/d.mp4" for form in forms))
     assert "Jump rope and jump_rope" in notes(tmp_path)
-    assert len({source.label for source in discover_videos(tmp_path)}) == 4
+    assert len({file.label for file in discover_videos(tmp_path)}) == 4
 
 
 def test_what_is_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,22 +348,22 @@ def test_a_list_says_everything_of_each_video(tmp_path: Path) -> None:
         ",../far/d.mp4,run,tape 1,",
         f"test,{tmp_path / 'else' / 'e.mp4'},jump,,",
     )
-    sources = {source.id: source for source in discover_videos(place)}
-    assert list(sources) == sorted(sources)
-    assert {name: (source.label, source.group, source.split) for name, source in sources.items()} == {
+    files = {file.id: file for file in discover_videos(place)}
+    assert list(files) == sorted(files)
+    assert {name: (file.label, file.group, file.split) for name, file in files.items()} == {
         "a.mp4": ("run", "tape 1", "train"),
         "deep/b, c.mp4": ("jump", None, "val"),
         "far/d.mp4": ("run", "tape 1", None),
         f"{tmp_path / 'else' / 'e.mp4'}"[1:]: ("jump", None, "test"),
     }
-    assert all(source.path.is_absolute() and source.path.exists() for source in sources.values())
-    assert not any(".." in name or name.startswith("/") for name in sources)
+    assert all(file.path.is_absolute() and file.path.exists() for file in files.values())
+    assert not any(".." in name or name.startswith("/") for name in files)
 
 
 def test_an_absolute_path_inside_the_lists_folder_has_the_same_id_as_the_relative_one(tmp_path: Path) -> None:
     make_files(tmp_path, "a.mp4", "b.mp4")
     place = write_list(tmp_path / "videos.csv", "path", "a.mp4", str(tmp_path / "b.mp4"))
-    assert [source.id for source in discover_videos(place)] == ["a.mp4", "b.mp4"]
+    assert [file.id for file in discover_videos(place)] == ["a.mp4", "b.mp4"]
 
 
 def test_several_rows_may_be_parts_of_one_file_and_share_its_group(tmp_path: Path) -> None:
@@ -376,8 +376,8 @@ def test_several_rows_may_be_parts_of_one_file_and_share_its_group(tmp_path: Pat
         "long.mp4,110.5,",
         "short.mp4,,",
     )
-    sources = discover_videos(write_list(tmp_path / "videos.csv", *rows))
-    assert [(source.id, source.start, source.end, source.group) for source in sources] == [
+    files = discover_videos(write_list(tmp_path / "videos.csv", *rows))
+    assert [(file.id, file.start, file.end, file.group) for file in files] == [
         ("long.mp4#00000.000-00009.500", None, 9.5, "long.mp4"),
         ("long.mp4#00009.500-00020.000", 9.5, 20.0, "long.mp4"),
         ("long.mp4#00100.000-00110.500", 100.0, 110.5, "long.mp4"),
@@ -398,9 +398,9 @@ def test_the_bytes_of_a_name_that_is_not_utf8_survive_a_list(tmp_path: Path) -> 
     name = b"caf\xe9.mp4"
     (tmp_path / os.fsdecode(name)).write_bytes(b"")
     (tmp_path / "videos.csv").write_bytes(b"path\n" + name + b"\n")
-    [source] = discover_videos(tmp_path / "videos.csv")
-    assert source.path.exists()
-    assert [source.id] == [found.id for found in discover_videos(tmp_path)]
+    [file] = discover_videos(tmp_path / "videos.csv")
+    assert file.path.exists()
+    assert [file.id] == [found.id for found in discover_videos(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_without_pyarrow_a_parquet_list_says_what_to_install(tmp_path: Path, mon
         discover_videos(tmp_path / "videos.parquet")
 
 
-def test_clips_of_one_source_of_ucf101_are_a_group_in_each_class(tmp_path: Path) -> None:
+def test_clips_of_one_recording_of_ucf101_are_a_group_in_each_class(tmp_path: Path) -> None:
     make_files(
         tmp_path,
         "Diving/v_Diving_g01_c01.avi",
@@ -536,16 +536,16 @@ def test_a_groups_file_wins_over_the_names(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_the_groups_of_real_clips(test_data: Path) -> None:
-    sources = {name: discover_videos(test_data / f"{name}-sample") for name in ("ucf101", "hmdb51", "kinetics")}
-    assert Counter(source.group for source in sources["ucf101"]) == {
+    files = {name: discover_videos(test_data / f"{name}-sample") for name in ("ucf101", "hmdb51", "kinetics")}
+    assert Counter(file.group for file in files["ucf101"]) == {
         **dict.fromkeys(("ApplyEyeMakeup_g01", "BenchPress_g01", "Diving_g01"), 5),
         **dict.fromkeys(("Basketball_g01", "SoccerJuggling_g23", "SoccerJuggling_g24"), 1),
     }
-    assert [source.group for source in sources["hmdb51"]] == [
+    assert [file.group for file in files["hmdb51"]] == [
         "hmdb51_Turnk_r_Pippi_Michel",
         *("RATRACE", "SchoolRulesHowTheyHelpUs", "TrumanShow"),
     ]
-    assert [source.group for source in sources["kinetics"]] == ["R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA"]
+    assert [file.group for file in files["kinetics"]] == ["R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA"]
 
 
 def test_groups_that_are_likely_to_be_one_are_named_as_classes_are(tmp_path: Path) -> None:
@@ -566,7 +566,7 @@ def test_words_of_other_programs_for_an_empty_cell_are_names_which_is_said(tmp_p
         "2 videos have the label 'nan'",
         "2 videos have the group 'None'",
     ]
-    assert [(source.label, source.group) for source in listing.sources][:2] == [("nan", "g"), ("a", "None")]
+    assert [(file.label, file.group) for file in listing.files][:2] == [("nan", "g"), ("a", "None")]
 
 
 def test_parts_that_share_frames_and_are_of_different_groups_are_named(tmp_path: Path) -> None:

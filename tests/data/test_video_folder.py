@@ -16,15 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import moving_frames, write_frames
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
-from vicc.data.store import StoreSettings
+from vicc.data.dataset import ClipDataset
+from vicc.data.loader import ClipLoader, EpochBatches
+from vicc.data.records import StoreSettings
 from vicc.data.video_folder import VideoFolder
 from vicc.errors import ViccError
 from vicc.prepare import scan as scan_module
-from vicc.prepare.build import _encode_streams
 from vicc.prepare.scan import SCAN_FILE, scan_videos
+from vicc.prepare.video import encode_streams
 from vicc.transforms.augmentation import Augmentation
-from vicc.video.decode import VIDEO_SUFFIXES, VideoReader
+from vicc.video.container import VIDEO_SUFFIXES
+from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, quantize_flow
 from vicc.video.frame_index import IndexedReader
 
@@ -85,8 +87,8 @@ class Uncoded:
 
 def before_encoding(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """RGB and flow of a file as `prepare` makes them, before they are encoded."""
-    monkeypatch.setattr("vicc.prepare.build.FrameEncoder", Uncoded)
-    rgb, flow, _ = _encode_streams(VideoReader(path, short_side=128), StoreSettings())
+    monkeypatch.setattr("vicc.prepare.video.FrameEncoder", Uncoded)
+    rgb, flow, _ = encode_streams(VideoReader(path, short_side=128), StoreSettings())
     return {"rgb": np.stack(rgb.frames), "flow": np.stack(flow.frames)}  # type: ignore[attr-defined]
 
 
@@ -284,7 +286,7 @@ def test_a_remembered_scan_reads_only_what_has_changed(tmp_path: Path, monkeypat
     monkeypatch.setattr(
         scan_module,
         "_scan_all",
-        lambda sources, *rest: (read.extend(source.id for source in sources), scan_all(sources, *rest))[1],
+        lambda files, *rest: (read.extend(file.id for file in files), scan_all(files, *rest))[1],
     )
     again = scan_videos(place, remembered=file, workers=1)
     assert (again.videos, again.set_aside, read) == (first.videos, first.set_aside, [])

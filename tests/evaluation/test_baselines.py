@@ -16,11 +16,11 @@ STILL = 0
 def histogram(flow: np.ndarray) -> np.ndarray:
     """Of flow in pixels, (T, H, W, 2); cells as shares again."""
     stored = quantize_flow(flow, bound=BOUND)
-    source: Any = SimpleNamespace(
+    reader: Any = SimpleNamespace(
         settings=SimpleNamespace(flow_bound=BOUND), frames=lambda video, stream, numbers: stored[numbers]
     )
     video: Any = SimpleNamespace(id="a", num_frames=len(flow) + 1)
-    return motion_histogram(source, video) ** 2
+    return motion_histogram(reader, video) ** 2
 
 
 def moving(u: float, v: float) -> np.ndarray:

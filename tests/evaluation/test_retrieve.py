@@ -14,11 +14,11 @@ from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
 from vicc.evaluation.encoders import RowFeatures
-from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features
 from vicc.evaluation.result import Queries, read_result
 from vicc.evaluation.retrieve import retrieval_row, retrieve
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, calibrate_batchnorm, extract_features
 from vicc.training.checkpoint import load_encoder
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
@@ -195,3 +195,10 @@ def test_batchnorm_calibration_separates_clips_that_an_untrained_encoder_confuse
     assert spread() > 3 * before
     assert not encoder.training
     assert all(torch.equal(weights[name], weight) for name, weight in encoder.named_parameters())
+
+
+def test_a_run_or_encoders_must_be_given_and_not_both(tmp_path: Path) -> None:
+    with pytest.raises(ViccError, match="Neither --run nor --encoder"):
+        RetrieveConfig(store=tmp_path)
+    with pytest.raises(ViccError, match="Both --run and --encoder"):
+        RetrieveConfig(store=tmp_path, run=tmp_path, encoder=[tmp_path])

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from vicc.configs import MeasuredVideos, PrepareConfig
+from vicc.data.records import Video
 from vicc.data.splits import SPLITS_FOLDER, Split, SplitTable, write_split_table
-from vicc.data.store import Store, Video
+from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation import sets as sets_module
 from vicc.evaluation.sets import few_labels, open_sets
@@ -166,8 +167,8 @@ def test_official_divisions_are_known_by_name_only_when_whole(
 
 
 def test_few_labels_are_nested_and_leave_no_class_out(store_path: Path) -> None:
-    source = Store(store_path).videos[0].source
-    videos = [Video(f"{label}{n}", 9, 8, 8, 25.0, source, label=label) for label in "ab" for n in range(40)]
+    state = Store(store_path).videos[0].source
+    videos = [Video(f"{label}{n}", 9, 8, 8, 25.0, state, label=label) for label in "ab" for n in range(40)]
     shares = [0.01, 0.05, 0.1, 0.5, 1.0]
     chosen = [{video.id for video in few_labels(videos, share, seed=3)} for share in shares]
     assert [len(one) for one in chosen] == [2, 4, 8, 40, 80]

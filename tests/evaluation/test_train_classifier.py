@@ -29,7 +29,7 @@ from vicc.evaluation.retrieve import retrieve
 from vicc.evaluation.train_classifier import choose_labelled_split, train_classifier
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
-from vicc.published.published import export_published
+from vicc.published.exporting import export_published
 from vicc.results.runs import compare_runs
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, load_encoder, save_encoder
 from vicc.training.classifier_folder import load_classifier

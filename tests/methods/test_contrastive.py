@@ -23,7 +23,7 @@ def tiny_encoder(stream: str) -> Encoder:
 
 
 def tiny_batch(
-    *, label: list[int] | None = None, source: list[int] | None = None, first: int = 0, videos: int = VIDEOS
+    *, label: list[int] | None = None, recording: list[int] | None = None, first: int = 0, videos: int = VIDEOS
 ) -> Batch:
     generator = torch.Generator().manual_seed(first)
     clips = {
@@ -34,7 +34,7 @@ def tiny_batch(
         clips,  # type: ignore[arg-type]
         first + torch.arange(videos),
         label=None if label is None else torch.tensor(label),
-        source=None if source is None else torch.tensor(source),
+        recording=None if recording is None else torch.tensor(recording),
     )
 
 
@@ -82,7 +82,7 @@ def test_the_queue_is_a_ring_of_the_newest_keys() -> None:
     assert queue.columns["label"].tolist() == [5, 1, 2, 3, 4]
     assert queue.next == 1
     other = KeyQueue(5, {"key": (2,), "label": ()})
-    other.load_state(queue.state(), torch.device("cpu"))
+    other.load_state_dict(queue.state_dict(), torch.device("cpu"))
     assert torch.equal(other.columns["key"], queue.columns["key"])
     assert other.next == 1
 
@@ -141,7 +141,7 @@ def test_coclrs_teacher_sees_the_moment_of_the_key_and_stands_still() -> None:
     task = CoCLR(tiny_encoder("rgb"), teacher, queue_length=QUEUE).train()
     state = {name: value.clone() for name, value in teacher.state_dict().items()}
     assert not any(module.training for module in teacher.modules())
-    batch = tiny_batch(source=[0, 0, 5])
+    batch = tiny_batch(recording=[0, 0, 5])
     task(batch, 0)["loss"].backward()
     with torch.no_grad():
         expected = teacher(batch.clips["flow"][:, 1])
@@ -162,11 +162,11 @@ def test_steps_on_one_batch_lower_the_loss(method: type[InfoNCE]) -> None:
     task = method(tiny_encoder("rgb"), queue_length=16).train()
     optimizer = torch.optim.AdamW(task.encoder.parameters(), lr=3e-3)
     losses = []
-    past = task.queue.state()
+    past = task.queue.state_dict()
     for _ in range(10):
         task.before_step()
         # The same queue each time, or the one batch would meet itself in it.
-        task.queue.load_state(past, torch.device("cpu"))
+        task.queue.load_state_dict(past, torch.device("cpu"))
         loss = task(tiny_batch(label=[0, 1, 2, 3], videos=4), 0)["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -1,5 +1,6 @@
 """What an encoder is given means what it takes it for, or is refused in a sentence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ import torch
 import torch.nn.functional as F
 
 from vicc.batch import Stream
+from vicc.data.dataset import load_view
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation.features import extract_features
 from vicc.methods.classifier import FineTuned
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import extract_features
+from vicc.transforms.augmentation import center_view
 from vicc.video.flow import dequantize_flow, quantize_flow
 
 CPU = choose_precision("fp32", torch.device("cpu"))
@@ -146,3 +149,51 @@ def test_both_ways_to_a_feature_agree_on_a_video_of_one_window(stream: Stream, s
     with torch.no_grad():
         feature = F.normalize(one.features(one.preprocess(frames)), dim=1)
     torch.testing.assert_close(extract_features(one, store, [video], precision=CPU), feature, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "uv", "128vu"])
+def test_preprocess_gives_what_retrieval_looks_at(kind: str, store_path: Path) -> None:
+    store = Store(store_path)
+    video, bound = store.videos[0], store.settings.flow_bound
+    config = EncoderConfig("rgb", backbone="s3d-demo", clip_frames=6, size=24, stride=2)
+    if kind != "rgb":
+        config = replace(config, stream="flow", flow_channels=kind, flow_bound=bound, flow_center=kind == "uv")  # type: ignore[arg-type]
+    frames = store.frames(video.id, config.stream, range(video.num_frames - 1))
+    clip = Encoder(config).preprocess(frames if kind == "rgb" else dequantize_flow(frames, bound=bound))
+    assert clip.shape == (1, config.in_channels, 6, 24, 24)
+    assert clip.dtype == torch.uint8
+    first = (video.num_frames - 1 - 11) // 2
+    expected = load_view(
+        store,
+        video,
+        config.stream,
+        np.arange(first, first + 12, 2),
+        center_view(height=video.height, width=video.width),
+        size=24,
+        flow_center=config.flow_center,
+        flow_form=config.flow_form if kind != "rgb" else None,
+    )
+    np.testing.assert_array_equal(clip[0].permute(1, 2, 3, 0).numpy(), expected)
+
+
+def test_flow_is_scaled_to_the_frames_the_published_encoders_know() -> None:
+    config = EncoderConfig(
+        "flow", backbone="s3d-demo", clip_frames=2, size=8, flow_channels="128vu", flow_short_side=240
+    )
+    flow = np.zeros((2, 120, 160, 2), np.float32)
+    flow[..., 0] = 5.0  # 10 pixels of frames 240 high: half of the bound
+    clip = Encoder(config).preprocess(flow)[0, :, 0, 0, 0].tolist()
+    assert clip == [128, 128, 192]  # 127.5 + 127.5 / 2, in steps of the stored form
+
+
+def test_a_short_video_is_padded_and_frames_of_another_kind_are_refused() -> None:
+    encoder = Encoder(EncoderConfig("rgb", backbone="s3d-demo", clip_frames=4, size=8))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
+    clip = encoder.preprocess(frames)
+    assert torch.equal(clip[:, :, 0], clip[:, :, 2])
+    assert not torch.equal(clip[:, :, 0], clip[:, :, 3])
+    for wrong in (frames / 255.0, frames[..., :2], frames[0]):
+        with pytest.raises(ViccError, match=r"expected frames, uint8 \(T, H, W, 3\)"):
+            encoder.preprocess(wrong)
+    with pytest.raises(ViccError, match="nothing to encode"):
+        encoder.preprocess(frames[:0])

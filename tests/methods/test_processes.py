@@ -50,7 +50,7 @@ def batch(part: slice = slice(None)) -> Batch:
         for stream, channels in (("rgb", 3), ("flow", 2))
     }
     numbers = torch.arange(VIDEOS)[part]
-    return Batch(clips, numbers, label=numbers % 2, source=numbers // 2)  # type: ignore[arg-type]
+    return Batch(clips, numbers, label=numbers % 2, recording=numbers // 2)  # type: ignore[arg-type]
 
 
 def two_steps(task: Task, part: slice) -> dict[str, Any]:

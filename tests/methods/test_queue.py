@@ -45,11 +45,11 @@ def test_state_survives_a_round_trip_and_is_a_copy() -> None:
     queue = EmbeddingQueue(num_views=1, length=2, embedding_dim=2)
     queue.open(rows(0.0))
     queue.put(0, rows(1, 2))
-    state = queue.state()
+    state = queue.state_dict()
     queue.put(0, rows(3, 4))
     other = EmbeddingQueue(num_views=1, length=2, embedding_dim=2)
-    other.load_state(state, torch.device("cpu"))
+    other.load_state_dict(state, torch.device("cpu"))
     assert other.line(0)[:, 0].tolist() == [1, 2]
     closed = EmbeddingQueue(num_views=1, length=2, embedding_dim=2)
-    other.load_state(closed.state(), torch.device("cpu"))
+    other.load_state_dict(closed.state_dict(), torch.device("cpu"))
     assert other.rows is None

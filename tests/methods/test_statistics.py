@@ -65,8 +65,8 @@ def test_a_queue_that_comes_from_a_checkpoint_says_the_same(puts: int) -> None:
         ours.put(0, torch.ones(2, 2))
         keys.put({"key": torch.ones(2, 2)})
     again, keys_again = EmbeddingQueue(1, 6, 2), KeyQueue(6, {"key": (2,)})
-    again.load_state(ours.state(), torch.device("cpu"))
-    keys_again.load_state(keys.state(), torch.device("cpu"))
+    again.load_state_dict(ours.state_dict(), torch.device("cpu"))
+    keys_again.load_state_dict(keys.state_dict(), torch.device("cpu"))
     for queue in (ours, again):
         queue.put(0, torch.ones(2, 2))
     for ring in (keys, keys_again):

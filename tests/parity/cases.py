@@ -154,7 +154,7 @@ def _vicc_case(
         )
         if queue is not None:
             rows = _queue_before(name, options["queue"], queue.shape)
-            task.queue.load_state({"rows": rows}, rows.device)
+            task.queue.load_state_dict({"rows": rows}, rows.device)
         batch = _vicc_batch(name, about, views, samples=len(stored["embedding"]) // views)
         embeddings = task.embed(batch)
         outputs = task.loss(embeddings, 0)
@@ -273,7 +273,7 @@ def _contrastive_task(variant: str, about: dict[str, Any], *, samples: int) -> t
         teacher = networks.encoder("rgb" if reverse else "flow", "sampler")
         task = CoCLR(student, teacher, num_mined=about["topk"], **options)
         batch = _two_stream_batch(*(gauss(f"coclr.block{moment}", shape).double() for moment in (1, 2)))
-        batch = Batch(batch.clips, batch.index, source=torch.tensor(about["coclr_vsource"]))
+        batch = Batch(batch.clips, batch.index, recording=torch.tensor(about["coclr_vsource"]))
         known = torch.arange(length) < (6 if "notfull" in variant else length)
         task.queue.columns["source"] = torch.tensor(about["coclr_full_queue_vname"]).where(known, torch.tensor(-1))
         task.queue.columns["teacher"] = value("queue_second", (about["dim"], length)).t().double()

@@ -13,7 +13,7 @@ from vicc.methods.cross_stream import CrossStream
 from vicc.methods.encoder import Encoder
 from vicc.methods.single_stream import SingleStream
 from vicc.methods.task import Task
-from vicc.published.published import published_names
+from vicc.published.layout import published_names
 
 # Networks by the names that the published implementation gives them.
 BACKBONES = {"s3d": "s3d", "r21d": "r2plus1d-10"}

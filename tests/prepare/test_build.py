@@ -1,6 +1,5 @@
 """Preparing: parallel, resumable, nothing half-written, and no file lost without a reason."""
 
-import itertools
 import json
 import os
 import shutil
@@ -13,26 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lmdb
-import numpy as np
 import pytest
 
-from tests.conftest import moving_frames, write_frames
 from tests.data.test_store import files_of
 from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
-from vicc.data.store import SetAside, Store, StoreSettings, StoreWriter
-from vicc.data.video_files import discover_videos
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
-from vicc.prepare.build import PrepareReport, prepare_video, prepare_videos
-from vicc.prepare.scan import open_source
-from vicc.video.decode import VideoReader
-from vicc.video.flow import create_flow, dequantize_flow
+from vicc.prepare.build import PrepareReport, prepare_videos
+from vicc.prepare.scan import open_frames
 
 Write = Callable[..., Path]
-SETTINGS = StoreSettings(short_side=32)
 
 
 def run(videos: Path, store: Path, **options: Any) -> PrepareReport:
@@ -75,46 +67,6 @@ def test_all_videos_are_prepared_with_what_is_known_of_them(videos: Path, tmp_pa
     assert first.source.bytes == (videos / "a/0.mp4").stat().st_size
     assert len(first.source.blake2b) == 32
     assert store.frames("a/0.mp4", "flow", range(5)).shape == (5, 32, 38, 2)
-
-
-def test_the_stored_flow_is_that_of_the_motion(tmp_path: Path, write_video: Write) -> None:
-    write_video(tmp_path / "videos" / "a.mp4", num_frames=6, velocity=(3, -1))
-    run(tmp_path / "videos", tmp_path / "store", short_side=128, flow_bound=10.0)
-    stored = Store(tmp_path / "store").frames("a.mp4", "flow", range(5)).astype(float)
-    np.testing.assert_allclose(np.median((stored - 128) * 10 / 127, axis=(0, 1, 2)), (3, -1), atol=0.2)
-
-
-def test_stored_flow_is_within_one_step_of_the_float_flow(tmp_path: Path, write_video: Write) -> None:
-    """Of every pixel, not on average; beyond the bound it is cut off."""
-    path = write_video(tmp_path / "videos" / "a.mp4", num_frames=12, size=(64, 82), velocity=(7, 2))
-    run(tmp_path / "videos", tmp_path / "store", short_side=48, flow_bound=4.0)
-    store = Store(tmp_path / "store")
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in VideoReader(path, short_side=48)]
-    dis = create_flow("dis")
-    exact = np.stack([dis(first, second) for first, second in itertools.pairwise(grey)])
-    stored = dequantize_flow(store.frames("a.mp4", "flow", range(11)), bound=4.0)
-    assert np.abs(exact).max() > 4  # so that the bound is met
-    assert np.abs(stored - np.clip(exact, -4, 4)).max() <= 4 / 127
-
-
-def test_native_flow_is_computed_from_the_files_own_frames_and_told_in_stored_pixels(
-    tmp_path: Path, write_video: Write
-) -> None:
-    path = write_video(tmp_path / "videos" / "a.mp4", num_frames=8, size=(96, 128), velocity=(6, 3))
-    for place in ("store", "native"):
-        run(tmp_path / "videos", tmp_path / place, short_side=32, flow_at=place)
-    stores = {place: Store(tmp_path / place) for place in ("store", "native")}
-    np.testing.assert_array_equal(*(store.frames("a.mp4", "rgb", range(8)) for store in stores.values()))
-    flow = dequantize_flow(stores["native"].frames("a.mp4", "flow", range(7)), bound=20.0)
-    assert flow.shape == (7, 32, 43, 2)
-    np.testing.assert_allclose(np.median(flow, axis=(0, 1, 2)), (2, 1), atol=0.2)  # a third of the file's own pixels
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in VideoReader(path)]
-    exact = create_flow("dis")(grey[0], grey[1])
-    exact = cv2.resize(exact, (43, 32), interpolation=cv2.INTER_AREA) * np.float32((43 / 128, 32 / 96))
-    np.testing.assert_allclose(flow[0], exact, atol=20 / 127)
-    assert stores["native"].settings.flow_at == "native"
-    with pytest.raises(ViccError, match="flow_at"):
-        run(tmp_path / "videos", tmp_path / "native", short_side=32)
 
 
 def test_a_second_run_does_only_what_is_missing_or_has_changed(
@@ -226,17 +178,6 @@ def test_other_settings_are_refused_and_the_store_stays_as_it_was(
     assert content(tmp_path / "store") == before
 
 
-def test_fps_samples_every_video_at_one_rate_and_the_store_knows_it(tmp_path: Path) -> None:
-    for rate in (10, 30):
-        write_frames(tmp_path / "videos" / f"{rate}.mp4", moving_frames(2 * rate, (40, 48), seed=rate), rate=rate)
-    run(tmp_path / "videos", tmp_path / "store", fps=15.0)
-    store = Store(tmp_path / "store")
-    assert store.settings.frames_per_second == 15
-    assert [(video.num_frames, video.frames_per_second) for video in store.videos] == [(30, 15), (30, 15)]
-    with pytest.raises(ViccError, match="prepared with frames_per_second 15"):
-        run(tmp_path / "videos", tmp_path / "store")
-
-
 def test_a_store_from_before_there_was_fps_is_read_and_continued(four_videos: Path, tmp_path: Path) -> None:
     run(four_videos, tmp_path / "store")
     description = json.loads((tmp_path / "store" / "store.json").read_text())
@@ -244,18 +185,6 @@ def test_a_store_from_before_there_was_fps_is_read_and_continued(four_videos: Pa
     (tmp_path / "store" / "store.json").write_text(json.dumps(description))
     assert Store(tmp_path / "store").settings.frames_per_second is None
     assert run(four_videos, tmp_path / "store").prepared == 0
-
-
-def test_a_file_without_its_end_keeps_what_decodes_and_says_so(tmp_path: Path) -> None:
-    """Nothing raises: an AVI just ends."""
-    whole = write_frames(tmp_path / "a.avi", moving_frames(40, (96, 128), seed=3), codec="mpeg4").read_bytes()
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "a.avi").write_bytes(whole[: len(whole) * 3 // 4])
-    report = run(tmp_path / "videos", tmp_path / "store")
-    (video,) = Store(tmp_path / "store").videos
-    assert f"{video.num_frames} of 40 declared frames decode" in video.note == report.notes["a.avi"]
-    with pytest.raises(ViccError, match=r"fewer than 50 \(--min-frames\); .* of 40 declared frames decode"):
-        run(tmp_path / "videos", tmp_path / "third", min_frames=50)
 
 
 def test_a_store_in_use_is_refused_at_once(four_videos: Path, tmp_path: Path) -> None:
@@ -277,25 +206,6 @@ def test_a_path_that_is_something_else_is_refused_and_left_alone(four_videos: Pa
         run(four_videos, path)
     assert file.read_text() == "precious"
     assert [entry.name for entry in path.parent.iterdir()] == ["thesis"]
-
-
-def test_a_video_that_changes_its_size_on_the_way_gets_one_size(tmp_path: Path, write_video: Write) -> None:
-    """Two MPEG transport streams of different size, one after the other, are one valid stream."""
-    small, large = (write_video(tmp_path / f"{size[0]}.ts", num_frames=6, size=size) for size in ((40, 48), (64, 80)))
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
-    run(tmp_path / "videos", tmp_path / "store", short_side=128)
-    (video,) = Store(tmp_path / "store").videos
-    assert (video.height, video.width) == (40, 48)
-    assert video.num_frames > 6
-    assert Store(tmp_path / "store").frames("both.ts", "rgb", [0, video.num_frames - 1]).shape == (2, 40, 48, 3)
-
-
-def test_a_file_that_vanishes_is_set_aside(four_videos: Path, tmp_path: Path) -> None:
-    source = replace(discover_videos(four_videos)[0], path=tmp_path / "gone.mp4")
-    result = prepare_video(source, SETTINGS, 3)
-    assert isinstance(result, SetAside)
-    assert "No such file" in result.reason
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
@@ -446,7 +356,7 @@ def test_a_store_whose_prepare_was_stopped_is_not_taken_for_a_whole_one(
         prepare_videos(config)
     monkeypatch.undo()
     told = f"the store {config.store} is not complete: its `vicc prepare` is at work or was stopped, with 1 videos"
-    open_source(config.store, None).close()
+    open_frames(config.store, None).close()
     assert told in capsys.readouterr().err
     assert any("give the same `vicc prepare` again" in problem for problem in store_info(tmp_path / "store").problems)
     with pytest.raises(ViccError, match="give that command again, to its end, before merging"):
@@ -457,6 +367,6 @@ def test_a_store_whose_prepare_was_stopped_is_not_taken_for_a_whole_one(
     with pytest.raises(ViccError, match="prepared with"):
         prepare_videos(replace(config, flow="dis"))
     capsys.readouterr()
-    open_source(config.store, None).close()
+    open_frames(config.store, None).close()
     assert "not complete" not in capsys.readouterr().err
     assert not store_info(tmp_path / "store").problems

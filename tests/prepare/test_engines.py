@@ -19,12 +19,13 @@ import pytest
 from tests.prepare.test_build import content, run
 from vicc.cli import main
 from vicc.configs import PrepareConfig
-from vicc.data.store import SetAside, Source, Store, StoreSettings, store_exists
+from vicc.data.records import FileState, SetAside, StoreSettings
+from vicc.data.store import Store, store_exists
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines
-from vicc.prepare.build import _prepare_on_node, prepare_video
 from vicc.prepare.engines import run_locally
+from vicc.prepare.video import prepare_video, prepare_video_on_node
 from vicc.version import __version__
 
 Write = Callable[..., Path]
@@ -69,15 +70,15 @@ def test_a_crashing_decoder_sets_its_own_video_aside_and_no_other(
     four_videos: Path, workers: int, pause: float
 ) -> None:
     """Also when the crash is noticed as the next video is handed over, which is why the reader pauses."""
-    sources = discover_videos(four_videos)
-    sources = [*sources, *(replace(source, id=f"again/{source.id}") for source in sources)]
-    sources[1] = replace(sources[1], group=Bomb())  # type: ignore[arg-type]
+    files = discover_videos(four_videos)
+    files = [*files, *(replace(file, id=f"again/{file.id}") for file in files)]
+    files[1] = replace(files[1], group=Bomb())  # type: ignore[arg-type]
     results = []
-    for source, result in run_locally(WORK, sources, died=lost, size_of=one_byte, workers=workers):
-        results.append((source.id, result))
+    for file, result in run_locally(WORK, files, died=lost, size_of=one_byte, workers=workers):
+        results.append((file.id, result))
         time.sleep(pause if len(results) == 1 else 0)
-    assert [name for name, _ in results] == [source.id for source in sources]
-    assert [name for name, result in results if result[0] == "lost"] == [sources[1].id]
+    assert [name for name, _ in results] == [file.id for file in files]
+    assert [name for name, result in results if result[0] == "lost"] == [files[1].id]
     assert results[1][1] == ("lost", "the decoder crashed on this file")
 
 
@@ -266,11 +267,11 @@ def test_a_node_with_another_version_of_vicc_is_refused_in_a_sentence(
 def test_a_node_that_lacks_the_file_is_named_and_the_file_is_tried_again_next_time(
     four_videos: Path, tmp_path: Path
 ) -> None:
-    source = replace(discover_videos(four_videos)[0], path=tmp_path / "gone.mp4")
-    result = _prepare_on_node(source, StoreSettings(), 3)
+    file = replace(discover_videos(four_videos)[0], path=tmp_path / "gone.mp4")
+    result = prepare_video_on_node(file, StoreSettings(), 3)
     assert isinstance(result, SetAside)
-    assert result.reason.startswith(f"the node {os.uname().nodename} has no file {source.path}")
-    assert result.source == Source(0, 0)
+    assert result.reason.startswith(f"the node {os.uname().nodename} has no file {file.path}")
+    assert result.source == FileState(0, 0)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from vicc.errors import ViccError
 from vicc.prepare import segments
 from vicc.prepare.build import PrepareReport, prepare_videos
 from vicc.prepare.engines import run_locally
-from vicc.prepare.segments import SEGMENTS_FILE, cut_sources, find_cuts, segment_starts
+from vicc.prepare.segments import SEGMENTS_FILE, cut_files, find_cuts, segment_starts
 
 Write = Callable[..., Path]
 RATE = 25
@@ -125,9 +125,9 @@ def test_a_second_run_measures_and_prepares_nothing_and_leaves_the_store_as_it_w
 def test_a_file_that_has_changed_is_measured_again(tmp_path: Path, write_video: Write) -> None:
     path = write_video(tmp_path / "videos" / "a.mp4", num_frames=50)
     options: dict[str, Any] = {"segment_seconds": 1, "shots": False, "memory": tmp_path / "m.json", "engine": ONE}
-    assert len(cut_sources(discover_videos(path), **options)) == 2
+    assert len(cut_files(discover_videos(path), **options)) == 2
     write_video(path, num_frames=75)
-    assert len(cut_sources(discover_videos(path), **options)) == 3
+    assert len(cut_files(discover_videos(path), **options)) == 3
 
 
 def test_a_store_is_cut_in_one_way_only(tmp_path: Path, write_video: Write) -> None:
@@ -186,21 +186,21 @@ def test_a_decoder_that_crashes_while_measuring_leaves_its_own_video_whole(tmp_p
     write_video(tmp_path / "a.mp4", num_frames=50)
     good = discover_videos(tmp_path / "a.mp4")[0]
     bad = Crasher("b.mp4", tmp_path / "b.mp4", None, None, None)
-    parts = cut_sources([good, bad], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=TWO)
+    parts = cut_files([good, bad], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=TWO)
     assert [part.id for part in parts] == ["a.mp4#00000.000-00001.000", "a.mp4#00001.000-end", "b.mp4"]
 
 
 def test_a_header_that_declares_years_is_not_believed(
     tmp_path: Path, write_video: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
+    file = discover_videos(write_video(tmp_path / "a.mp4"))[0]
     memory = tmp_path / "m.json"
-    cut_sources([source], segment_seconds=1, shots=False, memory=memory, engine=ONE)
+    cut_files([file], segment_seconds=1, shots=False, memory=memory, engine=ONE)
     content = json.loads(memory.read_text())
     for entry in content["videos"].values():
         entry["seconds"] = 1e12
     memory.write_text(json.dumps(content))
-    assert cut_sources([source], segment_seconds=1, shots=False, memory=memory, engine=ONE) == [source]
+    assert cut_files([file], segment_seconds=1, shots=False, memory=memory, engine=ONE) == [file]
     assert "more than so small a file has" in capsys.readouterr().err
 
 
@@ -209,10 +209,10 @@ def test_what_could_not_be_measured_is_tried_again(tmp_path: Path, write_video: 
     place.write_text("path\nlater.mp4\nhere.mp4\n")
     write_video(tmp_path / "here.mp4", num_frames=50)
     options: dict[str, Any] = {"segment_seconds": 1, "shots": False, "memory": tmp_path / "m.json", "engine": ONE}
-    assert len(cut_sources(discover_videos(place), **options)) == 3
+    assert len(cut_files(discover_videos(place), **options)) == 3
     assert len(json.loads((tmp_path / "m.json").read_text())["videos"]) == 1
     write_video(tmp_path / "later.mp4", num_frames=50)
-    assert len(cut_sources(discover_videos(place), **options)) == 4
+    assert len(cut_files(discover_videos(place), **options)) == 4
 
 
 def test_jobs_of_an_array_cut_and_divide_as_one_job_does(tmp_path: Path, write_video: Write) -> None:
@@ -239,28 +239,28 @@ def test_jobs_of_an_array_cut_and_divide_as_one_job_does(tmp_path: Path, write_v
 
 def test_lengths_of_an_older_vicc_are_measured_again(tmp_path: Path, write_video: Write) -> None:
     """They were those of the container: of the sound, where that goes on longer than the picture."""
-    source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
+    file = discover_videos(write_video(tmp_path / "a.mp4"))[0]
     memory = tmp_path / "m.json"
     memory.write_text(
-        json.dumps({"version": 1, "shots": False, "videos": {segments._key(source): {"seconds": 9, "cuts": []}}})
+        json.dumps({"version": 1, "shots": False, "videos": {segments._key(file): {"seconds": 9, "cuts": []}}})
     )
-    parts = cut_sources([source], segment_seconds=0.5, shots=False, memory=memory, engine=ONE)
+    parts = cut_files([file], segment_seconds=0.5, shots=False, memory=memory, engine=ONE)
     assert len(parts) == 2
     assert json.loads(memory.read_text())["videos"] != {}
 
 
 def test_a_damaged_memory_is_named(tmp_path: Path, write_video: Write) -> None:
-    source = discover_videos(write_video(tmp_path / "a.mp4"))[0]
+    file = discover_videos(write_video(tmp_path / "a.mp4"))[0]
     (tmp_path / "m.json").write_text('{"version": 1, "shots": false, "videos": {"x": 3}}')
     with pytest.raises(ViccError, match=r"m\.json cannot be understood"):
-        cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
+        cut_files([file], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
 
 
 def test_a_file_that_declares_no_length_is_measured_by_its_packets(tmp_path: Path) -> None:
     """As a live recording in Matroska: no length, no number of frames."""
     path = write_frames(tmp_path / "a.mkv", moving_frames(60, (40, 48), seed=1), container_options={"live": "1"})
-    source = discover_videos(path)[0]
-    parts = cut_sources([source], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
+    file = discover_videos(path)[0]
+    parts = cut_files([file], segment_seconds=1, shots=False, memory=tmp_path / "m.json", engine=ONE)
     assert [part.id for part in parts] == ["a.mkv#00000.000-00001.000", "a.mkv#00001.000-end"]
 
 

@@ -15,7 +15,8 @@ from tests.conftest import make_video
 from vicc.cli import main
 from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
-from vicc.data.store import SetAside, Source, Store, StoreWriter, is_passing, new_record
+from vicc.data.records import FileState, SetAside
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.prepare import build, scan
 from vicc.prepare.build import PrepareReport, prepare_videos
@@ -417,37 +418,13 @@ def test_a_bound_that_is_lowered_lets_short_videos_in(tmp_path: Path) -> None:
     assert Store(tmp_path / "s").set_aside == []
 
 
-@pytest.mark.parametrize(
-    ("reason", "passing"),
-    [
-        ("cannot be decoded (Permission denied)", True),
-        ("[Errno 5] Input/output error: '/x/a.mp4'", True),
-        ("the decoder was killed on this file, most often because memory was short", True),
-        ("the node n7 has no file /x/a.mp4: all nodes must see the videos at this path", True),
-        ("cannot be decoded (Invalid data found when processing input)", False),
-        ("the decoder crashed on this file", False),
-        ("the file is empty (0 bytes)", False),
-        ("", False),
-    ],
-)
-def test_which_reasons_pass(reason: str, passing: bool) -> None:
-    assert is_passing(reason) is passing
-
-
-def test_a_video_that_is_short_since_its_disk_failed_is_tried_again() -> None:
-    reason = "2 frames, fewer than 3 (--min-frames); cannot be decoded after 2 frames ({})"
-    for why, final in (("Invalid data found when processing input", True), ("Input/output error", False)):
-        record, _ = new_record(SetAside("a.mp4", reason.format(why), Source(9, 1)), {})
-        assert record.is_final(Source(9, 1), min_frames=3) is final, why
-
-
 def test_a_stale_part_that_was_set_aside_goes_with_the_cut_that_made_it(tmp_path: Path) -> None:
     """As parts of a length that was measured wrong, which the file never had."""
     place, options = videos(tmp_path / "v", "a/1.mp4", "b/2.mp4"), {"segment_seconds": 0.1}
     prepare(place, tmp_path / "s", **options)
     writer = StoreWriter(tmp_path / "s", Store(tmp_path / "s").settings)
-    writer.put_aside(SetAside("a/1.mp4#00009.000-end", "no frame is shown from 9 s on", Source(1, 1)))
-    writer.put_aside(SetAside("of/another/folder.mp4", "empty", Source(1, 1)))
+    writer.put_aside(SetAside("a/1.mp4#00009.000-end", "no frame is shown from 9 s on", FileState(1, 1)))
+    writer.put_aside(SetAside("of/another/folder.mp4", "empty", FileState(1, 1)))
     writer.close()
     assert [entry.id for entry in prepare(place, tmp_path / "s", **options).set_aside] == ["of/another/folder.mp4"]
 

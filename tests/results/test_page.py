@@ -11,7 +11,8 @@ import pytest
 
 from vicc.configs import ReportConfig
 from vicc.data.frame_pack import FrameEncoder
-from vicc.data.store import SetAside, Source, Store, StoreSettings, StoreWriter, Video
+from vicc.data.records import FileState, SetAside, StoreSettings, Video
+from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Estimate, Neighbours, Protocol, Queries, Result, Row, write_result
 from vicc.files import write_json
@@ -81,9 +82,9 @@ def make_store(folder: Path, ids: list[str]) -> Path:
         pack = FrameEncoder("rgb", codec="jpeg", quality=90)
         for frame in frames:
             pack.add(frame)
-        video = Video(name, 5, 16, 24, 25.0, Source(1, 1), label=LABELS[name])
+        video = Video(name, 5, 16, 24, 25.0, FileState(1, 1), label=LABELS[name])
         writer.add(video, {"rgb": pack.to_bytes()})
-    writer.put_aside(SetAside("broken.mp4", EVIL_REASON, Source(1, 1)))
+    writer.put_aside(SetAside("broken.mp4", EVIL_REASON, FileState(1, 1)))
     writer.close()
     return folder
 
@@ -348,7 +349,7 @@ def test_a_long_log_is_drawn_with_few_points() -> None:
 
 def test_queries_are_the_first_of_each_class_in_turn() -> None:
     videos = {
-        f"{label}{number}": Video(f"{label}{number}", 5, 8, 8, 25.0, Source(1, 1), label=label)
+        f"{label}{number}": Video(f"{label}{number}", 5, 8, 8, 25.0, FileState(1, 1), label=label)
         for label in "abc"
         for number in range(2)
     }

@@ -17,9 +17,9 @@ from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Protocol, Result, read_result, write_result
 from vicc.results.classes import confusions
 from vicc.results.comparable import Measured, find_results
-from vicc.results.formats import Sheet, render
+from vicc.results.formats import FormattedTable, render
 from vicc.results.literature import PUBLISHED
-from vicc.results.table import ModelTable, make_table, show_table, table_sheet
+from vicc.results.table import ModelTable, formatted_table, make_table, show_table
 
 
 def table(*places: Path, **options: object) -> ModelTable:
@@ -62,7 +62,7 @@ def test_folds_and_seeds_become_one_row_with_mean_spread_and_the_interval_of_all
     assert cell.low is not None
     assert cell.high is not None
     assert cell.low < mean < cell.high
-    text = render(table_sheet(table(tmp_path)), "text")
+    text = render(formatted_table(table(tmp_path)), "text")
     assert "3 x 2" in text
     assert f"{100 * mean:.1f} ± {100 * (cell.spread or 0):.1f}" in text
 
@@ -112,8 +112,8 @@ def test_how_often_was_measured_is_said_for_each_column(tmp_path: Path) -> None:
         for fold in (1, 2):
             made_file(tmp_path / f"{seed}-{fold}.json", seed=seed, fold=fold)
     changed(made_file(tmp_path / "other.json"), protocol=Protocol("retrieval-published", 1, {}))
-    sheet = table_sheet(table(tmp_path, separate=True, metrics=["R@1"]))
-    assert [line[1] for section in sheet.sections for line in section if line[0] == "RGB-1"] == ["1 x 1, 2 x 2"]
+    formatted = formatted_table(table(tmp_path, separate=True, metrics=["R@1"]))
+    assert [line[1] for section in formatted.sections for line in section if line[0] == "RGB-1"] == ["1 x 1, 2 x 2"]
 
 
 def test_in_columns_of_their_own_what_has_learned_nothing_stands_beside_every_model(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_published_rows_stand_beside_ours_where_data_and_protocol_are_theirs(tmp
     assert rows["ViCC-RGB-2, S3D", "ViCC README"].cells["R@1"].value == pytest.approx(0.621)
     assert rows["CoCLR RGB, S3D", "quoted by MVCGC"].cells["R@5"].value == pytest.approx(0.694)
     assert len(rows) == sum(row.data == "ucf101" and "R@1" in row.metrics for row in PUBLISHED)
-    assert "published, ViCC README" in render(table_sheet(found), "markdown")
+    assert "published, ViCC README" in render(formatted_table(found), "markdown")
 
 
 def test_fine_tuned_classifiers_and_linear_ones_have_their_own_published_rows(tmp_path: Path) -> None:
@@ -196,53 +196,53 @@ EVIL = "a & b_1 50% #x {y} ~^\\ <script>|`*"
 
 
 def test_names_of_strangers_are_text_in_every_form() -> None:
-    sheet = Sheet(EVIL, ["", EVIL], [[[EVIL, "1.0 ± 0.5 (0.1–2.0)"]]], [EVIL])
-    html = render(sheet, "html")
+    formatted = FormattedTable(EVIL, ["", EVIL], [[[EVIL, "1.0 ± 0.5 (0.1–2.0)"]]], [EVIL])
+    html = render(formatted, "html")
     assert "<script" not in html
     parsed = HTMLParser()
     texts: list[str] = []
     parsed.handle_data = texts.append  # type: ignore[method-assign]
     parsed.feed(html)
     assert EVIL in texts
-    latex = render(sheet, "latex")
+    latex = render(formatted, "latex")
     cell = latex.splitlines()[4]
     assert re.search(r"(?<!\\)[#%]", cell) is None
     assert r"\textbackslash{}" in cell
     assert r"1.0 $\pm$ 0.5 (0.1--2.0)" in latex
     assert {r"\toprule", r"\midrule", r"\bottomrule"} <= set(latex.splitlines())
-    markdown = render(sheet, "markdown")
+    markdown = render(formatted, "markdown")
     assert "<script" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {3}
-    assert EVIL in render(sheet, "text")
+    assert EVIL in render(formatted, "text")
 
 
 def test_classes_and_confusions_of_one_result(tmp_path: Path) -> None:
     path = made_file(tmp_path / "a.json", right=0.5)
-    sheet, document = show_table(TableConfig([str(path)], view="classes"))
+    formatted, document = show_table(TableConfig([str(path)], view="classes"))
     result = read_result(path)
     assert [row["label"] for row in document] == result.data.classes
     shares = [row["shares"]["RGB-1"]["value"] * row["queries"] for row in document]
     assert sum(shares) / 40 == pytest.approx(result.row("RGB-1").metrics["R@1"].value)
-    assert "jump" in render(sheet, "text")
+    assert "jump" in render(formatted, "text")
     found = confusions(result, result.row("RGB-1"))
     assert sum(pair.count for pair in found) == sum(rank > 1 for rank in result.row("RGB-1").ranks or [])
     assert found[0].count == max(pair.count for pair in found)
-    sheet, _ = show_table(TableConfig([f"{path}:RGB-1"], view="confusions"))
-    assert len(sheet.sections[0]) == len(found)
+    formatted, _ = show_table(TableConfig([f"{path}:RGB-1"], view="confusions"))
+    assert len(formatted.sections[0]) == len(found)
 
 
 def test_the_document_has_all_that_the_text_shows(tmp_path: Path) -> None:
     path = made_file(tmp_path / "a.json", right=0.5)
-    sheet, document = show_table(TableConfig([str(path)]))
+    formatted, document = show_table(TableConfig([str(path)]))
     assert document["measurements"][0]["data"]["classes"] == CLASSES
-    assert list(document["columns"]) == list(sheet.header)[1:]
-    assert document["notes"] == list(sheet.notes)
-    assert [row["name"] for row in document["rows"]] == [row[0] for rows in sheet.sections for row in rows]
-    sheet, document = show_table(TableConfig([str(path)], view="classes"))
+    assert list(document["columns"]) == list(formatted.header)[1:]
+    assert document["notes"] == list(formatted.notes)
+    assert [row["name"] for row in document["rows"]] == [row[0] for rows in formatted.sections for row in rows]
+    formatted, document = show_table(TableConfig([str(path)], view="classes"))
     assert {(row["metric"], row["protocol"]) for row in document} == {("R@1", PROTOCOL.title)}
-    sheet, document = show_table(TableConfig([f"{path}:RGB-1"], view="confusions"))
-    assert [f"{100 * pair['share']:.1f}" for pair in document["RGB-1"]] == [row[4] for row in sheet.sections[0]]
+    formatted, document = show_table(TableConfig([f"{path}:RGB-1"], view="confusions"))
+    assert [f"{100 * pair['share']:.1f}" for pair in document["RGB-1"]] == [row[4] for row in formatted.sections[0]]
 
 
 def test_what_says_nothing_is_named_and_intervals_of_two_groups_are_not_given(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_damaged_result_is_read_as_what_it_says_or_refused_in_words(seed: int,
     path.write_text(damaged(path.read_text(), seed))
     said = ""
     try:
-        said = render(table_sheet(table(path)), "text")
+        said = render(formatted_table(table(path)), "text")
     except ViccError as error:
         said = str(error)
     assert "R@1" in said or str(path) in said

@@ -1,8 +1,12 @@
 import errno
 import os
 import pickle
+import sys
+import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -203,3 +207,71 @@ def test_a_crash_between_best_and_newest_repeats_the_epoch(tmp_path: Path, monke
             write_steps(folder, 2, best=(2,))
     assert folder.newest_step() == 1
     assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 2
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    save_encoder(tmp_path / "small", Encoder(EncoderConfig("rgb", backbone="s3d-demo", clip_frames=8, size=32)))
+    return tmp_path / "small"
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> None:
+    """Put a hub in place of huggingface_hub, whether that is installed or not."""
+    hub, errors = types.ModuleType("huggingface_hub"), types.ModuleType("huggingface_hub.errors")
+    hub.snapshot_download = download  # type: ignore[attr-defined]
+    errors.HfHubHTTPError = type("HfHubHTTPError", (Exception,), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+
+
+def test_an_encoder_is_loaded_from_the_hub(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        return str(small)
+
+    fake_hub(monkeypatch, download)
+    assert load_encoder("somebody/vicc-rgb").config.backbone == "s3d-demo"
+    load_encoder("somebody/vicc-rgb@v1.0")
+    assert asked == [("somebody/vicc-rgb", None), ("somebody/vicc-rgb", "v1.0")]
+
+
+def test_a_folder_is_meant_before_the_hub_and_a_path_never_means_the_hub(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_hub(monkeypatch, lambda *arguments, **options: pytest.fail("asked the hub"))
+    monkeypatch.chdir(small.parent.parent)
+    assert load_encoder(f"{small.parent.name}/small").config.size == 32
+    (small.parent / "empty").mkdir()
+    for place in (Path("somebody/vicc-rgb"), f"{small.parent.name}/empty", "one/two/three"):
+        with pytest.raises(ViccError, match="No encoder"):
+            load_encoder(place)
+
+
+def test_what_the_hub_does_not_give_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*arguments: Any, **options: Any) -> str:
+        raise FileNotFoundError("Cannot find an appropriate cached snapshot folder")
+
+    fake_hub(monkeypatch, offline)
+    with pytest.raises(ViccError, match=r"no such folder.*did not give it.*main"):
+        load_encoder("somebody/vicc-rgb")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ViccError, match=r"pip install 'vicc\[hub\]'"):
+        load_encoder("somebody/vicc-rgb")
+
+
+def test_the_hubs_cache_is_enough_without_a_network(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = small.parent / "cache"
+    repository = cache / "models--somebody--vicc-rgb"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots").mkdir()
+    small.rename(repository / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_encoder("somebody/vicc-rgb").config.size == 32
+    with pytest.raises(ViccError, match="did not give it"):
+        load_encoder("somebody/something-else")

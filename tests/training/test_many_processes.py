@@ -156,13 +156,13 @@ def test_with_leave_one_process_goes_on_as_two_would_have(stopped_with_two: list
     assert len(set(one)) > stopped_at
 
 
-def test_queues_are_dealt_out_by_age_and_no_row_twice() -> None:
+def test_queues_are_redistributed_by_age_and_no_row_twice() -> None:
     """Rows are numbered by process and age: 100 is the first process's newest, 107 its oldest."""
     queues = []
     for process in (100, 200):
         queue = EmbeddingQueue(2, 8, 1)
         queue.rows = (process + torch.arange(8.0)).repeat(2, 1)[:, :, None]
-        queues.append(queue.state())
+        queues.append(queue.state_dict())
     small = EmbeddingQueue(2, 8, 1)
     of_one = small.redistribute(queues, 0, 1)["rows"][0, :, 0].tolist()
     assert of_one == [100, 200, 101, 201, 102, 202, 103, 203], "the newest of both"

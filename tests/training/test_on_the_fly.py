@@ -249,7 +249,7 @@ def test_parts_of_files_and_splits_are_those_of_a_store(
     assert [video.num_frames for video in folder.videos[:2]] == [10, 13]
     for video in folder.videos[:4]:
         numbers = range(video.num_frames)
-        ours, theirs = (source.frames(video.id, "rgb", numbers).astype(int) for source in (folder, stored))
+        ours, theirs = (reader.frames(video.id, "rgb", numbers).astype(int) for reader in (folder, stored))
         nearest = [int(np.argmin([abs(frame - other).mean() for other in theirs])) for frame in ours]
         assert nearest == list(numbers)
     split = tmp_path / "split.csv"
@@ -271,8 +271,8 @@ def test_official_splits_found_beside_the_videos_are_kept_in_the_run(
         for label in ("Left", "Right"):
             target = tmp_path / "videos" / label / f"v_{label}_g{number + 1:02d}_c01.avi"
             target.parent.mkdir(parents=True, exist_ok=True)
-            source = path if label == "Left" else video_folder / "train" / "right" / path.name
-            shutil.copy(source, target)
+            file = path if label == "Left" else video_folder / "train" / "right" / path.name
+            shutil.copy(file, target)
     lists = tmp_path / "videos" / "ucfTrainTestlist"
     lists.mkdir()
     (lists / "classInd.txt").write_text("1 Left\n2 Right\n")

@@ -59,7 +59,7 @@ def small_batch(name: str, *, dtype: torch.dtype = torch.float64) -> Batch:
 
     numbers = torch.arange(VIDEOS)
     small = (clips(2, 24),) if name in ("single", "cross") else ()
-    return Batch(clips(2, 32), numbers, label=numbers % 2, source=numbers // 2, small_clips=small)
+    return Batch(clips(2, 32), numbers, label=numbers % 2, recording=numbers // 2, small_clips=small)
 
 
 def step_of(task: Task, *, precision: str = "fp32", **options: Any) -> TrainingStep:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import moving_frames, write_frames
 from vicc.prepare.workers import new_pool, submit
-from vicc.video.decode import VideoError, VideoReader
+from vicc.video.container import VideoError
+from vicc.video.decode import VideoReader
 
 KINDS = ("h264.mp4", "mpeg4.avi", "vp9.webm", "animated.gif", "h264.ts")
 SECONDS = 20.0  # for one small file; the slowest took 0.3 s on a quiet core

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from vicc.video.decode import VideoError, VideoReader
+from vicc.video.container import VideoError
+from vicc.video.decode import VideoReader
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "edge-cases.md"
 

@@ -658,7 +658,7 @@ def fuse(config: FuseConfig) -> Outcome:
 
 def import_(config: ImportConfig) -> Outcome:
     from vicc.files import require_writable
-    from vicc.published.published import import_published
+    from vicc.published.importing import import_published
 
     require_writable(config.out / "config.json")
     found = import_published(config.file, config.out, stream=config.stream, allow_partial=config.allow_partial)
@@ -690,7 +690,7 @@ def import_(config: ImportConfig) -> Outcome:
 
 def export(config: ExportConfig) -> Outcome:
     from vicc.files import require_writable
-    from vicc.published.published import export_published
+    from vicc.published.exporting import export_published
 
     require_writable(config.out)
     written = export_published(config.source, config.out)

@@ -12,8 +12,9 @@ import torch
 from vicc.batch import Stream
 from vicc.configs import BenchConfig
 from vicc.cores import usable_cores
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
+from vicc.data.dataset import ClipDataset
 from vicc.data.frame_pack import StoredStream
+from vicc.data.loader import ClipLoader, EpochBatches
 from vicc.data.maintenance import store_info
 from vicc.data.store import Store
 from vicc.errors import ViccError

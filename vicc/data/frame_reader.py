@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from vicc.data.frame_pack import StoredStream
-from vicc.data.store import SetAside, StoreSettings, Video
+from vicc.data.records import SetAside, StoreSettings, Video
 
 
 class FrameReader(Protocol):

@@ -14,6 +14,7 @@ import lmdb
 
 from vicc.data.manifest import MANIFEST, Manifest, read_manifest, stale_shards
 from vicc.data.names import some
+from vicc.data.records import Record, SetAside, Video, settings_difference
 from vicc.data.remote import (
     SEGMENTS_FILE,
     download_store,
@@ -31,15 +32,11 @@ from vicc.data.shard import (
 )
 from vicc.data.store import (
     SHARD_BYTES,
-    Record,
-    SetAside,
     Store,
     StoreWriter,
-    Video,
     describe,
     is_unfinished,
     make_manifest,
-    settings_difference,
     store_exists,
 )
 from vicc.errors import ViccError

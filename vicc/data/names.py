@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vicc.data.csv_rows import unquoted
-from vicc.video.decode import VIDEO_SUFFIXES
+from vicc.video.container import VIDEO_SUFFIXES
 
 _SHOWN = 3
 

@@ -53,34 +53,34 @@ class _Lists:
 
 @dataclass(frozen=True)
 class OfficialSplits:
-    """What the official lists say of some videos: the sources, labelled by the lists where they had no label, a table
+    """What the official lists say of some videos: the files, labelled by the lists where they had no label, a table
     with a row for each file that the lists name (None: no file), sentences that a user should see, and the lists that
     were read."""
 
-    sources: list[VideoFile]
+    files: list[VideoFile]
     table: SplitTable | None
     notes: tuple[str, ...]
-    files: tuple[Path, ...] = ()
+    lists: tuple[Path, ...] = ()
 
 
 def with_official_splits(
-    place: Path, sources: Sequence[VideoFile], *, given: Path | None = None
+    place: Path, files: Sequence[VideoFile], *, given: Path | None = None
 ) -> tuple[list[VideoFile], SplitTable | None]:
-    """The sources and the table of `find_official_splits`, whose notes are said."""
-    found = find_official_splits(place, sources, given=given)
+    """The files and the table of `find_official_splits`, whose notes are said."""
+    found = find_official_splits(place, files, given=given)
     for note in found.notes:
         say(note)
-    return found.sources, found.table
+    return found.files, found.table
 
 
-def find_official_splits(place: Path, sources: Sequence[VideoFile], *, given: Path | None = None) -> OfficialSplits:
+def find_official_splits(place: Path, files: Sequence[VideoFile], *, given: Path | None = None) -> OfficialSplits:
     """Find the official lists that name these videos.
 
     Clips are found by their names without suffix, so converted files are too. Kinetics' validation videos are the
     tested ones; its test videos are tested only where no list of validation videos is there.
 
     Args:
-        place: where the sources were found; lists in it and in the usual folders in it and beside it are found.
+        place: where the files were found; lists in it and in the usual folders in it and beside it are found.
         given: the folder of the lists or, for Kinetics, the CSV file; then nothing else is searched.
 
     Raises:
@@ -95,10 +95,10 @@ def find_official_splits(place: Path, sources: Sequence[VideoFile], *, given: Pa
     read = tuple(file for lists in found for file in lists.files)
     labels: dict[str, str | None] = {}
     cells: dict[str, dict[int, Split]] = {}
-    files = list(dict.fromkeys(file_id(source.id) for source in sources))
+    ids = list(dict.fromkeys(file_id(file.id) for file in files))
     notes = []
     for lists in found:
-        keys = {name: lists.key(clean_path(Path(name).stem)) for name in files}
+        keys = {name: lists.key(clean_path(Path(name).stem)) for name in ids}
         named = {
             name: row for name, key in keys.items() if name not in cells and (row := lists.rows.get(key)) is not None
         }
@@ -106,28 +106,28 @@ def find_official_splits(place: Path, sources: Sequence[VideoFile], *, given: Pa
         cells |= {name: row.cells for name, row in named.items()}
         if named:
             folds = f"{len(lists.folds)} fold{'s' if len(lists.folds) > 1 else ''}"
-            notes.append(f"official splits of {lists.title}, {folds}: they name {len(named)} of {len(files)} videos")
+            notes.append(f"official splits of {lists.title}, {folds}: they name {len(named)} of {len(ids)} videos")
         elif given is None:
             notes.append(
-                f"the official lists of {lists.title} in {lists.place} name none of the {len(files)} videos and are "
-                f"not used (they name {some(list(lists.rows), at_most=1)}; here is {files[0]})"
+                f"the official lists of {lists.title} in {lists.place} name none of the {len(ids)} videos and are "
+                f"not used (they name {some(list(lists.rows), at_most=1)}; here is {ids[0]})"
             )
         unclear = [name for name, key in keys.items() if key in lists.unclear]
         if unclear:
             notes.append(
-                f"the lists of {lists.title} have rows that differ from one another for {len(unclear)} of {len(files)} "
+                f"the lists of {lists.title} have rows that differ from one another for {len(unclear)} of {len(ids)} "
                 f"videos ({some(unclear)}): none of these rows is used"
             )
     if not cells:
         if given is not None:
-            raise ViccError(f"The official split files in {given} name none of the {len(sources)} videos in {place}.")
-        return OfficialSplits(list(sources), None, tuple(notes), read)
+            raise ViccError(f"The official split files in {given} name none of the {len(files)} videos in {place}.")
+        return OfficialSplits(list(files), None, tuple(notes), read)
     num_folds = max(fold for lists in found for fold in lists.folds)
     table = SplitTable(
         num_folds,
         {name: tuple(row.get(fold) for fold in range(1, num_folds + 1)) for name, row in sorted(cells.items())},
     )
-    labelled = [replace(source, label=source.label or labels.get(file_id(source.id))) for source in sources]
+    labelled = [replace(file, label=file.label or labels.get(file_id(file.id))) for file in files]
     return OfficialSplits(without_single_class(labelled)[0], table, tuple(notes), read)
 
 

@@ -169,13 +169,13 @@ def write_shard(path: Path, values: Mapping[bytes, lmdb.Environment | bytes]) ->
                 str(temporary), subdir=False, map_size=_MAP_BYTES, lock=False, sync=False, readahead=False, mode=0o666
             )
             stack.callback(environment.close)
-            sources = {source for source in values.values() if not isinstance(source, bytes)}
-            read = {source: stack.enter_context(source.begin(buffers=True)) for source in sources}
+            origins = {origin for origin in values.values() if not isinstance(origin, bytes)}
+            read = {origin: stack.enter_context(origin.begin(buffers=True)) for origin in origins}
             transaction, size = environment.begin(write=True), 0
             try:
                 for key in sorted(values):
-                    source = values[key]
-                    value = source if isinstance(source, bytes) else read[source].get(key)
+                    origin = values[key]
+                    value = origin if isinstance(origin, bytes) else read[origin].get(key)
                     if value is None:
                         raise ViccError(f"An entry of {path.parent} is damaged: its part {key.decode()} is missing.")
                     transaction.put(key, value, append=True)

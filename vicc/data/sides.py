@@ -84,9 +84,9 @@ def _search(children: Mapping[Folders, set[str]], direct: set[Folders], *, depth
     for parent in sorted(children, key=lambda folders: (len(folders), folders)):
         if any(parent[:depth] in sides for depth in range(1, len(parent) + 1)):
             continue  # what is inside a side is a class
-        found, told = _sides_among(parent, children[parent], direct, len(parent) + 1 in depths)
+        found, more = _sides_among(parent, children[parent], direct, len(parent) + 1 in depths)
         sides |= found
-        notes += told
+        notes += more
     return SideFolders(sides, tuple(notes))
 
 
@@ -99,8 +99,8 @@ def _sides_among(
     found = {name: kind for name, (kind, rest) in looks.items() if _has_counterpart(kind, rest, looks.values())}
     if found:
         beside = sorted(names - set(found))
-        told = [f"no side is known for {_named(beside, parent)}, beside {_named(found, parent)}: videos there train"]
-        return {(*parent, name): kind for name, kind in found.items()}, told if beside else []
+        notes = [f"no side is known for {_named(beside, parent)}, beside {_named(found, parent)}: videos there train"]
+        return {(*parent, name): kind for name, kind in found.items()}, notes if beside else []
     plain = {name: kind for name, (kind, rest) in looks.items() if not _telling(rest)}
     if others and parent and plain and len(plain) == len(names):
         return {(*parent, name): kind for name, kind in plain.items()}, []

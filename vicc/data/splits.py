@@ -92,10 +92,10 @@ def divide_videos(
     if split is None and (splits_folder / f"{OFFICIAL}.csv").exists():
         split = f"{OFFICIAL}:1"
         divided = _divide_by_file(videos, split, splits_folder)
-        told = (
+        note = (
             f"training and test videos as in {split}, {len(divided.train)} and {len(divided.test)}; --split changes it"
         )
-        return replace(divided, notes=(told, *divided.notes))
+        return replace(divided, notes=(note, *divided.notes))
     own = _tested_side(videos)
     if split == "folders" and own is None:
         raise ViccError("--split folders: these videos did not come from train and test folders. Give another split.")
@@ -177,10 +177,10 @@ def _notes_on_groups(videos: Sequence[Member], train: Sequence[Member], test: Se
         labelled = any(video.label is not None for video in videos)
         why = "no group is small enough to be held out of its class" if labelled else "none has a label"
         return (f"all {len(train)} videos train, none is tested: {why}", *labels)
-    told = f"split grouped: {len(train)} training and {len(test)} test videos; {describe_groups(videos)}"
+    note = f"split grouped: {len(train)} training and {len(test)} test videos; {describe_groups(videos)}"
     left = len(videos) - len(train) - len(test)
     share = f"{left} videos without a label are of the same groups as test videos: left out"
-    return (told, *labels, *([share] if left else []))
+    return (note, *labels, *([share] if left else []))
 
 
 def describe_groups(videos: Sequence[SplitMember]) -> str:
@@ -188,9 +188,9 @@ def describe_groups(videos: Sequence[SplitMember]) -> str:
     without = sum(video.group is None for video in videos)
     groups = len({video.group for video in videos} - {None})
     if not groups:
-        return "no video has a group, so each counts as a source of its own"
+        return "no video has a group, so each counts as a recording of its own"
     have = "video has none, and" if without == 1 else "videos have none, and each"
-    rest = f"{without} {have} counts as a source of its own" if without else "and every video has one"
+    rest = f"{without} {have} counts as a recording of its own" if without else "and every video has one"
     return f"{groups} group{'s' * (groups > 1)}, {rest}"
 
 
@@ -259,7 +259,7 @@ def grouped_folds(videos: Sequence[SplitMember], *, folds: int, seed: int = 0) -
     """Divide videos into folds, each tested once, so that no group lies in two of them and every class is spread as
     evenly as whole groups allow. Depends only on the seed, ids, labels and groups, not on the order.
 
-    The largest groups are dealt first, each to the fold where its classes are rarest; then groups move, or change
+    The largest groups are placed first, each to the fold where its classes are rarest; then groups move, or change
     places with one another, as long as that makes the folds more even.
 
     Raises:
@@ -274,8 +274,8 @@ def grouped_folds(videos: Sequence[SplitMember], *, folds: int, seed: int = 0) -
             "stays whole. Give a smaller --folds."
         )
     counts = {name: _counts(members) for name, members in groups.items()}
-    dealt = _deal(counts, folds, seed)
-    fold_of = {video.id: dealt[name] for name, members in groups.items() for video in members}
+    fold_of_group = _distribute(counts, folds, seed)
+    fold_of = {video.id: fold_of_group[name] for name, members in groups.items() for video in members}
     cells: dict[str, tuple[Split | None, ...]] = {
         name: tuple("test" if fold == number else "train" for number in range(folds))
         for name, fold in sorted(fold_of.items())
@@ -300,7 +300,7 @@ def _counts(members: Iterable[SplitMember]) -> Counter[Hashable]:
     return counts
 
 
-def _deal(groups: Mapping[str, Counter[Hashable]], folds: int, seed: int) -> dict[str, int]:
+def _distribute(groups: Mapping[str, Counter[Hashable]], folds: int, seed: int) -> dict[str, int]:
     """The fold of each group. Minimises the sum, over folds and classes, of n * n / (videos of the class)."""
     total: Counter[Hashable] = Counter()
     for counts in groups.values():

@@ -22,20 +22,29 @@ Which videos share a shard follows from their order and sizes. So a store depend
 and with which settings, and on nothing else: killed at any moment and given again, a run ends with the same files.
 """
 
-import errno
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import lmdb
 import numpy as np
 
-from vicc.data.frame_pack import Codec, StoredStream, check_numbers, decode_frames, read_frames, read_header
+from vicc.data.frame_pack import StoredStream, check_numbers, decode_frames, read_frames, read_header
 from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
+from vicc.data.records import (
+    FileState,
+    Record,
+    SetAside,
+    StoreSettings,
+    Video,
+    new_record,
+    parse_record,
+    payload,
+    record_of,
+    settings_difference,
+)
 from vicc.data.remote import fetch_shard, remote_manifest
 from vicc.data.shard import (
     JOURNAL,
@@ -47,19 +56,15 @@ from vicc.data.shard import (
     key_of,
     next_shard_name,
     protect,
-    record_blake2b,
     remove_journal,
     shard_names,
     unprotect,
     write_shard,
 )
-from vicc.data.sides import Side
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.places import is_url, require_store
 from vicc.progress import progress, say
-
-FlowAt = Literal["store", "native"]
 
 FORMAT = "vicc-store"
 FORMAT_VERSION = 2
@@ -67,159 +72,6 @@ SHARD_BYTES = 512 << 20
 _STORE_FILE = "store.json"
 _UNFINISHED = ".unfinished"
 _STREAMS = get_args(StoredStream)
-
-
-@dataclass(frozen=True)
-class Source:
-    """The file a video came from; size and time tell whether it has changed since."""
-
-    bytes: int
-    modified_ns: int
-    blake2b: str = ""
-
-
-@dataclass(frozen=True)
-class Video:
-    """What the store knows of one video.
-
-    Attributes:
-        num_frames: RGB frames; there is one flow frame fewer.
-        height, width: of the stored frames, pixels.
-        note: what a user should know of its preparation, for instance that the end of the file could not be decoded.
-    """
-
-    id: str
-    num_frames: int
-    height: int
-    width: int
-    frames_per_second: float
-    source: Source
-    label: str | None = None
-    group: str | None = None
-    split: Side | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A file that is not in the store, and why."""
-
-    id: str
-    reason: str
-    source: Source
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """How the videos of a store were prepared; the same for all of them, or their features could not be compared.
-
-    Attributes:
-        short_side: of the stored frames, pixels.
-        flow, flow_bound: method of the optical flow, and the largest displacement kept, in pixels per stored frame.
-        flow_at: frames that flow is computed from: the stored ones, or those of the file ("native", published).
-        codec, quality, flow_quality: how frames are encoded, see `FrameEncoder`.
-        frames_per_second: rate that videos were sampled at by time; None: every frame was kept.
-    """
-
-    short_side: int = 128
-    flow: str = "dis"
-    flow_bound: float = 20.0
-    flow_at: FlowAt = "store"
-    codec: Codec = "h264"
-    quality: int = 23
-    flow_quality: int = 0
-    frames_per_second: float | None = None
-    segment_seconds: float | None = None
-    shots: bool = False
-
-
-@dataclass(frozen=True)
-class PackSum:
-    """What a record says of a pack: its length and its blake2b."""
-
-    bytes: int
-    blake2b: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a store says of one file.
-
-    Attributes:
-        packs: by the name of the stream; a file that was set aside has none.
-        blake2b: of the record itself, as it is stored.
-        payload: bytes of record and packs.
-    """
-
-    entry: Video | SetAside
-    packs: dict[str, PackSum]
-    blake2b: str
-    payload: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As in a manifest."""
-        packs = {stream: asdict(pack) for stream, pack in self.packs.items()}
-        return {"kind": self.kind, "entry": asdict(self.entry), "packs": packs}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "Record":
-        """Raises TypeError, KeyError or ValueError for what is no record."""
-        content = {"entry": document["entry"], "packs": document["packs"]}
-        return _record(document["kind"], content, protect(content))
-
-    @property
-    def kind(self) -> str:
-        return "aside" if isinstance(self.entry, SetAside) else "video"
-
-    def damage(self, stream: str, data: memoryview | None) -> str:
-        """What is wrong with a pack of this record, in a few words; empty if nothing is."""
-        if data is None:
-            return "missing"
-        if len(data) != self.packs[stream].bytes:
-            return f"{len(data)} bytes of {self.packs[stream].bytes}"
-        return "" if blake2b(data) == self.packs[stream].blake2b else "its checksum does not fit"
-
-    def is_final(self, source: Source, *, min_frames: int | None = None) -> bool:
-        """Whether the same file would come to the same end again: it has the same size and time of change, and what was
-        wrong with it, if anything, was not the system's fault for a time, nor a bound that is lower now.
-
-        Args:
-            source: of the file as it is today, of no bytes and time where it cannot be looked at.
-            min_frames: the fewest that a video is kept for today; None: what was too short stays so.
-        """
-        if (self.entry.source.bytes, self.entry.source.modified_ns) != (source.bytes, source.modified_ns):
-            return False
-        short = _TOO_FEW_FRAMES.match(self.entry.reason) if isinstance(self.entry, SetAside) else None
-        if short is not None and min_frames is not None and int(short[1]) >= min_frames:
-            return False
-        what = self.entry.reason if isinstance(self.entry, SetAside) else self.entry.note
-        # A file that still cannot be looked at need not be tried.
-        return source == Source(0, 0) or not is_passing(what)
-
-    def lmdb_keys(self) -> list[bytes]:
-        """Everything of this file, as keys of a shard."""
-        return [key_of(name, self.entry.id) for name in (self.kind, *self.packs)]
-
-
-# Errors of the system that come and go with permissions, networks, disks and other processes.
-_PASSING_ERRORS = (
-    *("EACCES", "EPERM", "EIO", "ESTALE", "ENOENT", "ENOTDIR", "EBUSY", "ENODEV", "EMFILE", "ENFILE", "ENOMEM"),
-    *("ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENOTCONN", "EREMOTEIO"),
-    *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED"),
-)
-_PASSING = re.compile(
-    "|".join(re.escape(os.strerror(getattr(errno, name))) for name in _PASSING_ERRORS if hasattr(errno, name))
-    + "|memory was short|the node .+ has no file"
-)
-_TOO_FEW_FRAMES = re.compile(r"(\d+) frames?, fewer than \d+")
-
-
-def is_passing(reason: str) -> bool:
-    """Whether a reason why a file was set aside, or a note on it, speaks of the system and not of the file's content.
-
-    Reasons of content stay until the file changes; these are tried again the next time.
-    """
-    return _PASSING.search(reason) is not None
 
 
 class Store:
@@ -246,7 +98,7 @@ class Store:
 
     def _read_index(self) -> None:
         self.records: dict[str, Record] = {}
-        self.place: dict[str, str] = {}
+        self.shard_of: dict[str, str] = {}
         """The shard, or the journal, in which each file's record stands."""
         self.remote_shards: dict[str, ShardFile] = {}
         if isinstance(self.path, str):
@@ -258,7 +110,7 @@ class Store:
             self.settings = read_settings(self.path)
             found = _records_of_folder(self.path, self._files)
         for name, record in found:
-            self.place[record.entry.id] = name
+            self.shard_of[record.entry.id] = name
             self.records[record.entry.id] = record
         entries = [record.entry for _, record in sorted(self.records.items())]
         self.videos = [entry for entry in entries if isinstance(entry, Video)]
@@ -281,7 +133,7 @@ class Store:
     @contextmanager
     def _pack(self, video_id: str, stream: StoredStream) -> Iterator[tuple[bytes, memoryview]]:
         """The key of a pack and the pack; what goes wrong with it within the block is told with the video's name."""
-        if video_id not in self.place:
+        if video_id not in self.shard_of:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
         key = key_of(stream, video_id)
         with self.file_of(video_id).begin(buffers=True) as transaction:
@@ -337,7 +189,7 @@ class Store:
     def file_of(self, video_id: str) -> lmdb.Environment:
         """The open file in which a video stands. One that a writer elsewhere has moved is looked for again, once."""
         try:
-            environment = self._open(self.place[video_id])
+            environment = self._open(self.shard_of[video_id])
             with environment.begin() as transaction:
                 moved = transaction.get(key_of(self.records[video_id].kind, video_id)) is None
         except FileNotFoundError:
@@ -346,9 +198,9 @@ class Store:
             return environment
         self._files.close()
         self._read_index()
-        if video_id not in self.place:
+        if video_id not in self.shard_of:
             raise ViccError(f"Video {video_id!r} has been dropped from the store {self.path} since it was opened.")
-        return self._open(self.place[video_id])
+        return self._open(self.shard_of[video_id])
 
     def _open(self, name: str) -> lmdb.Environment:
         if name == JOURNAL and isinstance(self.path, Path):
@@ -401,10 +253,10 @@ class StoreWriter:
         for video_id, entry in _journal_records(self.path, self._files):
             self._note(video_id, entry)
 
-    def has(self, video_id: str, source: Source, *, min_frames: int | None = None) -> bool:
+    def has(self, video_id: str, state: FileState, *, min_frames: int | None = None) -> bool:
         """Whether this very file has been prepared or set aside already, for good: see `Record.is_final`."""
         known = self._known(video_id)
-        return known is not None and known.is_final(source, min_frames=min_frames)
+        return known is not None and known.is_final(state, min_frames=min_frames)
 
     def entries(self) -> list[Video | SetAside]:
         """What the store says of every file, sorted by id."""
@@ -458,9 +310,7 @@ class StoreWriter:
             known = self._known(video.id)
             if known is None:
                 raise ViccError(f"The store {self.path} has no {video.id!r}.")
-            content = {"entry": asdict(video), "packs": {name: asdict(pack) for name, pack in known.packs.items()}}
-            value = protect(content)
-            record = _record("video", content, value)
+            record, value = record_of(video, known.packs)
             if self._journal.get(video.id) is not None:
                 with self._transaction() as transaction:
                     transaction.put(key_of("video", video.id), value)
@@ -586,9 +436,9 @@ class StoreWriter:
                     (self.path / name).unlink(missing_ok=True)
                     continue
                 old = self._files.shard(self.path / name) if name in self._shards else journal
-                sources = {video_id: journal if video_id in self._journal else old for video_id in records}
+                environments = {video_id: journal if video_id in self._journal else old for video_id in records}
                 values: dict[bytes, lmdb.Environment | bytes] = {
-                    key: sources[video_id] for video_id, record in records.items() for key in record.lmdb_keys()
+                    key: environments[video_id] for video_id, record in records.items() for key in record.lmdb_keys()
                 }
                 for video_id in records.keys() & self._restated.keys():
                     values[key_of("video", video_id)] = self._restated[video_id][1]
@@ -648,50 +498,13 @@ def make_manifest(
     return Manifest(description, files, documents)
 
 
-def new_record(entry: Video | SetAside, packs: Mapping[StoredStream, bytes]) -> tuple[Record, bytes]:
-    """A record for an entry and its packs, and its value in a shard."""
-    content = {
-        "entry": asdict(entry),
-        "packs": {stream: asdict(PackSum(len(data), blake2b(data))) for stream, data in packs.items()},
-    }
-    value = protect(content)
-    return _record("aside" if isinstance(entry, SetAside) else "video", content, value), value
-
-
-def parse_record(kind: str, value: bytes) -> Record:
-    """A record from its value. Raises ValueError, TypeError, KeyError or AttributeError for a damaged one."""
-    return _record(kind, unprotect(value), value)
-
-
-def _record(kind: str, content: dict[str, Any], value: bytes) -> Record:
-    stored = content["entry"]
-    entry = (SetAside if kind == "aside" else Video)(**{**stored, "source": Source(**stored["source"])})
-    packs = {stream: PackSum(**pack) for stream, pack in content["packs"].items()}
-    return Record(entry, packs, record_blake2b(value), len(value) + sum(pack.bytes for pack in packs.values()))
-
-
 def _content_sum(records: Iterable[Record]) -> str:
     return blake2b("".join(sorted(record.blake2b for record in records)).encode())
-
-
-def payload(records: Iterable[Record]) -> int:
-    """Bytes of some records and their packs."""
-    return sum(record.payload for record in records)
 
 
 def describe(settings: StoreSettings) -> dict[str, Any]:
     """The content of store.json."""
     return {"format": FORMAT, "version": FORMAT_VERSION, "settings": asdict(settings)}
-
-
-def settings_difference(first: StoreSettings, second: StoreSettings, about_second: str = "asked for") -> str:
-    """Where two settings differ, in words: what the first has, and the second in brackets."""
-    other = asdict(second)
-    return ", ".join(
-        f"{name} {value!r} ({about_second}: {other[name]!r})"
-        for name, value in asdict(first).items()
-        if value != other[name]
-    )
 
 
 def store_exists(place: Path | str) -> bool:

@@ -81,10 +81,10 @@ class Survey:
 
     def _grouped(self) -> str:
         if not self.groups:
-            return "no groups: each video counts as a source of its own"
+            return "no groups: each video counts as a recording of its own"
         origins = ", ".join(f"{count} from {origin}" for origin, count in self.groups_from.items())
         text = f"{_count(self.groups, 'group')} of {_count(self.videos - self.ungrouped, 'video')}"
-        each = "each a source" if self.ungrouped > 1 else "a source"
+        each = "each a recording" if self.ungrouped > 1 else "a recording"
         rest = f"; {_count(self.ungrouped, 'video')} without: {each} of its own" if self.ungrouped else ""
         return text + (f" ({origins})" if origins else "") + rest
 
@@ -105,7 +105,7 @@ class Survey:
 class SurveyedVideos:
     """The videos of a place, what official lists say of their sides, and the survey of it all."""
 
-    sources: list[VideoFile]
+    files: list[VideoFile]
     official: SplitTable | None
     survey: Survey
 
@@ -117,22 +117,22 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
         ViccError: no such place, no video in it, a list, groups file or official lists that cannot be used.
     """
     listing = list_video_files(place, groups=groups)
-    official = find_official_splits(place, listing.sources, given=official_splits)
+    official = find_official_splits(place, listing.files, given=official_splits)
     if place.is_dir():
-        listing = replace(listing, passed_over=without_read(listing.passed_over, place, official.files))
+        listing = replace(listing, passed_over=without_read(listing.passed_over, place, official.lists))
     survey = _survey(
         str(place),
-        official.sources,
+        official.files,
         listing=listing,
         table=official.table,
         notes=(
             *(f"passed over: {describe_passed(entry)}" for entry in listing.passed_over if entry.is_loss),
             *listing.notes,
             *official.notes,
-            *(note_on_groups_of_sides(official.sources) if official.table is None else ()),
+            *(note_on_groups_of_sides(official.files) if official.table is None else ()),
         ),
     )
-    return SurveyedVideos(official.sources, official.table, survey)
+    return SurveyedVideos(official.files, official.table, survey)
 
 
 def survey_members(place: str, videos: Sequence[SplitMember], *, set_aside: Sequence[str] = ()) -> Survey:

@@ -17,7 +17,7 @@ from vicc.data.sides import Folders, Kind, Side, find_side_folders, kind_of, res
 from vicc.errors import ViccError
 from vicc.places import require_videos
 from vicc.progress import say
-from vicc.video.decode import VIDEO_SUFFIXES
+from vicc.video.container import VIDEO_SUFFIXES
 
 GROUPS_FILE = "groups.csv"
 LIST_SUFFIXES = frozenset((".csv", ".parquet"))
@@ -48,7 +48,8 @@ class VideoFile:
         id: path relative to the folder, with forward slashes, and `#START-END` for a part; the video's name everywhere
             in vicc. Sorted by id, the parts of a file are in the order of time (in files of up to 27 hours).
         label: class name, or None where nothing names a class.
-        group: source of the clip; clips of one group never fall into both training and test. None: its own source.
+        group: the recording that it was cut from; videos of one group never fall into both training and test. None: a
+            recording of its own.
         split: "train" or "test" where the place says so, else None; "val" where it has both val and test: then the
             videos of val are neither trained on nor tested unless asked for.
         start, end: seconds after the file's first frame between which the video lies, `end` itself left out. None:
@@ -76,7 +77,7 @@ class Listing:
         notes: sentences that a user should see.
     """
 
-    sources: list[VideoFile]
+    files: list[VideoFile]
     passed_over: tuple[PassedOver, ...] = ()
     single_class: str | None = None
     groups_from: Mapping[str, int] = field(default_factory=dict)
@@ -95,7 +96,7 @@ def discover_videos(place: Path, *, groups: Path | None = None) -> list[VideoFil
         say(f"passed over in {place}: {'; '.join(map(describe_passed, listing.passed_over))}")
     for note in listing.notes:
         say(f"note: {note}")
-    return listing.sources
+    return listing.files
 
 
 def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
@@ -105,7 +106,7 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
     `test/`, in the spellings that `vicc.data.sides` knows. With `val/` in place of `test/` that is tested; beside
     `test/` it is neither trained on nor tested. A label is the name of the folder that holds the file; one single class
     is no label. Links are followed. A file `groups.csv` in the folder, or the one given, with a column `path` and a
-    column `group` (and `label`, which then wins over the folder's name), says which clips come from the same source.
+    column `group` (and `label`, which then wins over the folder's name), says which clips are of the same recording.
 
     A list has a column `path` (relative to the list's folder, or absolute) and may have `label`, `group`, `split`
     (train, val or test) and `start` and `end` in seconds, so that several rows may be parts of one file.
@@ -129,32 +130,32 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
             f"{place} is neither a video (its name does not end in {_SUFFIXES}) nor a list "
             "(.csv, .parquet). Give one of these, or a folder of videos."
         )
-    sources, single = without_single_class([_composed(source) for source in listing.sources])
-    sources, origins = _with_groups(sorted(sources, key=lambda source: source.id))
+    files, single = without_single_class([_composed(file) for file in listing.files])
+    files, origins = _with_groups(sorted(files, key=lambda file: file.id))
     return replace(
         listing,
-        sources=sources,
+        files=files,
         single_class=single,
         groups_from=Counter(listing.groups_from) + origins,
-        notes=(*listing.notes, *_note_on_spelling(sources), *_note_on_no_names(sources)),
+        notes=(*listing.notes, *_note_on_spelling(files), *_note_on_no_names(files)),
     )
 
 
-def _composed(source: VideoFile) -> VideoFile:
+def _composed(file: VideoFile) -> VideoFile:
     """With its label and group in one Unicode form (NFC): file systems and spreadsheets differ in it."""
-    label, group = (name and unicodedata.normalize("NFC", name) for name in (source.label, source.group))
-    return replace(source, label=label, group=group)
+    label, group = (name and unicodedata.normalize("NFC", name) for name in (file.label, file.group))
+    return replace(file, label=label, group=group)
 
 
-def _note_on_spelling(sources: Sequence[VideoFile]) -> list[str]:
+def _note_on_spelling(files: Sequence[VideoFile]) -> list[str]:
     """Classes, and groups, that are likely to be one, since their names differ in case or blanks only.
 
     The signs in a group's name count: tape-1-12 is not tape-11-2.
     """
     notes = []
     for what, names, ignored in (
-        ("classes", {source.label for source in sources}, r"[\W_]+"),
-        ("groups", {source.group for source in sources}, r"\s+"),
+        ("classes", {file.label for file in files}, r"[\W_]+"),
+        ("groups", {file.group for file in files}, r"\s+"),
     ):
         spellings: dict[str, set[str]] = defaultdict(set)
         for name in names - {None}:
@@ -165,11 +166,11 @@ def _note_on_spelling(sources: Sequence[VideoFile]) -> list[str]:
     return notes
 
 
-def _note_on_no_names(sources: Sequence[VideoFile]) -> list[str]:
+def _note_on_no_names(files: Sequence[VideoFile]) -> list[str]:
     """Labels and groups that are other programs' words for an empty cell, and are names here all the same."""
     notes = []
     for what in ("label", "group"):
-        names: Counter[str] = Counter(getattr(source, what) or "" for source in sources)
+        names: Counter[str] = Counter(getattr(file, what) or "" for file in files)
         for name, count in sorted(names.items()):
             if name.casefold() in _NO_NAMES:
                 notes.append(
@@ -179,12 +180,12 @@ def _note_on_no_names(sources: Sequence[VideoFile]) -> list[str]:
     return notes
 
 
-def without_single_class(sources: Sequence[VideoFile]) -> tuple[list[VideoFile], str | None]:
+def without_single_class(files: Sequence[VideoFile]) -> tuple[list[VideoFile], str | None]:
     """The videos without their labels and that class, if it is a single one: it tells no video from another."""
-    classes = {source.label for source in sources} - {None}
+    classes = {file.label for file in files} - {None}
     if len(classes) != 1:
-        return list(sources), None
-    return [replace(source, label=None) for source in sources], classes.pop()
+        return list(files), None
+    return [replace(file, label=None) for file in files], classes.pop()
 
 
 def describe_passed(entry: PassedOver) -> str:
@@ -205,10 +206,10 @@ def file_id(video_id: str) -> str:
     return _PART.sub("", video_id)
 
 
-def part_of(source: VideoFile, start: float | None, end: float | None) -> VideoFile:
+def part_of(file: VideoFile, start: float | None, end: float | None) -> VideoFile:
     """A part of a video. All parts of a file have the same group, so that no division puts them on both sides."""
-    name = file_id(source.id)
-    return replace(source, id=part_id(name, start, end), group=source.group or name, start=start, end=end)
+    name = file_id(file.id)
+    return replace(file, id=part_id(name, start, end), group=file.group or name, start=start, end=end)
 
 
 def _from_folder(folder: Path, groups: Path | None) -> Listing:
@@ -234,16 +235,16 @@ def _from_folder(folder: Path, groups: Path | None) -> Listing:
         rows, notes = _read_groups(groups, ids, folder)
         others = [str(name) for name in walked.named if os.path.realpath(folder / name) != os.path.realpath(groups)]
         notes += [f"not used, since --groups is given: {some(others)}"] if others else []
-    sources = []
+    files = []
     for path, folders, side in zip(walked.files, inner, resolve_sides(kinds), strict=True):
         row = rows.get(str(path), {})
         label = row.get("label") or (folders[-1] if folders else None)
-        sources.append(VideoFile(str(path), folder / path, label, row.get("group") or None, side))
-    given = sum(source.group is not None for source in sources)
+        files.append(VideoFile(str(path), folder / path, label, row.get("group") or None, side))
+    given = sum(file.group is not None for file in files)
     # Under any other name it was counted as a file that is no video.
     others_read = [groups] if groups is not None and groups.name.lower() != GROUPS_FILE else []
     return Listing(
-        sources,
+        files,
         without_read(walked.passed_over, folder, others_read),
         groups_from={some([str(name) for name in walked.named]) if groups is None else str(groups): given}
         if given
@@ -279,23 +280,23 @@ def _read_all_groups(
     A file is for the videos of the folder that it lies in and of those below it, if there are any, else for all.
     """
     found: dict[str, dict[str, str]] = {}
-    told: list[str] = []
+    notes: list[str] = []
     for file in files:
         above = "" if file.parent == PurePosixPath() else f"{file.parent}/"
         if above and not has_columns(folder / file, _GROUPS_COLUMNS[:2]):
-            told.append(f"{folder / file} has no columns path and group: not used")
+            notes.append(f"{folder / file} has no columns path and group: not used")
             continue
         above = above if any(name.startswith(above) for name in ids) else ""
         below = [name.removeprefix(above) for name in ids if name.startswith(above)]
-        rows, notes = _read_groups(folder / file, below, folder / above)
+        rows, more = _read_groups(folder / file, below, folder / above)
         for name, row in rows.items():
             if found.setdefault(above + name, row) != row:
                 raise ViccError(
                     f"{folder / file} and another {GROUPS_FILE} in {folder} give {above + name} different groups or "
                     "labels. Take the row out of one of them."
                 )
-        told += notes
-    return found, told
+        notes += more
+    return found, notes
 
 
 def _read_groups(path: Path, ids: Sequence[str], folder: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -354,20 +355,18 @@ def _from_list(path: Path) -> Listing:
         raise ViccError(f"The list of videos {path} has no rows. Give one row a video.")
     sides = resolve_sides([_listed_kind(path, line, row) for line, row in rows])
     lines: dict[str, int] = {}
-    sources = []
-    files = ExistingFiles()
+    files = []
+    existing = ExistingFiles()
     for (line, row), side in zip(rows, sides, strict=True):
-        source = _listed(path, line, row, side, files)
-        if source.id in lines:
-            raise ViccError(
-                f"Lines {lines[source.id]} and {line} of {path} both give {source.id!r}. Take one of them out."
-            )
-        lines[source.id] = line
-        sources.append(source)
-    missing = [str(source.path) for source in sources if not os.path.exists(source.path)]
-    if len(missing) == len(sources):
+        file = _listed(path, line, row, side, existing)
+        if file.id in lines:
+            raise ViccError(f"Lines {lines[file.id]} and {line} of {path} both give {file.id!r}. Take one of them out.")
+        lines[file.id] = line
+        files.append(file)
+    missing = [str(file.path) for file in files if not os.path.exists(file.path)]
+    if len(missing) == len(files):
         raise ViccError(
-            f"None of the {len(sources)} paths in {path} exists (first: {sources[0].path}). Relative paths are "
+            f"None of the {len(files)} paths in {path} exists (first: {files[0].path}). Relative paths are "
             f"relative to the list's folder, {path.absolute().parent}."
         )
     notes = _note_on_columns(path, rows[0][1], _LIST_COLUMNS)
@@ -376,21 +375,21 @@ def _from_list(path: Path) -> Listing:
         notes.append(
             f"{len(missing)} of {len(rows)} rows of {path} name{plural} no file that is there ({some(missing)})"
         )
-    notes += _note_on_overlaps(sources)
-    given = sum(source.group is not None for source in sources)
+    notes += _note_on_overlaps(files)
+    given = sum(file.group is not None for file in files)
     return Listing(
-        sources,
+        files,
         groups_from={"the list": given} if given else {},
         split_from="list" if any(sides) else "",
         notes=tuple(notes),
     )
 
 
-def _note_on_overlaps(sources: Sequence[VideoFile]) -> list[str]:
+def _note_on_overlaps(files: Sequence[VideoFile]) -> list[str]:
     """Parts of a file that share frames and have different groups, so that these may be trained on and tested."""
     by_file: dict[str, list[VideoFile]] = defaultdict(list)
-    for source in sources:
-        by_file[file_id(source.id)].append(source)
+    for file in files:
+        by_file[file_id(file.id)].append(file)
     shared: list[str] = []
     for parts in by_file.values():
         reached: VideoFile | None = None  # of the parts so far the one that ends last
@@ -407,8 +406,8 @@ def _note_on_overlaps(sources: Sequence[VideoFile]) -> list[str]:
     ]
 
 
-def _end(source: VideoFile) -> float:
-    return math.inf if source.end is None else source.end
+def _end(file: VideoFile) -> float:
+    return math.inf if file.end is None else file.end
 
 
 def _listed_kind(place: Path, line: int, row: Mapping[str, str]) -> Kind | None:
@@ -419,7 +418,7 @@ def _listed_kind(place: Path, line: int, row: Mapping[str, str]) -> Kind | None:
     return kind
 
 
-def _listed(place: Path, line: int, row: Mapping[str, str], side: Side | None, files: ExistingFiles) -> VideoFile:
+def _listed(place: Path, line: int, row: Mapping[str, str], side: Side | None, existing: ExistingFiles) -> VideoFile:
     cells = {name: row.get(name, "").strip() for name in _LIST_COLUMNS}
     where = f"Line {line} of {place}"
     if not cells["path"] or "\0" in cells["path"]:
@@ -430,7 +429,7 @@ def _listed(place: Path, line: int, row: Mapping[str, str], side: Side | None, f
     folder = Path(os.path.normpath(place.absolute().parent))
     path = Path(os.path.normpath(folder / cells["path"]))
     if not os.path.exists(path):
-        path = files.find(Path(os.path.normpath(folder / clean_path(cells["path"]))))
+        path = existing.find(Path(os.path.normpath(folder / clean_path(cells["path"]))))
     inside = path.is_relative_to(folder) or not Path(cells["path"]).is_absolute()
     relative = Path(os.path.relpath(path, folder)) if inside else path
     # An id is a name, not a place to go to: no leading slash or ".." in it.
@@ -477,9 +476,9 @@ def _cell(value: Any) -> str:
     return "" if missing else str(value)
 
 
-def _with_groups(sources: list[VideoFile]) -> tuple[list[VideoFile], Counter[str]]:
+def _with_groups(files: list[VideoFile]) -> tuple[list[VideoFile], Counter[str]]:
     """The groups that the data sets' naming gives, where the place gave none, and how many come from where."""
-    stems = [unicodedata.normalize("NFC", Path(file_id(source.id)).stem) for source in sources]
+    stems = [unicodedata.normalize("NFC", Path(file_id(file.id)).stem) for file in files]
     # Any name of eleven letters could be a YouTube id; a set of them is one if all are, and some mix their cases. A
     # name with padded times is one for sure, whatever stands beside it.
     mixed = any(
@@ -488,29 +487,29 @@ def _with_groups(sources: list[VideoFile]) -> tuple[list[VideoFile], Counter[str
     all_kinetics = mixed and all(KINETICS_NAME.fullmatch(stem) for stem in stems)
     origins: Counter[str] = Counter()
     grouped = []
-    for source, stem in zip(sources, stems, strict=True):
-        if source.group is None:
+    for file, stem in zip(files, stems, strict=True):
+        if file.group is None:
             kinetics = all_kinetics or (mixed and _KINETICS_PADDED.fullmatch(stem) is not None)
-            named = _group(source, stem, kinetics)
-            group = named or _own_file(source)
+            named = _group(file, stem, kinetics)
+            group = named or _own_file(file)
             if group is not None:
                 origins["names of the clips" if named else "the files of the parts"] += 1
-            source = replace(source, group=group)
-        grouped.append(source)
+            file = replace(file, group=group)
+        grouped.append(file)
     return grouped, origins
 
 
-def _own_file(source: VideoFile) -> str | None:
-    return None if source.start is None and source.end is None else file_id(source.id)
+def _own_file(file: VideoFile) -> str | None:
+    return None if file.start is None and file.end is None else file_id(file.id)
 
 
-def _group(source: VideoFile, stem: str, kinetics: bool) -> str | None:
+def _group(file: VideoFile, stem: str, kinetics: bool) -> str | None:
     if ucf101 := _UCF101.fullmatch(stem):
         # One class of UCF101 is spelled HandstandPushups as a folder and HandStandPushups in its files.
         label = ucf101["label"]
-        label = source.label if source.label and source.label.lower() == label.lower() else label
+        label = file.label if file.label and file.label.lower() == label.lower() else label
         return f"{label}_g{ucf101['group']}"
     if hmdb51 := _HMDB51.fullmatch(stem):
         # Without a label the class stays in the group's name: which of the words it is cannot be told.
-        return hmdb51["rest"].removesuffix(f"_{source.label}")
+        return hmdb51["rest"].removesuffix(f"_{file.label}")
     return KINETICS_NAME.fullmatch(stem)["id"] if kinetics else None  # type: ignore[index]

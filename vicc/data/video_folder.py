@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from vicc.data.frame_pack import StoredStream, check_numbers
-from vicc.data.store import SetAside, StoreSettings, Video
+from vicc.data.records import SetAside, StoreSettings, Video
 from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
-from vicc.video.decode import VideoError
+from vicc.video.container import VideoError
 from vicc.video.flow import FlowFunction, create_flow, no_flow, quantize_flow
 from vicc.video.frame_index import FrameIndex, IndexedReader
 
@@ -127,8 +127,8 @@ class VideoFolder:
 
     def _decode(self, entry: IndexedVideo, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         stat = entry.file.path.stat()
-        source = entry.video.source
-        if (stat.st_size, stat.st_mtime_ns) != (source.bytes, source.modified_ns):
+        state = entry.video.source
+        if (stat.st_size, stat.st_mtime_ns) != (state.bytes, state.modified_ns):
             raise VideoError("the file has changed since it was scanned; give the same command again, in a new --run")
         file = entry.file
         reader = IndexedReader(file.path, short_side=self.settings.short_side, start=file.start, end=file.end)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.progress import Advance
 from vicc.video.flow import dequantize_flow
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vicc.configs import KnnConfig, ProbeConfig
+from vicc.data.records import Video
 from vicc.data.splits import group_name, grouped_folds
-from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.evaluation.accuracy import chance_row, classification_row, write_probabilities
@@ -25,10 +25,10 @@ from vicc.evaluation.encoders import (
     require_room_for_results,
     window_words,
 )
-from vicc.evaluation.features import Windows
 from vicc.evaluation.result import Protocol, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, few_labels, open_sets
 from vicc.evaluation.solvers import Solver, nearest_vote, ridge_classifier, sgd_classifier
+from vicc.methods.features import Windows
 from vicc.progress import say
 from vicc.settings import takes_settings
 from vicc.training.run import Run

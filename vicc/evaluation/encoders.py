@@ -13,18 +13,18 @@ from vicc.batch import Stream
 from vicc.configs import MeasuredEncoders
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision
 from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.evaluation.result import Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import require_writable
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.methods.registry import row_prefix
 from vicc.progress import Advance
 from vicc.training.checkpoint import load_encoder
@@ -122,7 +122,7 @@ def require_room_for_results(config: MeasuredEncoders, result: Path) -> None:
         require_writable(result)
         if config.cache:
             folder = features_folder(config)
-            require_writable(folder / "features.safetensors", instead="Give --no-cache to keep no features")
+            require_writable(folder / "features", instead="Give --no-cache to keep no features")
 
     on_first(look)
 

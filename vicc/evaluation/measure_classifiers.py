@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from vicc.configs import MeasuredClassifiers
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import chance_row, classification_row, write_probabilities
 from vicc.evaluation.encoders import clip_words, require_flow, weights_fingerprint, window_words
-from vicc.evaluation.features import Windows, describe_videos, for_inference
 from vicc.evaluation.result import Protocol, Queries, Result, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.train_classifier import probabilities
 from vicc.files import require_writable
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, describe_videos, for_inference
 from vicc.progress import say
 from vicc.training.classifier_folder import Classifier, load_classifier
 from vicc.training.plan import num_workers

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vicc.configs import RetrieveConfig
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
@@ -23,10 +23,10 @@ from vicc.evaluation.encoders import (
     require_room_for_results,
     window_words,
 )
-from vicc.evaluation.features import Windows
 from vicc.evaluation.result import Estimate, Neighbours, Protocol, Queries, Result, Row, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.uncertainty import estimate_metric
+from vicc.methods.features import Windows
 from vicc.retrieval import KS, centered, chance_precision, chance_recall, fused, rank_classes, search, telling_ks
 from vicc.settings import takes_settings
 from vicc.training.run import Run

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from vicc.configs import MeasuredVideos
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import OFFICIAL, TEST_SHARE, Division, divide_videos, group_name
-from vicc.data.store import Video
 from vicc.data.video_files import file_id
 from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Queries, fingerprint
-from vicc.prepare.scan import SCAN_FILE, open_source, splits_of
+from vicc.prepare.scan import SCAN_FILE, open_frames, splits_of
 from vicc.progress import say
 from vicc.training.run import Run
 
@@ -58,8 +58,8 @@ def open_sets(
     """
     scan = None if run is None else run.folder / SCAN_FILE
     opened: list[FrameReader] = []
-    on_first(lambda: opened.append(open_source(config.store, config.videos, scan=scan)))
-    store = opened[0] if opened else open_source(config.store, config.videos, scan=scan)
+    on_first(lambda: opened.append(open_frames(config.store, config.videos, scan=scan)))
+    store = opened[0] if opened else open_frames(config.store, config.videos, scan=scan)
     division = _labelled(_divide(store, config, run))
     of_encoders = {run.folder: run for run in map(Run.of, encoders) if run is not None}
     for other in of_encoders.values():

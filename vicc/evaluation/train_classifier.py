@@ -17,20 +17,20 @@ import torch
 from vicc.configs import ClassifierConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import Division, divide_by_groups
-from vicc.data.store import Video
 from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes, world_size
 from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.encoders import require_flow, weights_fingerprint
-from vicc.evaluation.features import Windows, describe_videos
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
-from vicc.methods.classification import Classification
+from vicc.methods.classifier import Classification
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, describe_videos
 from vicc.methods.task import Task
-from vicc.prepare.scan import SCAN_FILE, open_source
+from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER, assemble, encoder_config
 from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
@@ -92,20 +92,20 @@ def train_classifier(
     require_sinks(config.log_to)
     if not config.dry_run:
         require_room_for_run(config.run)
-    source = load_encoder(config.encoder)
+    pretrained = load_encoder(config.encoder)
     device = choose_run_device(config)
     with processes(device), ExitStack() as stack:
         if config.store is None and not config.dry_run:  # what a scan finds is written there
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
         scan = None if config.dry_run else config.run / SCAN_FILE
-        store = first_then_others(lambda: open_source(config.store, config.videos, scan=scan, cache_mb=config.cache_mb))
-        require_flow([(str(config.encoder), source)], store)
+        store = first_then_others(lambda: open_frames(config.store, config.videos, scan=scan, cache_mb=config.cache_mb))
+        require_flow([(str(config.encoder), pretrained)], store)
         division = divide(store, config)
         labelled_split = choose_labelled_split(division, config)
         precision, computation = choose_computation(config, device)
         stack.enter_context(computing(computation))
         known: dict[str, StepCost] = {}
-        recipe = _recipe(config, source, labelled_split, precision, known)
+        recipe = _recipe(config, pretrained, labelled_split, precision, known)
         (stage,) = recipe.stages
         num_videos = len(labelled_split.train)
         if config.dry_run:
@@ -118,7 +118,7 @@ def train_classifier(
             return ClassifierRun(recipe, summary, labelled_split)
         if config.store is not None:
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
-        weights = weights_fingerprint(source)
+        weights = weights_fingerprint(pretrained)
         starts: list[RunStart] = []
         on_first(lambda: starts.append(_claim(recipe, config, computation, store, division, labelled_split, weights)))
         if on_first(lambda: is_finished(config.run, stage)):
@@ -126,7 +126,7 @@ def train_classifier(
         else:
             require_loading(stage, config, num_videos=num_videos)
             planned = _announce(recipe, config, store, labelled_split, precision, known) if is_first() else None
-            goal = _goal(stage, config, source, store, labelled_split, weights)
+            goal = _goal(stage, config, pretrained, store, labelled_split, weights)
             train_stage(
                 stage,
                 0,
@@ -177,17 +177,19 @@ def choose_labelled_split(division: Division[Video], config: ClassifierConfig) -
 
 def _recipe(
     config: ClassifierConfig,
-    source: Encoder,
+    pretrained: Encoder,
     labelled_split: LabelledSplit,
     precision: Precision,
     known: dict[str, StepCost],
 ) -> Recipe:
     num_videos = len(labelled_split.train)
-    recipe = classifier_recipe(config, source.config, num_videos=num_videos, num_classes=len(labelled_split.classes))
+    recipe = classifier_recipe(
+        config, pretrained.config, num_videos=num_videos, num_classes=len(labelled_split.classes)
+    )
     (stage,) = recipe.stages
-    ours = encoder_config(stage, flow_bound=source.config.flow_bound)
+    ours = encoder_config(stage, flow_bound=pretrained.config.flow_bound)
     # Only the clips' shape is free.
-    kept = replace(source.config, embedding_dim=0, clip_frames=ours.clip_frames, stride=ours.stride, size=ours.size)
+    kept = replace(pretrained.config, embedding_dim=0, clip_frames=ours.clip_frames, stride=ours.stride, size=ours.size)
     if ours != kept:
         changed = [name for name, value in asdict(ours).items() if getattr(kept, name) != value]
         raise ViccError(
@@ -259,19 +261,22 @@ def _announce(
 def _goal(
     stage: Stage,
     config: ClassifierConfig,
-    source: Encoder,
+    pretrained: Encoder,
     store: FrameReader,
     labelled_split: LabelledSplit,
     weights: str,
 ) -> StageGoal:
     def new_task() -> Task:
-        encoder = Encoder(encoder_config(stage, flow_bound=source.config.flow_bound))
-        copy_weights(source.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
+        encoder = Encoder(encoder_config(stage, flow_bound=pretrained.config.flow_bound))
+        copy_weights(pretrained.backbone, encoder.backbone, what=f"The encoder {config.encoder}")
         return assemble(stage, encoder)
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> Callable[[], dict[str, float]]:
         assert isinstance(task, Classification)
         return ValidationAccuracy(task, store, labelled_split, precision, workers=num_workers(config.workers))
+
+    def save(folder: Path, task: Task, precision: Precision) -> None:
+        on_first(lambda: _save(folder, task, config=config, labelled_split=labelled_split, weights=weights))
 
     epochs = stage.length.epochs or 1
     looks = config.evaluate_epochs or max(1, epochs // _LOOKS)
@@ -280,7 +285,7 @@ def _goal(
         evaluation=evaluation,
         evaluate_epochs=looks if labelled_split.validation else 0,
         best_metric="val_accuracy" if labelled_split.validation else "loss",
-        save_result=partial(_save, config=config, labelled_split=labelled_split, weights=weights),
+        save_result=save,
     )
 
 

@@ -1,4 +1,4 @@
-"""A value for each video (features, probabilities) as a file: safetensors, with the ids and where it comes from."""
+"""A value for each video (probabilities, features) as a file: safetensors, with the ids and where it comes from."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from vicc.errors import ViccError
+from vicc.evaluation.feature_rows import FeatureRows
 from vicc.files import atomic_write
 
 _VERSION = "1"
@@ -21,7 +22,7 @@ class VideoValues:
     """Rows for videos.
 
     Attributes:
-        ids: of the videos.
+        ids: of the videos. Of those that are there twice the last one holds.
         values: (N, D), float32.
         facts: what else there is to know, plain values: for instance the classes that D stands for.
     """
@@ -49,11 +50,16 @@ def write_video_values(path: Path, table: VideoValues) -> None:
 
 
 def read_video_values(path: Path) -> VideoValues:
-    """Read a table; nothing in the file is executed.
+    """Read a table: a file, or a folder of features (see `FeatureRows`), whose rows are mapped from the disk.
+
+    Nothing in it is executed.
 
     Raises:
         ViccError: no such file, or one that is damaged or no such table.
     """
+    if path.is_dir():
+        kept = FeatureRows(path)
+        return VideoValues(kept.ids(), kept.rows(), kept.about())
     try:
         with safetensors.safe_open(path, "pt") as file:
             about = file.metadata() or {}

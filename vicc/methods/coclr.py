@@ -21,7 +21,7 @@ class CoCLR(InfoNCE):
 
     Args:
         encoder: the encoder to train.
-        teacher: the encoder of the other stream; it stands still.
+        teacher: the encoder of the other stream; frozen.
         num_mined: positives found in the other stream for each query.
         options: of `InfoNCE`.
     """
@@ -52,7 +52,7 @@ class CoCLR(InfoNCE):
 
     def facts(self, batch: Batch, fixed: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         # Without known recordings every video is its own.
-        return {"teacher": fixed[1], "source": batch.index if batch.source is None else batch.source}
+        return {"teacher": fixed[1], "source": batch.index if batch.recording is None else batch.recording}
 
     def past_positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:
         past = self.queue.columns

@@ -1,4 +1,4 @@
-"""ViCC, second stage: one stream learns with the help of the other, which stands still (paper, section 3.2)."""
+"""ViCC, second stage: one stream learns with the help of the other, which is frozen (paper, section 3.2)."""
 
 from typing import Any
 

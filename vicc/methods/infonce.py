@@ -140,7 +140,7 @@ class InfoNCE(Task):
             key.lerp_(weight, 1 - self.key_momentum)
 
     def rank_state(self) -> dict[str, Any]:
-        return {"queue": self.queue.state()}
+        return {"queue": self.queue.state_dict()}
 
     def load_rank_state(self, state: dict[str, Any]) -> None:
-        self.queue.load_state(state["queue"], next(self.encoder.parameters()).device)
+        self.queue.load_state_dict(state["queue"], next(self.encoder.parameters()).device)

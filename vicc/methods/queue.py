@@ -10,7 +10,7 @@ class EmbeddingQueue:
     """Past embeddings of one process, newest first, one line for each assigned view.
 
     Not a buffer of a module: DistributedDataParallel would overwrite every process's queue with that of process 0.
-    `state()` and `load_state()` carry it through checkpoints, once for every process.
+    `state_dict()` and `load_state_dict()` carry it through checkpoints, once for every process.
 
     Args:
         num_views: lines.
@@ -56,25 +56,27 @@ class EmbeddingQueue:
         self._batch = len(embeddings)
         self._filled[view] = min(self.length, self._filled[view] + self._batch)
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """A copy of the rows on the CPU; nothing of a queue that is not open."""
         return {} if self.rows is None else {"rows": self.rows.cpu().clone()}
 
-    def load_state(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
+        """Take back what `state_dict` gave, onto a device."""
         self.rows = state["rows"].to(device) if "rows" in state else None
         # Embeddings have unit length: a row of zeros is one that nothing has reached yet.
         self._filled = state["rows"].any(2).sum(1).tolist() if "rows" in state else [0] * self.num_views
 
     def redistribute(self, states: list[dict[str, torch.Tensor]], rank: int, processes: int) -> dict[str, torch.Tensor]:
-        """The rows of all processes' queues, of like age side by side, dealt out to `processes`: those of `rank`.
+        """The rows of all processes' queues, of like age side by side, redistributed to `processes`: those of `rank`.
 
         With more processes than before there are too few rows; the queue fills up again before it takes part.
         """
         if not states[0]:
             return {}
         rows = torch.stack([state["rows"] for state in states], dim=2).flatten(1, 2)[:, rank::processes]
-        dealt = rows.new_zeros(self.num_views, self.length, self.embedding_dim)
-        dealt[:, : rows.shape[1]] = rows[:, : self.length]
-        return {"rows": dealt}
+        share = rows.new_zeros(self.num_views, self.length, self.embedding_dim)
+        share[:, : rows.shape[1]] = rows[:, : self.length]
+        return {"rows": share}
 
 
 class KeyQueue:
@@ -123,14 +125,16 @@ class KeyQueue:
         """For the log: the share that is filled with keys, and how many steps ago the oldest of them came."""
         return {"queue_filled": self._put / self.length, "queue_age": self._put / max(1, self._batch)}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the columns on the CPU, and where the next row goes."""
         return {
             "next": self.next,
             "put": self._put,
             "columns": {name: column.cpu().clone() for name, column in self.columns.items()},
         }
 
-    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take back what `state_dict` gave, onto a device."""
         self.next = state["next"]
         self._put = state["put"]
         self.columns = {name: column.to(device) for name, column in state["columns"].items()}

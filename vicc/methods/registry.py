@@ -38,7 +38,7 @@ _SETTINGS: Final[dict[str, type[MethodSettings]]] = {
 }
 _MODULES: Final = {
     **{name: f"vicc.methods.{name}" for name in ("single_stream", "cross_stream", "infonce", "ubernce", "coclr")},
-    **{"linear_probe": "vicc.methods.classification", "fine_tuned": "vicc.methods.classification"},
+    **{"linear_probe": "vicc.methods.classifier", "fine_tuned": "vicc.methods.classifier"},
 }
 _TASKS: Final[dict[str, type[Task]]] = {}
 

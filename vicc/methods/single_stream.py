@@ -30,7 +30,7 @@ class SingleStream(Task):
         temperature: of the prediction.
         queue_length: rows a process; 0 for no queue.
         queue_from_epoch: when it opens.
-        freeze_prototypes_epochs: prototypes stand still for so many epochs.
+        freeze_prototypes_epochs: prototypes are frozen for so many epochs.
         views_for_assign: views whose assignment is predicted. Small views of a batch come after the full ones and are
             predicted only (SwAV, Caron et al., NeurIPS 2020, section 3.2).
         views_with_gradient: "both", or "one" as the published code trains: the second view is encoded without gradient.
@@ -161,10 +161,10 @@ class SingleStream(Task):
                 weight.grad = None
 
     def rank_state(self) -> dict[str, Any]:
-        return {"queue": self.queue.state()}
+        return {"queue": self.queue.state_dict()}
 
     def load_rank_state(self, state: dict[str, Any]) -> None:
-        self.queue.load_state(state["queue"], next(self.prototypes.parameters()).device)
+        self.queue.load_state_dict(state["queue"], next(self.prototypes.parameters()).device)
 
     def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
         return {"queue": self.queue.redistribute([state["queue"] for state in states], rank, processes)}

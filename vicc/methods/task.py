@@ -16,7 +16,7 @@ class Task(nn.Module):
     Attributes:
         streams: streams a batch must hold.
         encoder: the encoder that is trained, the stage's result.
-        teacher: the encoder of another stream, if the method has one; it stands still, in eval mode, without gradient.
+        teacher: the encoder of another stream, if the method has one; frozen, in eval mode, without gradient.
     """
 
     streams: tuple[Stream, ...]

@@ -1,31 +1,23 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
 
-import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.cache import cache_folder
-from vicc.data.frame_pack import FrameEncoder, StoredStream
 from vicc.data.maintenance import publish_store, stage_store
+from vicc.data.records import SetAside, StoreSettings
 from vicc.data.remote import other_files
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, add_to_split_table
 from vicc.data.store import (
-    SetAside,
-    Source,
     Store,
-    StoreSettings,
     StoreWriter,
-    Video,
     mark_finished,
     mark_unfinished,
     store_exists,
@@ -33,19 +25,14 @@ from vicc.data.store import (
 from vicc.data.survey import Survey, survey_videos
 from vicc.data.video_files import VideoFile, file_id
 from vicc.errors import ViccError
-from vicc.files import exclusive_folder, hash_file
+from vicc.files import exclusive_folder
 from vicc.places import is_url
 from vicc.prepare.engines import Engine, run_locally
-from vicc.prepare.segments import SEGMENTS_FILE, cut_sources
+from vicc.prepare.segments import SEGMENTS_FILE, cut_files
 from vicc.prepare.update import Updates, find_updates
-from vicc.prepare.workers import decoder_guard
+from vicc.prepare.video import Result, file_state_or_none, prepare_video, prepare_video_on_node
 from vicc.progress import progress, say
 from vicc.settings import takes_settings
-from vicc.video.decode import VideoReader, shrink
-from vicc.video.flow import create_flow, no_flow, quantize_flow
-
-Packs = dict[StoredStream, bytes]
-Result = tuple[Video, Packs] | SetAside
 
 
 @dataclass(frozen=True)
@@ -86,16 +73,16 @@ def prepare_videos(config: PrepareConfig) -> PrepareReport:
     found = survey_videos(config.videos, groups=config.groups, official_splits=config.official_splits)
     for note in found.survey.notes:
         say(note)
-    return replace(_prepare_shard(config, found.sources, found.official), survey=found.survey)
+    return replace(_prepare_shard(config, found.files, found.official), survey=found.survey)
 
 
-def _prepare_shard(config: PrepareConfig, sources: list[VideoFile], official: SplitTable | None) -> PrepareReport:
+def _prepare_shard(config: PrepareConfig, files: list[VideoFile], official: SplitTable | None) -> PrepareReport:
     if config.shard is None:
-        return _prepare(config, sources, official, whole=sources)
+        return _prepare(config, files, official, whole=files)
     number, parts = map(int, config.shard.split("/"))
     part = f"{str(config.store).rstrip('/')}.part-{number:0{len(str(parts))}d}-of-{parts}"
     # There may be no videos for it, if there are fewer than parts.
-    report = _prepare(replace(config, store=part), sources[number - 1 :: parts], official, whole=sources)
+    report = _prepare(replace(config, store=part), files[number - 1 :: parts], official, whole=files)
     if not config.dry_run:
         # A shell finds folders by *, but no URLs.
         numbers = "*" if not is_url(part) else f"{{{1:0{len(str(parts))}d}..{parts}}}"
@@ -107,13 +94,13 @@ def _prepare_shard(config: PrepareConfig, sources: list[VideoFile], official: Sp
 
 
 def _prepare(
-    config: PrepareConfig, sources: list[VideoFile], official: SplitTable | None, *, whole: list[VideoFile]
+    config: PrepareConfig, files: list[VideoFile], official: SplitTable | None, *, whole: list[VideoFile]
 ) -> PrepareReport:
     settings = store_settings(config)
     if config.dry_run:
-        return _plan(config, sources, whole)
+        return _plan(config, files, whole)
     if isinstance(config.store, str) and is_url(config.store):
-        return _prepare_remote(config, config.store, sources, official, whole)
+        return _prepare_remote(config, config.store, files, official, whole)
     folder = Path(config.store)
     if store_exists(folder):
         Store(folder).close()  # a newer format or another kind of folder is refused before anything is touched
@@ -128,41 +115,41 @@ def _prepare(
                 add_to_split_table(folder / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
             if config.engine == "ray":
                 # Workers of other nodes start in folders of their own.
-                sources = [replace(source, path=source.path.absolute()) for source in sources]
-            sources = cut_sources(
-                sources,
+                files = [replace(file, path=file.path.absolute()) for file in files]
+            files = cut_files(
+                files,
                 segment_seconds=config.segment_seconds,
                 shots=config.shots,
                 memory=folder / SEGMENTS_FILE,
-                engine=_engine(config, len(sources)),
+                engine=_engine(config, len(files)),
             )
-            updates = find_updates(writer.entries(), sources, whole=whole, place=config.videos)
+            updates = find_updates(writer.entries(), files, whole=whole, place=config.videos)
             _update(writer, updates)
             todo = [
-                source
-                for source in sources
-                if not writer.has(source.id, _stat_or_none(source.path), min_frames=config.min_frames)
+                file
+                for file in files
+                if not writer.has(file.id, file_state_or_none(file.path), min_frames=config.min_frames)
             ]
-            prepare = _prepare_on_node if config.engine == "ray" else prepare_video
+            prepare = prepare_video_on_node if config.engine == "ray" else prepare_video
             work = partial(prepare, settings=settings, min_frames=config.min_frames)
             running = _engine(config, len(todo))(work, todo, died=_set_aside, size_of=_size)
             with (
-                progress("prepare", total=len(sources), start=len(sources) - len(todo), unit="videos") as advance,
+                progress("prepare", total=len(files), start=len(files) - len(todo), unit="videos") as advance,
                 closing(running) as results,  # stopped here, its processes end at once
             ):
-                for source, result in results:
+                for file, result in results:
                     if isinstance(result, SetAside):
                         writer.put_aside(result)
                         say(f"set aside {result.id}: {result.reason}")
                     else:
                         writer.add(*result)
                         if result[0].note:
-                            say(f"note on {source.id}: {result[0].note}")
-                    advance(1, source.id)
+                            say(f"note on {file.id}: {result[0].note}")
+                    advance(1, file.id)
         finally:
             writer.close()
         mark_finished(folder)
-    return _report(config, folder, updates, found=len(sources), prepared=len(todo))
+    return _report(config, folder, updates, found=len(files), prepared=len(todo))
 
 
 def _update(writer: StoreWriter, updates: Updates) -> None:
@@ -177,14 +164,14 @@ def _update(writer: StoreWriter, updates: Updates) -> None:
 def _prepare_remote(
     config: PrepareConfig,
     url: str,
-    sources: list[VideoFile],
+    files: list[VideoFile],
     official: SplitTable | None,
     whole: list[VideoFile],
 ) -> PrepareReport:
     """Prepare in a local folder, which is kept, and copy it to the URL when all is done."""
     folder = stage_store(url)
     say(f"preparing in {folder}; copied to {url} at the end")
-    report = _prepare(replace(config, store=folder), sources, official, whole=whole)
+    report = _prepare(replace(config, store=folder), files, official, whole=whole)
     publish_store(folder, url)
     return replace(report, store=url)
 
@@ -244,35 +231,34 @@ def _outdated_splits(updates: Updates, store: Path | str) -> Iterator[str]:
         )
 
 
-def _plan(config: PrepareConfig, sources: list[VideoFile], whole: list[VideoFile]) -> PrepareReport:
+def _plan(config: PrepareConfig, files: list[VideoFile], whole: list[VideoFile]) -> PrepareReport:
     records = Store(config.store).records if store_exists(config.store) else {}
     entries = [record.entry for record in records.values()]
     # Into which parts files are to be cut is not known before they are measured: those of the store are taken.
     cut = {file_id(entry.id) for entry in entries if file_id(entry.id) != entry.id}
-    lost = cut - {source.id for source in whole}  # renamed or deleted: the real run knows their parts
+    lost = cut - {file.id for file in whole}  # renamed or deleted: the real run knows their parts
     updates = find_updates(
         [entry for entry in entries if file_id(entry.id) not in lost],
-        [source for source in sources if source.id not in cut],
+        [file for file in files if file.id not in cut],
         whole=whole,
         place=config.videos,
     )
     kept = {video.id for video in updates.moved.values()} | {
-        source.id
-        for source in sources
-        if source.id in records
-        and records[source.id].is_final(_stat_or_none(source.path), min_frames=config.min_frames)
+        file.id
+        for file in files
+        if file.id in records and records[file.id].is_final(file_state_or_none(file.path), min_frames=config.min_frames)
     }
-    todo = [source for source in sources if source.id not in kept | cut]
-    size = sum(_stat_or_none(path).bytes for path in {source.path for source in todo}) / 1e6
+    todo = [file for file in files if file.id not in kept | cut]
+    size = sum(file_state_or_none(path).bytes for path in {file.path for file in todo}) / 1e6
     as_parts = ", cut into parts" if config.segment_seconds is not None or config.shots else ""
-    say(f"would prepare {len(todo)} of {len(sources)} videos ({size:.1f} MB){as_parts} into {config.store}")
+    say(f"would prepare {len(todo)} of {len(files)} videos ({size:.1f} MB){as_parts} into {config.store}")
     remote = isinstance(config.store, str) and is_url(config.store)
     folder = (cache_folder() if remote else Path(config.store)).absolute()
     parent = next(place for place in (folder, *folder.parents) if place.exists())
     say(f"free space there: {shutil.disk_usage(parent).free / 1e9:.1f} GB")
-    labels = sorted({source.label for source in sources if source.label})
+    labels = sorted({file.label for file in files if file.label})
     changes = _changes(updates, config.store, planned=True)
-    return PrepareReport(str(config.store), len(sources), 0, len(sources) - len(todo), [], {}, 0, 0, labels, **changes)
+    return PrepareReport(str(config.store), len(files), 0, len(files) - len(todo), [], {}, 0, 0, labels, **changes)
 
 
 def _engine(config: PrepareConfig, num_todo: int) -> Engine:
@@ -283,123 +269,12 @@ def _engine(config: PrepareConfig, num_todo: int) -> Engine:
     return partial(run_locally, workers=min(config.workers or usable_cores(), max(1, num_todo)))
 
 
-def _set_aside(source: VideoFile, reason: str) -> Result:
-    return SetAside(source.id, reason, _stat_or_none(source.path))
+def _set_aside(file: VideoFile, reason: str) -> Result:
+    return SetAside(file.id, reason, file_state_or_none(file.path))
 
 
 def _size(result: Result) -> int:
     return 0 if isinstance(result, SetAside) else sum(map(len, result[1].values()))
-
-
-def _prepare_on_node(source: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
-    """`prepare_video` on a machine that may lack the file that the main process has seen."""
-    if not source.path.exists():
-        # The source is none, so that the next run tries again.
-        reason = f"the node {platform.node()} has no file {source.path}: all nodes must see the videos at this path"
-        return SetAside(source.id, reason, Source(0, 0))
-    return prepare_video(source, settings, min_frames)
-
-
-def prepare_video(source: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
-    """Decode one file into encoded frames and flow; memory holds two frames and the encoded result."""
-    try:
-        stat = _stat(source.path)
-    except OSError as error:
-        return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
-    reader = VideoReader(
-        source.path,
-        short_side=settings.short_side if settings.flow_at == "store" else None,
-        start=source.start,
-        end=source.end,
-        frames_per_second=settings.frames_per_second,
-        guard=decoder_guard,
-    )
-    try:
-        rgb, flow, (height, width) = _encode_streams(reader, settings)
-    except (ViccError, OSError) as error:
-        return SetAside(source.id, str(error), stat)
-    num_frames = len(rgb)
-    if num_frames < min_frames:
-        reason = too_few_frames(num_frames, min_frames)
-        return SetAside(source.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
-    try:
-        content = _hash_once(source.path, stat)
-    except OSError as error:
-        return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
-    video = Video(
-        id=source.id,
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        frames_per_second=reader.frames_per_second,
-        source=replace(stat, blake2b=content),
-        label=source.label,
-        group=source.group,
-        split=source.split,
-        note=reader.note,
-    )
-    packs: Packs = {"rgb": rgb.to_bytes()}
-    if settings.flow != "none":
-        packs["flow"] = flow.to_bytes()
-    return video, packs
-
-
-def too_few_frames(num_frames: int, min_frames: int) -> str:
-    """Why so short a video is set aside."""
-    return f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
-
-
-def _encode_streams(reader: VideoReader, settings: StoreSettings) -> tuple[FrameEncoder, FrameEncoder, tuple[int, int]]:
-    """Both streams and the size of their frames, (height, width)."""
-    compute_flow = create_flow("tvl1" if settings.flow == "tvl1" else "dis")
-    rgb = FrameEncoder("rgb", codec=settings.codec, quality=settings.quality)
-    flow = FrameEncoder(
-        "flow",
-        codec=settings.codec,
-        quality=settings.flow_quality,
-        bound=settings.flow_bound,
-        method=settings.flow,
-        at=settings.flow_at,
-    )
-    native = settings.flow_at == "native"
-    previous: np.ndarray | None = None
-    size = (0, 0)
-    for frame in reader:
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        stored = shrink(frame, settings.short_side) if native else frame
-        size = stored.shape[0], stored.shape[1]
-        rgb.add(stored)
-        if previous is not None and settings.flow != "none":
-            moved = no_flow(*grey.shape) if reader.size_changed else compute_flow(previous, grey)
-            flow.add(quantize_flow(_resize_flow(moved, size), bound=settings.flow_bound))
-        previous = grey
-    return rgb, flow, size
-
-
-def _resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Flow (H, W, 2) at another size (height, width), its displacements in pixels of that size."""
-    height, width = flow.shape[:2]
-    if (height, width) == size:
-        return flow
-    scale = np.array((size[1] / width, size[0] / height), np.float32)
-    return cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) * scale
-
-
-def _stat(path: Path) -> Source:
-    stat = path.stat()
-    return Source(stat.st_size, stat.st_mtime_ns)
-
-
-def _stat_or_none(path: Path) -> Source:
-    try:
-        return _stat(path)
-    except OSError:
-        return Source(0, 0)  # as of a file that was set aside because it was not there
-
-
-@lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other
-def _hash_once(path: Path, state: Source) -> str:
-    return hash_file(path)
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -20,19 +20,21 @@ import numpy as np
 from vicc.configs import MIN_FRAMES, CheckConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
-from vicc.data.store import Store, Video
+from vicc.data.records import Video
+from vicc.data.store import Store
 from vicc.data.survey import Survey, survey_members, survey_videos
 from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
 from vicc.places import is_url, require_videos_or_store
-from vicc.prepare.build import too_few_frames
 from vicc.prepare.engines import run_locally
+from vicc.prepare.video import too_few_frames
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.settings import takes_settings
 from vicc.version import __version__
-from vicc.video.decode import VideoError, VideoInfo, VideoReader, declared_seconds
+from vicc.video.container import VideoError, VideoInfo, declared_seconds
+from vicc.video.decode import VideoReader
 
 Verdict = Literal["unreadable", "too short", "partly readable", "readable", "set aside"]
 MAX_ON_SHEET = 500
@@ -208,11 +210,11 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
             surveys.append(found.survey)
             for note in found.survey.notes:
                 say(note)
-            for source in found.sources:
-                if source.path not in seen:  # the parts of a file that a list names are one file
-                    name = str(root / file_id(source.id))
-                    items[name] = _File(name, source.path)
-                    seen.add(source.path)
+            for file in found.files:
+                if file.path not in seen:  # the parts of a file that a list names are one file
+                    name = str(root / file_id(file.id))
+                    items[name] = _File(name, file.path)
+                    seen.add(file.path)
         elif path.exists():
             items[str(path)] = _File(str(path), path)
         else:
@@ -350,7 +352,7 @@ def _described(
         frames_declared=info.num_frames or None,
         width=info.height if turned else info.width,
         height=info.width if turned else info.height,
-        frames_per_second=reader.source_frames_per_second,
+        frames_per_second=reader.file_frames_per_second,
         seconds=info.seconds if not longer else reader.seconds,
         rotation=reader.rotation,
         mirrored=reader.mirrored,

@@ -14,11 +14,13 @@ from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Store, StoreSettings, StoreWriter, Video, store_exists
+from vicc.data.records import StoreSettings, Video
+from vicc.data.store import Store, StoreWriter, store_exists
 from vicc.data.video_files import VideoFile, file_id, list_video_files
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
-from vicc.prepare.build import Packs, _encode_streams, _stat, store_settings
+from vicc.prepare.build import store_settings
+from vicc.prepare.video import Packs, encode_streams, file_state
 from vicc.progress import progress
 from vicc.transforms.augmentation import Augmentation
 from vicc.video.decode import VideoReader
@@ -75,27 +77,27 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
     settings = store_settings(config)
     known = {video.id for video in Store(config.store).videos} if store_exists(config.store) else set()
     done = known | {file_id(name) for name in known}
-    found = list_video_files(config.videos, groups=config.groups).sources
+    found = list_video_files(config.videos, groups=config.groups).files
     if config.shard is not None:
         number, parts = map(int, config.shard.split("/"))
         found = found[number - 1 :: parts]
-    sources = [source for source in found if source.id not in done and source.path.exists()]
-    workers = min(config.workers or usable_cores(), max(1, len(sources)))
+    files = [file for file in found if file.id not in done and file.path.exists()]
+    workers = min(config.workers or usable_cores(), max(1, len(files)))
     with progress("measure", total=_VIDEOS + 1, unit="videos") as advance, _one_thread(), _new_folder() as folder:
         samples = []
-        for source in _usual(sources, size=lambda source: source.path.stat().st_size):
-            sample = _prepare_beginning(source, settings, folder)
+        for file in _usual(files, size=lambda file: file.path.stat().st_size):
+            sample = _prepare_beginning(file, settings, folder)
             if sample is not None:
                 samples.append(sample)
-            advance(1, source.id)
+            advance(1, file.id)
         if not samples:
             return None
         entries = [sample.entry for sample in samples]
         rates = _rates(VideoFolder(config.videos, entries, settings=settings), Store(folder), _plain_dataset)
-        advance(_VIDEOS + 1 - min(_VIDEOS, len(sources)))
+        advance(_VIDEOS + 1 - min(_VIDEOS, len(files)))
     # Parts of one file share its bytes.
-    total = sum(path.stat().st_size for path in {source.path for source in sources})
-    times = total / sum(sample.source_bytes for sample in samples)
+    total = sum(path.stat().st_size for path in {file.path for file in files})
+    times = total / sum(sample.file_bytes for sample in samples)
     seconds = times * sum(sample.seconds for sample in samples) / workers
     return PrepareEstimate(len(samples), workers, seconds, times * sum(sample.store_bytes for sample in samples), rates)
 
@@ -104,7 +106,7 @@ def measure_loading(folder: VideoFolder, videos: Sequence[Video], make: MakeData
     """How fast samples are loaded from files, and how fast they would be from a store; None if it cannot be measured.
 
     Args:
-        make: the dataset that is to be loaded, over a source and some of its videos.
+        make: the dataset that is to be loaded, over a reader and some of its videos.
     """
     usual = _usual(videos, size=lambda video: video.num_frames)
     with progress("measure", total=len(usual) + 1, unit="videos") as advance, _one_thread(), _new_folder() as place:
@@ -123,18 +125,18 @@ def measure_loading(folder: VideoFolder, videos: Sequence[Video], make: MakeData
 
 @dataclass(frozen=True)
 class _Sample:
-    """The beginning of a video, prepared. `source_bytes` is its share of the file."""
+    """The beginning of a video, prepared. `file_bytes` is its share of the file."""
 
     entry: IndexedVideo
     seconds: float
-    source_bytes: float
+    file_bytes: float
     store_bytes: int
 
 
-def _prepare_beginning(source: VideoFile, settings: StoreSettings, folder: Path) -> _Sample | None:
+def _prepare_beginning(whole: VideoFile, settings: StoreSettings, folder: Path) -> _Sample | None:
     """Prepare the first seconds of a file into a store; None where that cannot be done: the real run says why."""
-    end = (source.start or 0) + _SECONDS
-    file = replace(source, end=end if source.end is None else min(end, source.end))
+    end = (whole.start or 0) + _SECONDS
+    file = replace(whole, end=end if whole.end is None else min(end, whole.end))
     began = time.monotonic()
     reader = VideoReader(
         file.path,
@@ -144,14 +146,14 @@ def _prepare_beginning(source: VideoFile, settings: StoreSettings, folder: Path)
         frames_per_second=settings.frames_per_second,
     )
     try:
-        rgb, flow, (height, width) = _encode_streams(reader, settings)
+        rgb, flow, (height, width) = encode_streams(reader, settings)
         packs: Packs = {"rgb": rgb.to_bytes()}
         if settings.flow != "none":
             packs["flow"] = flow.to_bytes()
         spent = time.monotonic() - began
         indexer = IndexedReader(file.path, short_side=settings.short_side, start=file.start, end=file.end)
         index = indexer.index()
-        stat = _stat(source.path)
+        stat = file_state(whole.path)
     except (ViccError, OSError):
         return None
     if min(len(rgb), index.num_frames) < 3:
@@ -160,7 +162,7 @@ def _prepare_beginning(source: VideoFile, settings: StoreSettings, folder: Path)
     shown = len(rgb) / reader.frames_per_second
     length = reader.info.seconds or reader.info.container_seconds
     share = min(1.0, shown / length) if length else 1.0
-    video = Video(source.id, len(rgb), height, width, reader.frames_per_second, stat, source.label, source.group)
+    video = Video(whole.id, len(rgb), height, width, reader.frames_per_second, stat, whole.label, whole.group)
     writer = StoreWriter(folder, settings)
     writer.add(video, packs)
     writer.close()
@@ -170,7 +172,7 @@ def _prepare_beginning(source: VideoFile, settings: StoreSettings, folder: Path)
 
 
 def _rates(folder: VideoFolder, store: Store, make: MakeDataset) -> LoadingRates:
-    return LoadingRates(*(_rate(make(source, source.videos)) for source in (folder, store)))
+    return LoadingRates(*(_rate(make(reader, reader.videos)) for reader in (folder, store)))
 
 
 def _rate(dataset: ClipDataset) -> float:
@@ -178,18 +180,18 @@ def _rate(dataset: ClipDataset) -> float:
     _ = dataset[0, 0]  # starts what is only started once
     began = time.monotonic()
     for number in range(_SAMPLES):
-        if isinstance(dataset.store, VideoFolder):
-            dataset.store.close()
+        if isinstance(dataset.reader, VideoFolder):
+            dataset.reader.close()
         _ = dataset[divmod(number, len(dataset))]
     return _SAMPLES / (time.monotonic() - began)
 
 
-def _plain_dataset(source: FrameReader, videos: Sequence[Video]) -> ClipDataset:
+def _plain_dataset(reader: FrameReader, videos: Sequence[Video]) -> ClipDataset:
     """What pretraining on these streams loads for a video by default."""
     return ClipDataset(
-        source,
+        reader,
         videos,
-        streams=("rgb",) if source.settings.flow == "none" else ("rgb", "flow"),
+        streams=("rgb",) if reader.settings.flow == "none" else ("rgb", "flow"),
         num_views=2,
         clip_frames=32,
         stride=1,

@@ -14,16 +14,17 @@ from vicc.configs import MIN_FRAMES
 from vicc.cores import usable_cores
 from vicc.data.frame_reader import FrameReader
 from vicc.data.official_splits import with_official_splits
+from vicc.data.records import FileState, SetAside, StoreSettings, Video, is_passing
 from vicc.data.remote import splits_folder
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, SplitTable, write_split_table
-from vicc.data.store import SetAside, Source, Store, StoreSettings, Video, is_passing, say_if_unfinished
+from vicc.data.store import Store, say_if_unfinished
 from vicc.data.survey import survey_videos
 from vicc.data.video_files import VideoFile, discover_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
-from vicc.prepare.build import _hash_once, _stat, _stat_or_none
 from vicc.prepare.engines import run_locally
+from vicc.prepare.video import file_state, file_state_or_none, hash_once
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.frame_index import FrameIndex, IndexedReader
@@ -36,7 +37,7 @@ _SECONDS_BETWEEN_WRITES = 30.0
 Scanned = IndexedVideo | SetAside
 
 
-def open_source(
+def open_frames(
     store: Path | str | None, videos: Path | None, *, scan: Path | None = None, cache_mb: int = 0
 ) -> FrameReader:
     """What --store or --videos names; see `scan_videos`.
@@ -60,15 +61,15 @@ def list_videos(place: Path, *, silent: bool = False) -> tuple[list[VideoFile], 
     """
     if silent:
         found = survey_videos(place)
-        return found.sources, found.official
+        return found.files, found.official
     return with_official_splits(place, discover_videos(place))
 
 
-def splits_of(source: FrameReader, run: Path | None) -> Path:
-    """Where the split files of a source are: in a store, or in the run that has scanned the files."""
-    if isinstance(source, VideoFolder) and run is not None:
+def splits_of(reader: FrameReader, run: Path | None) -> Path:
+    """Where the split files of a reader are: in a store, or in the run that has scanned the files."""
+    if isinstance(reader, VideoFolder) and run is not None:
         return run / SPLITS_FOLDER
-    return splits_folder(source.path)
+    return splits_folder(reader.path)
 
 
 def scan_videos(
@@ -84,7 +85,7 @@ def scan_videos(
     Raises:
         ViccError: no videos, or none that can be used.
     """
-    sources, official = list_videos(place)
+    files, official = list_videos(place)
     settings = StoreSettings()
     known = {} if remembered is None else _remembered(remembered, place, settings)
     if known is None:
@@ -92,21 +93,21 @@ def scan_videos(
     if remembered is not None and official is not None:
         write_split_table(remembered.parent / SPLITS_FOLDER / f"{OFFICIAL}.csv", official)
     found = {
-        source.id: _with_labels(known[source.id], source)
-        for source in sources
-        if source.id in known and _is_unchanged(known[source.id], source.path)
+        file.id: _with_labels(known[file.id], file)
+        for file in files
+        if file.id in known and _is_unchanged(known[file.id], file.path)
     }
-    todo = [source for source in sources if source.id not in found]
+    todo = [file for file in files if file.id not in found]
     if todo:
         written = time.monotonic()
-        with progress("scan", total=len(sources), start=len(found), unit="videos") as advance:
-            for source, result in _scan_all(todo, settings, workers):
-                found[source.id] = result
+        with progress("scan", total=len(files), start=len(found), unit="videos") as advance:
+            for file, result in _scan_all(todo, settings, workers):
+                found[file.id] = result
                 if isinstance(result, SetAside):
-                    say(f"set aside {source.id}: {result.reason}")
+                    say(f"set aside {file.id}: {result.reason}")
                 elif result.video.note:
-                    say(f"note on {source.id}: {result.video.note}")
-                advance(1, source.id)
+                    say(f"note on {file.id}: {result.video.note}")
+                advance(1, file.id)
                 if remembered is not None and time.monotonic() - written > _SECONDS_BETWEEN_WRITES:
                     _remember(remembered, place, settings, found)
                     written = time.monotonic()
@@ -116,71 +117,71 @@ def scan_videos(
     aside = [entry for entry in found.values() if isinstance(entry, SetAside)]
     if not entries:
         reasons = "; ".join(f"{entry.id}: {entry.reason}" for entry in aside[:3])
-        raise ViccError(f"None of the {len(sources)} files can be used ({reasons}). Check that they are videos.")
+        raise ViccError(f"None of the {len(files)} files can be used ({reasons}). Check that they are videos.")
     return VideoFolder(place, entries, set_aside=aside, settings=settings, cache_bytes=cache_bytes)
 
 
 def _scan_all(
-    sources: list[VideoFile], settings: StoreSettings, workers: int | None
+    files: list[VideoFile], settings: StoreSettings, workers: int | None
 ) -> Iterator[tuple[VideoFile, Scanned]]:
-    workers = min(workers or usable_cores(), len(sources))
+    workers = min(workers or usable_cores(), len(files))
     scan = partial(scan_video, settings=settings)
-    return run_locally(scan, sources, died=_set_aside, size_of=lambda _: 0, workers=workers)  # results are small
+    return run_locally(scan, files, died=_set_aside, size_of=lambda _: 0, workers=workers)  # results are small
 
 
-def _set_aside(source: VideoFile, reason: str) -> Scanned:
-    return SetAside(source.id, reason, _stat_or_none(source.path))
+def _set_aside(file: VideoFile, reason: str) -> Scanned:
+    return SetAside(file.id, reason, file_state_or_none(file.path))
 
 
-def scan_video(source: VideoFile, settings: StoreSettings) -> Scanned:
+def scan_video(file: VideoFile, settings: StoreSettings) -> Scanned:
     """Decode one file; memory holds one frame."""
     try:
-        stat = _stat(source.path)
+        stat = file_state(file.path)
     except OSError as error:
-        return SetAside(source.id, f"cannot be read ({error.strerror})", Source(0, 0))
+        return SetAside(file.id, f"cannot be read ({error.strerror})", FileState(0, 0))
     try:
         reader = IndexedReader(
-            source.path, short_side=settings.short_side, start=source.start, end=source.end, guard=decoder_guard
+            file.path, short_side=settings.short_side, start=file.start, end=file.end, guard=decoder_guard
         )
         index = reader.index()
     except (ViccError, OSError) as error:
-        return SetAside(source.id, str(error), stat)
+        return SetAside(file.id, str(error), stat)
     if index.num_frames < MIN_FRAMES:
         reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {MIN_FRAMES}"
-        return SetAside(source.id, f"{reason}; {index.note}" if index.note else reason, stat)
+        return SetAside(file.id, f"{reason}; {index.note}" if index.note else reason, stat)
     try:
-        content = _hash_once(source.path, stat)
+        content = hash_once(file.path, stat)
     except OSError as error:
-        return SetAside(source.id, f"cannot be read ({error.strerror})", stat)
+        return SetAside(file.id, f"cannot be read ({error.strerror})", stat)
     video = Video(
-        id=source.id,
+        id=file.id,
         num_frames=index.num_frames,
         height=index.height,
         width=index.width,
         frames_per_second=index.frames_per_second,
         source=replace(stat, blake2b=content),
-        label=source.label,
-        group=source.group,
-        split=source.split,
+        label=file.label,
+        group=file.group,
+        split=file.split,
         note=index.note,
     )
-    return IndexedVideo(video, source, index)
+    return IndexedVideo(video, file, index)
 
 
-def _with_labels(entry: Scanned, source: VideoFile) -> Scanned:
+def _with_labels(entry: Scanned, file: VideoFile) -> Scanned:
     """A remembered entry with what the folder says today: its place, label, group and split."""
     if isinstance(entry, SetAside):
         return entry
-    video = replace(entry.video, label=source.label, group=source.group, split=source.split)
-    return IndexedVideo(video, source, entry.index)
+    video = replace(entry.video, label=file.label, group=file.group, split=file.split)
+    return IndexedVideo(video, file, entry.index)
 
 
 def _is_unchanged(entry: Scanned, path: Path) -> bool:
-    source = entry.source if isinstance(entry, SetAside) else entry.video.source
+    state = entry.source if isinstance(entry, SetAside) else entry.video.source
     if is_passing(entry.reason if isinstance(entry, SetAside) else entry.video.note):
         return False
     try:
-        return _stat(path) == replace(source, blake2b="")
+        return file_state(path) == replace(state, blake2b="")
     except OSError:
         return False
 
@@ -220,10 +221,10 @@ def _remembered(file: Path, place: Path, settings: StoreSettings) -> dict[str, S
 
 def _entry(fields: dict[str, Any]) -> Scanned:
     if "aside" in fields:
-        return SetAside(**{**fields["aside"], "source": Source(**fields["aside"]["source"])})
+        return SetAside(**{**fields["aside"], "source": FileState(**fields["aside"]["source"])})
     index = fields["index"]
     return IndexedVideo(
-        Video(**{**fields["video"], "source": Source(**fields["video"]["source"])}),
+        Video(**{**fields["video"], "source": FileState(**fields["video"]["source"])}),
         VideoFile("", Path(), None, None, None),  # where the file is, the folder says
         FrameIndex(
             **{

@@ -23,7 +23,8 @@ from vicc.files import read_json, write_json
 from vicc.prepare.engines import Engine
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
-from vicc.video.decode import VideoReader, declared_seconds
+from vicc.video.container import declared_seconds
+from vicc.video.decode import VideoReader
 
 _VERSIONS = {True: 1, False: 2}  # of how shots and lengths are found: what another version found is found again
 _DETECTOR_SHORT_SIDE = 144
@@ -46,8 +47,8 @@ class Measured:
     cuts: tuple[float, ...] = ()
 
 
-def cut_sources(
-    sources: Sequence[VideoFile],
+def cut_files(
+    files: Sequence[VideoFile],
     *,
     segment_seconds: float | None,
     shots: bool,
@@ -67,31 +68,31 @@ def cut_sources(
         ViccError: PySceneDetect is needed and not installed.
     """
     if segment_seconds is None and not shots:
-        return list(sources)
+        return list(files)
     if shots and find_spec("scenedetect") is None:
         raise ViccError("--shots needs PySceneDetect: pip install 'vicc[shots]'")
     known = _remembered(memory, shots)
-    keys = {source.id: _key(source) for source in sources}
-    todo = [source for source in sources if keys[source.id] not in known]
+    keys = {file.id: _key(file) for file in files}
+    todo = [file for file in files if keys[file.id] not in known]
     if todo:
         saved = time.monotonic()
         with (
             progress(
-                "shots" if shots else "lengths", total=len(sources), start=len(sources) - len(todo), unit="videos"
+                "shots" if shots else "lengths", total=len(files), start=len(files) - len(todo), unit="videos"
             ) as advance,
             closing(engine(partial(measure, shots=shots), todo, died=_not_measured, size_of=_no_size)) as results,
         ):
-            for source, measured in results:
-                known[keys[source.id]] = measured
+            for file, measured in results:
+                known[keys[file.id]] = measured
                 if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                     _remember(memory, shots, known)
                     saved = time.monotonic()
-                advance(1, source.id)
+                advance(1, file.id)
         _remember(memory, shots, known)
-    parts = {source.id: _parts(source, known[keys[source.id]], segment_seconds) for source in sources}
+    parts = {file.id: _parts(file, known[keys[file.id]], segment_seconds) for file in files}
     cut = {name: found for name, found in parts.items() if len(found) > 1}
     if cut:
-        say(f"{len(cut)} of {len(sources)} videos are cut, into {sum(map(len, cut.values()))} parts")
+        say(f"{len(cut)} of {len(files)} videos are cut, into {sum(map(len, cut.values()))} parts")
     slow = [name for name, found in cut.items() if len(found) > _AVI_PARTS_WITHOUT_NOTE and _is_avi(found[0].path)]
     if slow:
         say(
@@ -101,22 +102,22 @@ def cut_sources(
     return sorted((part for found in parts.values() for part in found), key=lambda part: part.id)
 
 
-def _parts(source: VideoFile, measured: Measured, segment_seconds: float | None) -> list[VideoFile]:
+def _parts(file: VideoFile, measured: Measured, segment_seconds: float | None) -> list[VideoFile]:
     if measured.seconds is None:
-        return [source]
-    begin = source.start or 0.0
-    end = measured.seconds if source.end is None else min(source.end, measured.seconds)
+        return [file]
+    begin = file.start or 0.0
+    end = measured.seconds if file.end is None else min(file.end, measured.seconds)
     edges = [begin, *(cut for cut in measured.cuts if begin < cut < end)]
     if segment_seconds is not None and end > edges[-1]:
-        if (end - begin) / segment_seconds > source.path.stat().st_size / _BYTES_OF_A_PART:
-            say(f"note on {source.id}: it declares {end:.0f} seconds, more than so small a file has: it is not cut")
-            return [source]
+        if (end - begin) / segment_seconds > file.path.stat().st_size / _BYTES_OF_A_PART:
+            say(f"note on {file.id}: it declares {end:.0f} seconds, more than so small a file has: it is not cut")
+            return [file]
         shots = zip(edges, [*edges[1:], end], strict=True)
         edges = [edge for first, last in shots for edge in segment_starts(first, last, segment_seconds)]
     if len(edges) == 1:
-        return [source]
+        return [file]
     # The last part goes on to the end, wherever that really is: a declared length may be too short.
-    return [part_of(source, first, last) for first, last in zip(edges, [*edges[1:], source.end], strict=True)]
+    return [part_of(file, first, last) for first, last in zip(edges, [*edges[1:], file.end], strict=True)]
 
 
 def segment_starts(start: float, end: float, seconds: float) -> list[float]:
@@ -129,7 +130,7 @@ def _is_avi(path: Path) -> bool:
     return path.suffix.lower() == ".avi"
 
 
-def _not_measured(source: VideoFile, reason: str) -> Measured:
+def _not_measured(file: VideoFile, reason: str) -> Measured:
     """The decoder crashed or hung; it will again when the video is prepared, which then tells the reason."""
     return Measured(None)
 
@@ -138,14 +139,14 @@ def _no_size(measured: Measured) -> int:
     return 0
 
 
-def measure(source: VideoFile, shots: bool) -> Measured:
+def measure(file: VideoFile, shots: bool) -> Measured:
     """How long a video is and, if asked for, where its shots begin; of a file that cannot be read, nothing."""
     try:
         if shots:
-            cuts, seconds = find_cuts(source.path, start=source.start, end=source.end)
+            cuts, seconds = find_cuts(file.path, start=file.start, end=file.end)
             return Measured(seconds, cuts)
         with decoder_guard():
-            return Measured(declared_seconds(source.path))
+            return Measured(declared_seconds(file.path))
     except (ViccError, OSError):
         return Measured(None)
 
@@ -174,14 +175,14 @@ def find_cuts(path: Path, *, start: float | None = None, end: float | None = Non
     return tuple(round((times[number - 1] + times[number]) / 2, 3) for number in cuts), reader.seconds
 
 
-def _key(source: VideoFile) -> str:
+def _key(file: VideoFile) -> str:
     """Names a video and the state of its file."""
     try:
-        stat = source.path.stat()
+        stat = file.path.stat()
         state = f"{stat.st_size} {stat.st_mtime_ns}"
     except OSError:
         state = "missing"
-    return f"{state} {source.id}"
+    return f"{state} {file.id}"
 
 
 def _remembered(memory: Path, shots: bool) -> dict[str, Measured]:

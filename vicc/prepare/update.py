@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vicc.data.store import SetAside, Source, Video
+from vicc.data.records import FileState, SetAside, Video
 from vicc.data.video_files import LIST_SUFFIXES, VideoFile, file_id, part_of
 from vicc.files import hash_file
 
@@ -67,38 +67,38 @@ class Updates:
 
 
 def find_updates(
-    entries: Sequence[Entry], sources: Sequence[VideoFile], *, whole: Sequence[VideoFile], place: Path
+    entries: Sequence[Entry], files: Sequence[VideoFile], *, whole: Sequence[VideoFile], place: Path
 ) -> Updates:
     """Compare what a store says with what its videos' place says today.
 
     Args:
         entries: everything in the store.
-        sources: the videos of this run, cut into parts where they are to be.
-        whole: all videos of the place, before they were cut or dealt out to several runs.
+        files: the videos of this run, cut into parts where they are to be.
+        whole: all videos of the place, before they were cut or divided among several runs.
     """
-    here = {source.id: source for source in sources}
-    files = {source.id: source for source in whole}
+    here = {file.id: file for file in files}
+    of_place = {file.id: file for file in whole}
     # Of files of another run of --shard it is not known here which parts they have.
-    ours = {file_id(source.id) for source in sources}
+    ours = {file_id(file.id) for file in files}
     updates = Updates()
-    labelled = any(source.label is not None for source in whole)
+    labelled = any(file.label is not None for file in whole)
     counts: Counter[str] = Counter()
     gone: list[Entry] = []
     for entry in entries:
-        source = here.get(entry.id)
-        if source is None and file_id(entry.id) not in ours:
-            source = files.get(entry.id)
-            if source is None and (of_file := files.get(file_id(entry.id))) is not None:
-                source = part_of(of_file, None, None)
-        if source is None:
+        file = here.get(entry.id)
+        if file is None and file_id(entry.id) not in ours:
+            file = of_place.get(entry.id)
+            if file is None and (of_file := of_place.get(file_id(entry.id))) is not None:
+                file = part_of(of_file, None, None)
+        if file is None:
             if isinstance(entry, SetAside) and file_id(entry.id) in ours:
                 updates.superseded.append(entry.id)
             else:
                 gone.append(entry)
         elif isinstance(entry, Video):
-            label = source.label if labelled else entry.label
-            updates.labels_kept += label != source.label
-            video = replace(entry, label=label, group=source.group, split=source.split)
+            label = file.label if labelled else entry.label
+            updates.labels_kept += label != file.label
+            video = replace(entry, label=label, group=file.group, split=file.split)
             if video != entry:
                 updates.restated.append(video)
                 for fact, name in _FACTS.items():
@@ -108,7 +108,7 @@ def find_updates(
                         updates.examples.append(f"{entry.id}: {fact} {before or 'none'} -> {after or 'none'}")
     updates.counts.update({name: counts[name] for name in _FACTS.values() if counts[name]})
     if gone:  # else no file need be looked at
-        _find_moved(gone, entries, here, files, place, updates)
+        _find_moved(gone, entries, here, of_place, place, updates)
     if place.is_file() and place.suffix.lower() not in LIST_SUFFIXES:
         updates.missing.clear()  # a single file that is added is no list of what there is to be
     return updates
@@ -118,7 +118,7 @@ def _find_moved(
     gone: Iterable[Entry],
     entries: Sequence[Entry],
     here: Mapping[str, VideoFile],
-    files: Mapping[str, VideoFile],
+    of_place: Mapping[str, VideoFile],
     place: Path,
     updates: Updates,
 ) -> None:
@@ -130,43 +130,43 @@ def _find_moved(
     }
     known = {content: name for name, content in unchanged.items()}
     others = {entry.id for entry in entries} - here.keys()
-    new = _NewFiles({**files, **here}, others | unchanged.keys())
+    new = _NewFiles({**of_place, **here}, others | unchanged.keys())
     for entry in gone:
         content = entry.source.blake2b
         if isinstance(entry, SetAside) or not content or _is_there(place, entry.id):
             updates.missing.append(entry.id)
         elif twin := known.get((content, _part(entry.id))):
             updates.twice[entry.id] = twin
-        elif (source := new.take(entry)) is None:
+        elif (file := new.take(entry)) is None:
             updates.missing.append(entry.id)
-        elif source.id not in here:  # another run of --shard prepares it
-            updates.twice[entry.id] = source.id
+        elif file.id not in here:  # another run of --shard prepares it
+            updates.twice[entry.id] = file.id
         else:
             updates.moved[entry.id] = replace(
                 entry,
-                id=source.id,
-                source=replace(_state(source.path), blake2b=content),
-                label=source.label if any(file.label for file in files.values()) else entry.label,
-                group=source.group,
-                split=source.split,
+                id=file.id,
+                source=replace(_state(file.path), blake2b=content),
+                label=file.label if any(other.label for other in of_place.values()) else entry.label,
+                group=file.group,
+                split=file.split,
             )
 
 
 class _NewFiles:
     """Files that the store does not know yet, by their content. Only those of the size of a lost one are read."""
 
-    def __init__(self, sources: Mapping[str, VideoFile], known: set[str]) -> None:
+    def __init__(self, files: Mapping[str, VideoFile], known: set[str]) -> None:
         self._by_size: dict[int, list[VideoFile]] = {}
         self._hashes: dict[Path, str] = {}
-        for source in sources.values():
-            if source.id not in known:
-                self._by_size.setdefault(_state(source.path).bytes, []).append(source)
+        for file in files.values():
+            if file.id not in known:
+                self._by_size.setdefault(_state(file.path).bytes, []).append(file)
 
     def take(self, lost: Video) -> VideoFile | None:
         """The file that a lost video has become; each is given once."""
         candidates = self._by_size.get(lost.source.bytes, [])
-        for number, source in enumerate(candidates):
-            if _part(source.id) == _part(lost.id) and self._hash(source.path) == lost.source.blake2b:
+        for number, file in enumerate(candidates):
+            if _part(file.id) == _part(lost.id) and self._hash(file.path) == lost.source.blake2b:
                 return candidates.pop(number)
         return None
 
@@ -183,12 +183,12 @@ def _videos(count: int) -> str:
     return f"{count} video{'s' if count != 1 else ''}"
 
 
-def _state(path: Path) -> Source:
+def _state(path: Path) -> FileState:
     try:
         stat = path.stat()
     except OSError:
-        return Source(-1, 0)  # of no file
-    return Source(stat.st_size, stat.st_mtime_ns)
+        return FileState(-1, 0)  # of no file
+    return FileState(stat.st_size, stat.st_mtime_ns)
 
 
 def _part(video_id: str) -> str:

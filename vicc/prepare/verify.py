@@ -13,9 +13,10 @@ from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream, decode_frames, read_header
 from vicc.data.maintenance import local_manifest
 from vicc.data.manifest import MANIFEST
+from vicc.data.records import Record, Video, parse_record
 from vicc.data.remote import DamagedShardError
 from vicc.data.shard import JOURNAL, OpenFiles, file_blake2b, has_journal, items_of, key_of, shard_names
-from vicc.data.store import Record, Store, Video, parse_record, read_settings
+from vicc.data.store import Store, read_settings
 from vicc.errors import ViccError
 from vicc.places import is_url
 from vicc.prepare.engines import run_locally
@@ -63,7 +64,7 @@ def verify_store(place: Path | str, *, decode: bool = False, workers: int | None
             except DamagedShardError as error:
                 damage.append(Damage(name, "", str(error)))
         sums = {name: shard.blake2b for name, shard in store.remote_shards.items()}
-        expected = {name: {i for i, shard in store.place.items() if shard == name} for name in files}
+        expected = {name: {i for i, shard in store.shard_of.items() if shard == name} for name in files}
     else:
         folder = Path(place)
         read_settings(folder)

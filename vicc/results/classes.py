@@ -8,7 +8,7 @@ from typing import Any
 from vicc.errors import ViccError
 from vicc.evaluation.result import Estimate, Result, Row
 from vicc.evaluation.uncertainty import FEWEST_GROUPS, estimate, reported
-from vicc.results.formats import Sheet
+from vicc.results.formats import FormattedTable
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def most_confused(counts: dict[str, Counter[str]], size: int) -> list[str]:
     return sorted([*chosen, *(label for label in labels if label not in chosen)][:size])
 
 
-def classes_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
+def classes_table(result: Result, rows: Sequence[Row]) -> tuple[FormattedTable, Any]:
     """Every class by itself: a table in words, and as a document."""
     found = class_rows(result, rows)
     names = list(found[0].shares)
@@ -98,11 +98,11 @@ def classes_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
         f"anew; none of a class of fewer than {FEWEST_GROUPS} groups",
         result.protocol.title,
     ]
-    sheet = Sheet(f"classes, {metric}", ["class", "queries", "groups", *names], [lines], notes)
-    return sheet, [{**asdict(row), "metric": metric, "protocol": result.protocol.title} for row in found]
+    table = FormattedTable(f"classes, {metric}", ["class", "queries", "groups", *names], [lines], notes)
+    return table, [{**asdict(row), "metric": metric, "protocol": result.protocol.title} for row in found]
 
 
-def confusions_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
+def confusions_table(result: Result, rows: Sequence[Row]) -> tuple[FormattedTable, Any]:
     """For each row that has them, which classes are taken for which: a table in words, and as a document."""
     found = {row.name: confusions(result, row) for row in rows if row.predicted is not None}
     if not found:
@@ -112,9 +112,9 @@ def confusions_sheet(result: Result, rows: Sequence[Row]) -> tuple[Sheet, Any]:
         for name, pairs in found.items()
     ]
     header = ["model", "class", "taken for", "queries", "% of the class"]
-    sheet = Sheet("confusions", header, sections, [result.protocol.title])
+    table = FormattedTable("confusions", header, sections, [result.protocol.title])
     about = {"protocol": result.protocol.title}
-    return sheet, {
+    return table, {
         name: [{**asdict(pair), "share": pair.count / pair.of, **about} for pair in pairs]
         for name, pairs in found.items()
     }

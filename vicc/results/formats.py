@@ -24,8 +24,8 @@ _WIDE = 10_000  # columns, so that a file has each row in one line
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A title, a header, groups of rows, and notes below.
+class FormattedTable:
+    """A title, a header, groups of rows, and notes below, yet to be written as text, Markdown, LaTeX or HTML.
 
     Attributes:
         sections: rows of cells, each as long as the header; the first cell names the row.
@@ -37,56 +37,56 @@ class Sheet:
     notes: Sequence[str] = field(default_factory=list)
 
 
-def render(sheet: Sheet, form: Format) -> str:
-    """The sheet as text of that form, ending in a newline."""
-    return {"text": _text, "markdown": _markdown, "latex": _latex, "html": _html}[form](sheet)
+def render(table: FormattedTable, form: Format) -> str:
+    """The table as text of that form, ending in a newline."""
+    return {"text": _text, "markdown": _markdown, "latex": _latex, "html": _html}[form](table)
 
 
-def text_table(sheet: Sheet) -> TextTable:
-    """The sheet for a terminal, without its notes."""
-    header = [_one_line(name) for name in sheet.header]
-    sections = [[[_one_line(cell) for cell in row] for row in rows] for rows in sheet.sections]
-    return TextTable(header, sections, title=_one_line(sheet.title), numbers=True)
+def text_table(table: FormattedTable) -> TextTable:
+    """The table for a terminal, without its notes."""
+    header = [_one_line(name) for name in table.header]
+    sections = [[[_one_line(cell) for cell in row] for row in rows] for rows in table.sections]
+    return TextTable(header, sections, title=_one_line(table.title), numbers=True)
 
 
-def _text(sheet: Sheet) -> str:
-    lines = [line.text for line in layout(text_table(sheet), _WIDE)]
-    return "\n".join([*lines, *map(_one_line, sheet.notes)]) + "\n"
+def _text(table: FormattedTable) -> str:
+    lines = [line.text for line in layout(text_table(table), _WIDE)]
+    return "\n".join([*lines, *map(_one_line, table.notes)]) + "\n"
 
 
-def _markdown(sheet: Sheet) -> str:
+def _markdown(table: FormattedTable) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(map(_markdown_cell, cells))} |"
 
-    rule = "|---|" + "---:|" * (len(sheet.header) - 1)
-    rows = [line(row) for rows in sheet.sections for row in rows]
-    notes = [f"- {_markdown_cell(note)}" for note in sheet.notes]
-    title = [f"**{_markdown_cell(sheet.title)}**", ""]
-    return "\n".join([*title, line(sheet.header), rule, *rows, *([""] if notes else []), *notes]) + "\n"
+    rule = "|---|" + "---:|" * (len(table.header) - 1)
+    rows = [line(row) for rows in table.sections for row in rows]
+    notes = [f"- {_markdown_cell(note)}" for note in table.notes]
+    title = [f"**{_markdown_cell(table.title)}**", ""]
+    return "\n".join([*title, line(table.header), rule, *rows, *([""] if notes else []), *notes]) + "\n"
 
 
-def _latex(sheet: Sheet) -> str:
+def _latex(table: FormattedTable) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(_latex_text, cells)) + r" \\"
 
-    body = [text for rows in sheet.sections if rows for text in (r"\midrule", *map(line, rows))]
+    body = [text for rows in table.sections if rows for text in (r"\midrule", *map(line, rows))]
     return "\n".join(
         [
-            f"% {_one_line(sheet.title)}",
+            f"% {_one_line(table.title)}",
             "% Needs the package booktabs.",
-            rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
             r"\toprule",
-            line(sheet.header),
+            line(table.header),
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\par\footnotesize {_latex_text(note)}" for note in sheet.notes),
+            *(rf"\par\footnotesize {_latex_text(note)}" for note in table.notes),
             "",
         ]
     )
 
 
-def _html(sheet: Sheet) -> str:
+def _html(table: FormattedTable) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vicc.results", "."),
         autoescape=True,  # names and labels come from strangers' files
@@ -95,7 +95,7 @@ def _html(sheet: Sheet) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("formats.html.jinja").render(sheet=sheet)
+    return environment.get_template("formats.html.jinja").render(table=table)
 
 
 def _markdown_cell(text: str) -> str:

@@ -18,18 +18,19 @@ import numpy as np
 
 from vicc.configs import ReportConfig
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Store, Video
+from vicc.data.records import Video
+from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation.encoders import row_name, stage_title
 from vicc.evaluation.result import Neighbours, Result, Row, read_result
 from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, require_writable
-from vicc.prepare.scan import SCAN_FILE, open_source
+from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import progress, say
 from vicc.results.classes import ClassRow, Confusion, class_rows, confusion_counts, confusions, most_confused
 from vicc.results.comparable import Measured
-from vicc.results.formats import Sheet
-from vicc.results.table import make_table, table_sheet
+from vicc.results.formats import FormattedTable
+from vicc.results.table import formatted_table, make_table
 from vicc.settings import takes_settings
 from vicc.training.run import Run
 from vicc.training.stage import Recipe, Stage
@@ -141,7 +142,7 @@ def write_report(config: ReportConfig) -> Path:
     result = _measured(run)
     require_writable(path)
     recipe = run.recipe
-    store = open_source(config.store, config.videos, scan=config.run / SCAN_FILE)
+    store = open_frames(config.store, config.videos, scan=config.run / SCAN_FILE)
     videos = {video.id: video for video in store.videos}
 
     # Fused rows come last.
@@ -330,10 +331,10 @@ def _example(entry: Neighbours, videos: Mapping[str, Video], confusion: Confusio
     )
 
 
-def _other_results(run: Run) -> list[Sheet]:
+def _other_results(run: Run) -> list[FormattedTable]:
     """The tables of what else was measured of the run: classification of its features."""
     files = [run.results[name] for name in _OTHER_RESULTS if name in run.results]
-    return [table_sheet(make_table([Measured(path, read_result(path))])) for path in files]
+    return [formatted_table(make_table([Measured(path, read_result(path))])) for path in files]
 
 
 def _cases(result: Result, rows: Sequence[str], queries: Sequence[str], videos: Mapping[str, Video]) -> list[_Case]:

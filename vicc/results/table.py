@@ -11,7 +11,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Result, Row
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS, estimate, reported
 from vicc.files import atomic_write, require_writable
-from vicc.results.classes import classes_sheet, confusions_sheet
+from vicc.results.classes import classes_table, confusions_table
 from vicc.results.comparable import (
     Measured,
     data_differences,
@@ -20,7 +20,7 @@ from vicc.results.comparable import (
     protocol_differences,
     some,
 )
-from vicc.results.formats import Sheet, render
+from vicc.results.formats import FormattedTable, render
 from vicc.results.literature import how_published, published_rows
 from vicc.results.pool import pooled_queries, pooled_scores, strata_of
 from vicc.words import did_you_mean
@@ -134,7 +134,7 @@ class _Entry:
 _Model = list[_Entry]  # the entries of one model
 
 
-def show_table(config: TableConfig) -> tuple[Sheet, Any]:
+def show_table(config: TableConfig) -> tuple[FormattedTable, Any]:
     """The table that is asked for, and as a document; written to `config.out` if that is given.
 
     Raises:
@@ -149,15 +149,15 @@ def show_table(config: TableConfig) -> tuple[Sheet, Any]:
             separate=config.separate,
             published=config.published,
         )
-        sheet, document = table_sheet(table), table.to_json()
+        formatted, document = formatted_table(table), table.to_json()
     else:
         measured = open_measured(config.results[0])
-        view = classes_sheet if config.view == "classes" else confusions_sheet
-        sheet, document = view(measured.result, measured.rows)
+        view = classes_table if config.view == "classes" else confusions_table
+        formatted, document = view(measured.result, measured.rows)
     if config.out is not None:
         with atomic_write(config.out) as file:
-            file.write(render(sheet, config.format))
-    return sheet, document
+            file.write(render(formatted, config.format))
+    return formatted, document
 
 
 def make_table(
@@ -379,7 +379,7 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
             yield f"Published numbers were measured in another way and are left out; {flags} measures in theirs."
 
 
-def table_sheet(table: ModelTable) -> Sheet:
+def formatted_table(table: ModelTable) -> FormattedTable:
     """The table in words."""
     repeated = _repeated(table.rows)
     sections: dict[str, list[list[str]]] = {}
@@ -390,7 +390,7 @@ def table_sheet(table: ModelTable) -> Sheet:
         sections.setdefault(row.kind, []).append([name, *([count] if repeated else []), *cells])
     header = ["", *(["seeds x splits"] if repeated else []), *table.columns]
     title = ", ".join(dict.fromkeys(one.protocol.family for one in table.measurements))
-    return Sheet(title, header, list(sections.values()), table.notes)
+    return FormattedTable(title, header, list(sections.values()), table.notes)
 
 
 def _repeated(rows: Sequence[TableRow]) -> bool:

@@ -9,7 +9,7 @@ import torch
 from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision, cpu_bf16_loses_gradients, keep_freed_memory
 from vicc.errors import ViccError
 from vicc.methods.batchnorm import synchronize_batchnorm

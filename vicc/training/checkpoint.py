@@ -23,6 +23,8 @@ from vicc.progress import say
 
 CHECKPOINT_VERSION = 2
 WEIGHTS_FILE, _CONFIG = "model.safetensors", "config.json"
+PROTOTYPES_FILE, MEAN_FILE = "prototypes.safetensors", "mean.safetensors"
+"""Beside an encoder, where there are such, see `vicc.training.beside_encoder`."""
 CHECKPOINTS_FOLDER, BEST_FILE = "checkpoints", "best.pt"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
@@ -178,7 +180,7 @@ def load_encoder(place: Path | str) -> Encoder:
     Raises:
         ViccError: no such encoder, a config of another version, or weights that do not fit it exactly.
     """
-    folder = _encoder_folder(place)
+    folder = encoder_folder(place)
     content = read_json(folder / _CONFIG, what="encoder config")
     if content.pop("vicc_encoder", None) != 1:
         raise ViccError(f"{folder / _CONFIG} is not an encoder config that this version of vicc reads.")
@@ -190,7 +192,12 @@ def load_encoder(place: Path | str) -> Encoder:
     return encoder.eval()
 
 
-def _encoder_folder(place: Path | str) -> Path:
+def encoder_folder(place: Path | str) -> Path:
+    """The folder of the encoder that `load_encoder` reads.
+
+    Raises:
+        ViccError: there is none.
+    """
     folder = Path(place)
     for candidate in (folder, folder / "encoder"):
         if (candidate / _CONFIG).exists():
@@ -212,7 +219,8 @@ def _from_hub(name: str, revision: str | None = None) -> Path:
             "reads it: pip install 'vicc[hub]'"
         ) from None
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[WEIGHTS_FILE, _CONFIG]))
+        files = [WEIGHTS_FILE, _CONFIG, PROTOTYPES_FILE, MEAN_FILE]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ViccError(
             f"No encoder at {name}: there is no such folder, and the Hugging Face hub did not give it, at revision "

@@ -1,6 +1,6 @@
 """A recipe for another batch size and another number of videos: what follows from them, and by which rule.
 
-docs/decisions.md says where the rules come from.
+docs/decisions/training.md says where the rules come from.
 """
 
 import math

@@ -14,7 +14,7 @@ from vicc.configs import PretrainConfig, TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
-from vicc.data.store import Video
+from vicc.data.records import Video
 from vicc.device import Precision, available_memory, choose_precision, current_memory, process_cores
 from vicc.distributed import all_reduce_max, on_first, world_size
 from vicc.errors import ViccError

@@ -11,31 +11,33 @@ RUN/STAGE/log.jsonl      one line a step, and all else that `StageRecord` writes
 RUN/STAGE/views.png      some training views as they enter the network
 RUN/STAGE/checkpoints/   everything a resume needs: the newest few, and the best
 RUN/STAGE/processes/     what each process is doing, for the watchdogs of the others
-RUN/STAGE/encoder/       the result, once the stage is finished
+RUN/STAGE/encoder/       the result, once the stage is finished; beside its weights the prototypes and a feature mean
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from vicc.backbones import require_backbone
 from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import OFFICIAL, SPLITS_FOLDER, divide_by_table, divide_videos
-from vicc.data.store import Store, Video, say_if_unfinished
+from vicc.data.store import Store, say_if_unfinished
 from vicc.data.video_folder import VideoFolder
 from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes
 from vicc.errors import ViccError
 from vicc.methods.task import Task
 from vicc.prepare.estimate import measure_loading
-from vicc.prepare.scan import SCAN_FILE, list_videos, open_source
+from vicc.prepare.scan import SCAN_FILE, list_videos, open_frames
 from vicc.progress import say
 from vicc.settings import takes_settings
+from vicc.training.beside_encoder import save_stage_result
 from vicc.training.build import ENCODER_FOLDER, build_task
-from vicc.training.checkpoint import save_encoder
 from vicc.training.computation import choose_computation, choose_run_device, computing
 from vicc.training.cost import StageCost, StepCost
 from vicc.training.plan import (
@@ -43,6 +45,7 @@ from vicc.training.plan import (
     announce_costs,
     dry_run,
     fitted_recipe,
+    num_workers,
     require_loading,
     stage_summary,
 )
@@ -91,7 +94,7 @@ def pretrain(
         stack.enter_context(computing(computation))
         if store is None:
             store = first_then_others(
-                lambda: open_source(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
+                lambda: open_frames(None, config.videos, scan=config.run / SCAN_FILE, cache_mb=config.cache_mb)
             )
         division = divide(store, config)
         videos = division.train
@@ -118,7 +121,7 @@ def pretrain(
                 train_stage(
                     stage,
                     number,
-                    _goal(stage, config, store, num_videos=len(videos)),
+                    _goal(stage, config, store, videos),
                     config,
                     store,
                     videos,
@@ -177,7 +180,7 @@ def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
                 )
 
 
-def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, *, num_videos: int) -> StageGoal:
+def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
     """An encoder, looked at without labels while it trains."""
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
@@ -185,13 +188,24 @@ def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, *, num_video
             raise ViccError("--best label_recall: some training videos have no label. Give --best own_video_recall.")
         return OnlineEvaluation(task.encoder, dataset, precision)
 
-    period = evaluation_period(num_videos) if config.evaluate_epochs is None else config.evaluate_epochs
+    def save(folder: Path, task: Task, precision: Precision) -> None:
+        save_stage_result(
+            folder / ENCODER_FOLDER,
+            task,
+            store,
+            videos,
+            precision,
+            workers=num_workers(config.workers),
+            description=f"{stage.name}: feature mean",
+        )
+
+    period = evaluation_period(len(videos)) if config.evaluate_epochs is None else config.evaluate_epochs
     return StageGoal(
         new_task=partial(build_task, stage, config.run, store),
         evaluation=evaluation,
         evaluate_epochs=period,
         best_metric=config.best,
-        save_result=lambda folder, task: save_encoder(folder / ENCODER_FOLDER, task.encoder),
+        save_result=save,
     )
 
 

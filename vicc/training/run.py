@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from vicc.data.records import Video
 from vicc.data.splits import (
     Division,
     SplitTable,
@@ -20,7 +21,6 @@ from vicc.data.splits import (
     read_split_table,
     write_split_table,
 )
-from vicc.data.store import Video
 from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, require_writable, write_json

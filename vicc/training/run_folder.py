@@ -16,8 +16,8 @@ import torch
 from vicc.configs import TrainingConfig
 from vicc.cores import cores_in_words
 from vicc.data.frame_reader import FrameReader
+from vicc.data.records import Video
 from vicc.data.splits import SPLITS_FOLDER, Division, Member, divide_videos
-from vicc.data.store import Video
 from vicc.data.video_folder import VideoFolder
 from vicc.distributed import world_size
 from vicc.errors import ViccError

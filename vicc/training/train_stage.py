@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from vicc.configs import TrainingConfig
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches, worker_deaths_named
+from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
-from vicc.data.store import Video
+from vicc.data.loader import ClipLoader, EpochBatches, worker_deaths_named
+from vicc.data.records import Video
 from vicc.device import Precision
 from vicc.distributed import gathered, is_first, on_first, rank, world_size
 from vicc.errors import Diverged, ViccError
@@ -47,15 +48,15 @@ class StageGoal:
             called in all processes.
         evaluate_epochs: epochs from one such measurement to the next; 0 for none.
         best_metric: what makes a checkpoint the best, see `Monitor`.
-        save_result: writes what the stage has made into its folder; called in the first process alone. The folder's
-            encoder must come last: it says that the stage is finished.
+        save_result: writes what the stage has made into its folder; called in all processes, of which the first one
+            writes. The folder's encoder must come last: it says that the stage is finished.
     """
 
     new_task: Callable[[], Task]
     evaluation: Callable[[Task, ClipDataset, Precision], Callable[[], dict[str, float]]]
     evaluate_epochs: int
     best_metric: str
-    save_result: Callable[[Path, Task], None]
+    save_result: Callable[[Path, Task, Precision], None]
 
 
 def train_stage(
@@ -133,7 +134,7 @@ def train_stage(
             fetch_every=1 if precision.device.type == "cpu" else _FETCH_EVERY,
         )
         monitor.finish()
-    on_first(partial(goal.save_result, folder, task))
+    goal.save_result(folder, task, precision)
 
 
 @contextmanager

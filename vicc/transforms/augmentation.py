@@ -101,7 +101,8 @@ PRESETS: dict[str, Augmentation] = {
         same_clip=0.5, strong=0.3, crop_misfit="squash", grey_style="channel", flow_as_image=True, resize="cubic"
     ),
 }
-"""Augmentations by name. "published" has the distribution the paper's results were trained with (docs/decisions.md)."""
+"""Augmentations by name. "published" has the distribution that the paper's results were trained with
+(docs/decisions/transforms.md)."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Video files to frames, one at a time, so that memory does not grow with the length of a video."""
 
-import re
 import stat
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,67 +15,29 @@ import cv2
 import numpy as np
 from av.format import Flags
 from av.sidedata.sidedata import SideData
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vicc.errors import ViccError
-
-_SUFFIXES = (
-    "264 265 3g2 3gp 3gpp amv asf avc avi dav divx dv f4v flv gif gxf h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mj2 "
-    "mjpeg mjpg mk3d mkv mov mp4 mp4v mpe mpeg mpg mpv mts mxf nut obu ogm ogv ogx qt rm rmvb tp trp ts vob webm wmv "
-    "wtv xvid y4m"
+from vicc.video.container import (
+    DECODING_ERRORS,
+    MAX_PIXELS,
+    TIME_ROUNDING,
+    VideoError,
+    VideoInfo,
+    open_video,
+    packet_spans,
+    reason_of,
+    require_usual_size,
+    times_increase,
 )
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
-
-_PLAYLISTS = frozenset(("concat", "dash", "hls", "imf"))  # FFmpeg's names of formats that only point to other files
 
 # An AVI stores no presentation times, and FFmpeg's guess runs backwards where there are B-frames: frames are counted.
 _WITHOUT_TIMES = frozenset(("avi",))
 
-MAX_PIXELS = 8192 * 8192
-"""Frames of more pixels are refused: one would take 200 MB, and so large a size is most often a damaged header."""
-
-_ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError)  # what PyAV raises for a damaged file
-
-_ROUNDING = Fraction(1, 1000)  # Matroska, FLV and ASF round times to milliseconds
 _LONGEST_STILL = 10  # seconds that one frame is repeated for, at most; a clock that jumps must not fill a disk
-_DEFAULT_RATE = Fraction(25)
 _CHANGES_NAMED = 3  # of the size of frames, in a note; an adaptive recording may have hundreds
 _RATIO_ROUNDING = 0.02
-_WITH_LENGTHS = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "avi"))  # formats that say how long each stream is
-_DURATION = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
 _FEWER_WITHOUT_NOTE = 2  # every HMDB51 clip declares one frame more than it holds
-
-
-class VideoError(ViccError):
-    """A file that cannot be used as a video; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a container says of its video stream; trust none of it before decoding.
-
-    Attributes:
-        frames_per_second: declared average rate; 25 where none is declared.
-        width, height: of the coded frames, before rotation, in pixels.
-        num_frames: declared number of frames; 0 where none is declared, as in most mkv and webm files.
-        seconds: declared duration of the stream, else of a container that holds nothing else; None where neither is
-            declared.
-        container_seconds: declared duration of the container, which is that of its longest stream, often the sound.
-        codec, pixel_format, container: FFmpeg's names.
-        streams: number of video streams in the file, cover pictures not counted.
-    """
-
-    frames_per_second: float
-    width: int
-    height: int
-    num_frames: int = 0
-    seconds: float | None = None
-    codec: str = ""
-    pixel_format: str = ""
-    container: str = ""
-    streams: int = 1
-    container_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,10 +146,10 @@ class VideoReader:
     @property
     def frames_per_second(self) -> float:
         """Rate of the yielded frames: the one asked for, else the file's own."""
-        return self.source_frames_per_second if self._rate is None else float(self._rate)
+        return self.file_frames_per_second if self._rate is None else float(self._rate)
 
     @property
-    def source_frames_per_second(self) -> float:
+    def file_frames_per_second(self) -> float:
         """The declared rate of the file, unless the times of the decoded frames tell another."""
         assert self.info is not None  # asked before the first frame
         declared = self.info.frames_per_second
@@ -277,8 +238,8 @@ class VideoReader:
             return ""
         try:
             with self._opened() as (container, stream), self.guard():
-                spans = _packet_spans(container)
-        except _ERRORS:
+                spans = packet_spans(container)
+        except DECODING_ERRORS:
             return _missing_seconds(self.seconds, declared)
         begin = min((first for first, _ in spans.values()), default=Fraction(0))
         end = max((last for _, last in spans.values()), default=Fraction(0))
@@ -305,8 +266,8 @@ class VideoReader:
             for frame in frames:
                 num_yielded += 1
                 yield self._to_array(frame)
-        except _ERRORS as error:
-            reason = _reason(error)
+        except DECODING_ERRORS as error:
+            reason = reason_of(error)
             if self.num_decoded == 0:
                 raise VideoError(f"cannot be decoded ({reason})") from error
             where = f"at {self.seconds:.2f} s" if self._was_sought else f"after {self.num_decoded} frames"
@@ -321,9 +282,9 @@ class VideoReader:
     def _frames(self) -> Iterator[av.VideoFrame]:
         """Every frame shown in [start, end), once."""
         for time, frame in self._timed():
-            if self._end is not None and time >= self._end - _ROUNDING:
+            if self._end is not None and time >= self._end - TIME_ROUNDING:
                 return
-            if time >= self._start - _ROUNDING:
+            if time >= self._start - TIME_ROUNDING:
                 yield frame
 
     def _sampled(self, rate: Fraction) -> Iterator[av.VideoFrame]:
@@ -350,16 +311,16 @@ class VideoReader:
         try:
             for time, frame in self._timed():
                 if shown is not None:
-                    yield from until(time - _ROUNDING)
+                    yield from until(time - TIME_ROUNDING)
                 shown = time, frame
                 if self._end is not None and tick / rate >= self._end:
                     return
-        except _ERRORS:
+        except DECODING_ERRORS:
             if shown is not None:
-                yield from until(shown[0] + self._step - _ROUNDING)
+                yield from until(shown[0] + self._step - TIME_ROUNDING)
             raise
         if shown is not None:
-            yield from until(shown[0] + self._step - _ROUNDING)
+            yield from until(shown[0] + self._step - TIME_ROUNDING)
 
     def _timed(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         """Frames with their seconds after the first, from the key frame before `start` on where the file is sought."""
@@ -389,10 +350,10 @@ class VideoReader:
     ) -> Iterator[tuple[Fraction, av.VideoFrame]] | None:
         """Frames from a key frame not after `start`; None if the file cannot be sought there."""
         assert stream.time_base is not None
-        target = origin + floor((self._start - _ROUNDING) / stream.time_base)
+        target = origin + floor((self._start - TIME_ROUNDING) / stream.time_base)
         try:
             with self.guard():
-                if Flags.ts_discont in Flags(container.format.flags) and not _runs_on(container, stream, target):
+                if Flags.ts_discont in Flags(container.format.flags) and not times_increase(container, stream, target):
                     return None
                 container.seek(target, stream=stream)
             frames = self._clocked(container, stream, origin=origin)
@@ -440,13 +401,13 @@ class VideoReader:
                     shift += last + nominal - time
                     time = last + nominal
             # What is decoded on the way from a key frame to `start` has a rate and a size of its own.
-            after_start = last is not None and last >= self._start - _ROUNDING
-            if last is not None and after_start and (self._end is None or time <= self._end + _ROUNDING):
+            after_start = last is not None and last >= self._start - TIME_ROUNDING
+            if last is not None and after_start and (self._end is None or time <= self._end + TIME_ROUNDING):
                 self._num_intervals += 1
                 self._span += time - last
                 low, high = self.interval or (inf, 0.0)
                 self.interval = min(low, float(time - last)), max(high, float(time - last))
-            if time >= self._start - _ROUNDING and (self._end is None or time < self._end - _ROUNDING):
+            if time >= self._start - TIME_ROUNDING and (self._end is None or time < self._end - TIME_ROUNDING):
                 self._note_size(frame, time)
             self._last = last = time
             # An mp4 lists durations in the order of decoding: with B-frames the last one shown may have another's.
@@ -455,23 +416,11 @@ class VideoReader:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-        # Only the file itself may be opened: a playlist in disguise must not reach the network or other files. The
-        # path is absolute, for a colon in a relative one reads as a protocol.
-        path, options = str(self.path.absolute()), {"protocol_whitelist": "file"}
-        with self.guard():
-            container = av.open(path, metadata_errors="ignore", options=options)
-        with container:
-            if container.format.name in _PLAYLISTS:
-                raise VideoError(f"the file is a playlist ({container.format.name}), not a video")
-            stream, count = _video_stream(container)
-            self.info = _declared(container, stream, count)
-            if self.info.width * self.info.height > MAX_PIXELS:
-                raise VideoError(
-                    f"frames of {self.info.width} x {self.info.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
-                )
-            stream.codec_context.options = {
-                "max_pixels": str(MAX_PIXELS)
-            }  # the frames need not be of the declared size
+        with open_video(self.path, guard=self.guard) as (container, stream, info):
+            self.info = info
+            require_usual_size(info)
+            # The frames need not be of the declared size.
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             stream.codec_context.thread_count = 1  # processes run one a core; two threads in each would be slower
             yield container, stream
 
@@ -517,69 +466,10 @@ class VideoReader:
         return np.ascontiguousarray(_fit(image, self._canvas))
 
 
-def declared_seconds(path: Path) -> float:
-    """Length of a file's video in seconds without decoding it: as declared, else read off its packets.
-
-    Raises:
-        VideoError: no readable video stream, or nothing in the file tells a length.
-    """
-    reader = VideoReader(path)
-    try:
-        with reader._opened() as (container, stream):
-            assert reader.info is not None
-            if reader.info.seconds is not None and reader.info.seconds > 0:
-                return reader.info.seconds
-            # Many mkv and webm files declare no length, and one whose writer was killed never does.
-            first, last = _packet_spans(container, stream).get(stream.index, (Fraction(0), Fraction(0)))
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise VideoError(f"cannot be read ({_reason(error)})") from error
-    if last <= first:
-        raise VideoError("nothing in the file tells how long it is")
-    return float(last - first)
-
-
-def _packet_spans(
-    container: av.container.InputContainer, *streams: av.stream.Stream
-) -> dict[int, tuple[Fraction, Fraction]]:
-    """When the packets of each stream begin and end, in seconds, by the stream's index; of all streams by default."""
-    spans: dict[int, tuple[Fraction, Fraction]] = {}
-    for packet in container.demux(*streams):
-        span = spans.get(packet.stream.index)
-        if packet.time_base is None:
-            continue
-        if packet.pts is not None:
-            shown = packet.pts * packet.time_base
-        elif span is not None:
-            shown = span[1]  # an MPEG program stream gives times to some packets only: those between follow on
-        else:
-            continue
-        until = shown + (packet.duration or 0) * packet.time_base
-        first, last = span or (shown, until)
-        spans[packet.stream.index] = min(first, shown), max(last, until)
-    return spans
-
-
 def _missing_seconds(there: float, declared: float) -> str:
     """In words; sound may go on a little after the last frame."""
     missing = declared - there > max(1.0, 0.1 * declared)
     return f"{there:.1f} of {declared:.1f} declared seconds decode" if missing else ""
-
-
-def _runs_on(container: av.container.InputContainer, stream: av.VideoStream, target: int) -> bool:
-    """Whether times increase up to `target`: formats made for broadcast may start anew, and a seek would be lost there.
-
-    Packets are only listed, not decoded.
-    """
-    last: int | None = None
-    for packet in container.demux(stream):
-        if packet.dts is None:
-            continue
-        if last is not None and packet.dts < last:
-            return False
-        if packet.dts > target:
-            return True
-        last = packet.dts
-    return False
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
@@ -598,50 +488,6 @@ def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Width and height of a frame with its rotation applied."""
     rotation, _ = _orientation(frame)
     return (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
-
-
-def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStream, int]:
-    """The stream that FFmpeg deems best, and how many there are. A sound file's cover picture is none."""
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoError("the file has no video stream")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    if stream.codec_context is None:
-        raise VideoError("the codec of its video stream is not known; the file may be damaged")
-    return stream, len(streams)
-
-
-def _declared(container: av.container.InputContainer, stream: av.VideoStream, streams: int) -> VideoInfo:
-    rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
-    of_container = container.duration / av.time_base if container.duration else None
-    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else of_container
-    shared = len(container.streams) > 1 and container.format.name not in _WITH_LENGTHS
-    if shared and seconds is not None and of_container is not None and abs(seconds - of_container) < 2 * _ROUNDING:
-        # Where streams have no length of their own, FFmpeg gives each of them the container's.
-        seconds = _seconds_of_tag(stream.metadata)
-    return VideoInfo(
-        frames_per_second=float(rate),
-        width=stream.width,
-        height=stream.height,
-        num_frames=stream.frames,
-        seconds=seconds,
-        codec=stream.codec.canonical_name,  # av1, whichever library decodes it
-        pixel_format=stream.codec_context.pix_fmt or "",
-        container=container.format.name,
-        streams=streams,
-        container_seconds=of_container,
-    )
-
-
-def _seconds_of_tag(tags: Mapping[str, str]) -> float | None:
-    """The length of a stream as a tag of Matroska gives it: `DURATION` or `DURATION-eng`, 00:00:03.000000000."""
-    for name, text in tags.items():
-        found = _DURATION.fullmatch(text.strip()) if name.upper().partition("-")[0] == "DURATION" else None
-        if found:
-            hours, minutes, seconds = map(float, found.groups())
-            return 3600 * hours + 60 * minutes + seconds or None
-    return None
 
 
 def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
@@ -670,9 +516,3 @@ def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     canvas = np.zeros((*size, *image.shape[2:]), image.dtype)
     canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=interpolation)
     return canvas
-
-
-def _reason(error: Exception) -> str:
-    # FFmpeg's own words without its error number and the path, which the caller names anyway.
-    text = error.strerror if isinstance(error, av.FFmpegError) and error.strerror else str(error)
-    return " ".join(text.split())[:200]

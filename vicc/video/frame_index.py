@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from vicc.video.decode import VideoError, VideoReader, _reason
+from vicc.video.container import DECODING_ERRORS, VideoError, reason_of
+from vicc.video.decode import VideoReader
 
 _KEY_SPACING = 12  # frames; nearer key frames would make the index longer and save little
 _SEARCHED = 64  # frames that are decoded after a seek, at most, to meet the one that was sought
@@ -73,8 +74,8 @@ class IndexedReader(VideoReader):
                         found[number] = self._to_array(frame)
                     if number >= max(wanted):
                         break
-            except (av.FFmpegError, ValueError, RuntimeError, ArithmeticError) as error:
-                raise VideoError(f"cannot be decoded any more ({_reason(error)})") from error
+            except DECODING_ERRORS as error:
+                raise VideoError(f"cannot be decoded any more ({reason_of(error)})") from error
             if len(found) == len(wanted):
                 return found
         raise VideoError(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vicc.configs import PretrainConfig
-from vicc.data.dataset import EpochBatches
+from vicc.data.loader import EpochBatches
 from vicc.errors import Diverged, ViccError
 from vicc.training.checkpoint import CheckpointFolder
 from vicc.training.pretrain import pretrain

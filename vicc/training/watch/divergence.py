@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vicc.data.dataset import ClipLoader
+from vicc.data.loader import ClipLoader
 from vicc.distributed import rank
 from vicc.errors import Diverged
 from vicc.files import atomic_write, write_json
@@ -37,7 +37,7 @@ def keep_batch(folder: Path, loader: ClipLoader, step: int) -> str:
     batch = loader.load(step)
     path = folder / "diverged" / f"{step:08d}-process-{rank()}.npz"
     arrays: dict[str, Any] = {f"clips_{stream}": clips.numpy() for stream, clips in batch.clips.items()}
-    for name, values in (("index", batch.index), ("label", batch.label), ("source", batch.source)):
+    for name, values in (("index", batch.index), ("label", batch.label), ("source", batch.recording)):
         if values is not None:
             arrays[name] = values.numpy()
     with atomic_write(path, "wb") as file:

@@ -9,7 +9,8 @@ from copy import copy
 import torch
 import torch.nn.functional as F
 
-from vicc.data.dataset import ClipDataset, collate
+from vicc.data.dataset import ClipDataset
+from vicc.data.loader import collate
 from vicc.device import Precision
 from vicc.distributed import all_gather, rank, world_size
 from vicc.methods.encoder import Encoder

@@ -6,8 +6,7 @@ import torch
 from vicc.batch import Batch
 from vicc.device import Precision
 from vicc.errors import ViccError
-from vicc.methods.classification import Classification
-from vicc.methods.classifier import FineTuned, LinearProbe
+from vicc.methods.classifier import Classification, FineTuned, LinearProbe
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.training.build import build_optimizer

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from vicc.data.dataset import load_in_order, load_views, sample_rng
+from vicc.data.dataset import load_views, sample_rng
 from vicc.data.frame_reader import FrameReader
+from vicc.data.loader import load_in_order
+from vicc.data.records import Video
 from vicc.data.sampling import random_clips, sliding_windows
-from vicc.data.store import Video
 from vicc.device import Precision, choose_device, choose_precision, keep_freed_memory
 from vicc.distributed import all_reduce_sum, rank, world_size
 from vicc.errors import ViccError

@@ -9,15 +9,16 @@ import torch.nn.functional as F
 
 from vicc.batch import Stream
 from vicc.data.dataset import load_view
+from vicc.data.records import Video
 from vicc.data.sampling import sliding_windows
-from vicc.data.store import Store, Video
+from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
-from vicc.evaluation import features as features_module
-from vicc.evaluation.features import Windows, describe_videos, extract_features, for_inference
+from vicc.methods import features as features_module
 from vicc.methods.batchnorm import fold_batchnorm
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
+from vicc.methods.features import Windows, describe_videos, extract_features, for_inference
 from vicc.transforms.augmentation import Crops, evaluation_views
 
 CPU = choose_precision("fp32", torch.device("cpu"))
