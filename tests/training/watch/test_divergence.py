@@ -30,7 +30,7 @@ def test_the_last_good_checkpoint_stays_and_the_batch_is_written(
         schedule="step",
         warmup_steps=0,
         milestones=(1,),
-        decay=1e36,
+        decay=1e30,
         learning_rate=1e-3,
     )
     config = PretrainConfig(store=store_path, run=tmp_path)
@@ -42,16 +42,16 @@ def test_the_last_good_checkpoint_stays_and_the_batch_is_written(
     assert all(value.isfinite().all() for value in state["model"].values())
     assert [row["step"] for row in read_log(tmp_path / "rgb-1")][:3] == [0, 1, 2]
 
-    (dump,) = (tmp_path / "rgb-1" / "diverged").glob("*.npz")
-    step = int(dump.name[:8])
-    assert str(dump) in str(caught.value)
+    (kept,) = (tmp_path / "rgb-1" / "diverged").glob("*.npz")
+    step = int(kept.name[:8])
+    assert str(kept) in str(caught.value)
     assert step > 3
-    with np.load(dump) as arrays:
+    with np.load(kept) as arrays:
         assert arrays["clips_rgb"].shape == (4, 2, 3, 8, 32, 32)
         assert arrays["clips_rgb"].dtype == np.uint8
         expected = EpochBatches(12, 4, first_step=0, last_step=9, seed=stage_seed(31, "rgb-1")).batch(step)
         assert arrays["index"].tolist() == [position for _, position in expected]
-    assert len(json.loads(dump.with_suffix(".json").read_text())["videos"]) == 4
+    assert len(json.loads(kept.with_suffix(".json").read_text())["videos"]) == 4
 
 
 def test_weights_that_are_not_finite_are_named_before_they_are_saved() -> None:
