@@ -131,6 +131,14 @@ def test_a_command_knows_the_backbone_of_a_module_wherever_the_option_stands(
         assert main(more) == 0
 
 
+def test_the_command_named_next_imports_the_module_too(
+    write_module: WriteModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_module("own_backbone", OWN_BACKBONE.format(name="own-net"))
+    assert main(["recipes", "--import", "own_backbone"]) == 0
+    assert capsys.readouterr().out.endswith("\nnext: vicc --import own_backbone recipes show NAME\n")
+
+
 @pytest.mark.parametrize(
     "words",
     [
