@@ -11,6 +11,7 @@ from vicc.backbones import create_backbone, list_backbones
 from vicc.backbones import registry as backbones
 from vicc.cli import main
 from vicc.errors import ViccError
+from vicc.methods import list_methods
 from vicc.methods import registry as methods
 from vicc.plugins import import_modules, imported_modules, load_plugins
 from vicc.training.stage import Stage
@@ -48,8 +49,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(plugins, "_IMPORTED", [])
-    for registry, name in ((backbones, "_FACTORIES"), (methods, "_SETTINGS"), (methods, "_TASKS")):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    known = {*list_backbones(), *list_methods()}
     before = set(sys.modules)
 
     def write(name: str, text: str) -> str:
@@ -61,6 +61,9 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(tmp_path):
             del sys.modules[name]
+    for name in {*list_backbones(), *list_methods()} - known:
+        for registered in (backbones._FACTORIES, methods._SETTINGS, methods._TASKS):
+            registered.pop(name, None)
     load_plugins.cache_clear()
 
 
