@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from vicc import PrepareConfig, PretrainConfig, Recipe, create_recipe, prepare_videos, pretrain
-from vicc.configs import ProbeConfig, RetrieveConfig, SplitsConfig
 from vicc.evaluation.classify_features import probe
+from vicc.evaluation.configs import ProbeConfig, RetrieveConfig
 from vicc.evaluation.encoders import FEATURES_FOLDER
 from vicc.evaluation.result import Estimate, Result
 from vicc.evaluation.retrieve import retrieve
 from vicc.evaluation.uncertainty import estimate
+from vicc.prepare.configs import SplitsConfig
 from vicc.prepare.folds import make_folds
 from vicc.training.watch.log import read_log
 

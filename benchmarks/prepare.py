@@ -20,10 +20,10 @@ from pathlib import Path
 import cv2
 
 from vicc.cli.flags import parse
-from vicc.configs import PrepareConfig
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare.build import store_settings
+from vicc.prepare.configs import PrepareConfig
 from vicc.video.decode import VideoReader
 from vicc.video.flow import create_flow, quantize_flow
 

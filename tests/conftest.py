@@ -119,8 +119,8 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store_path(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store prepared from `video_folder`. Read it only; a test that changes a store makes its own."""
-    from vicc.configs import PrepareConfig
     from vicc.prepare.build import prepare_videos
+    from vicc.prepare.configs import PrepareConfig
 
     store = tmp_path_factory.mktemp("store") / "store"
     prepare_videos(PrepareConfig(video_folder, store, workers=2))
@@ -140,8 +140,8 @@ TINY_CHANGES = (
 @pytest.fixture(scope="session")
 def unlabelled_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of five videos in a flat folder, without labels. Read it only."""
-    from vicc.configs import PrepareConfig
     from vicc.prepare.build import prepare_videos
+    from vicc.prepare.configs import PrepareConfig
 
     folder = tmp_path_factory.mktemp("flat")
     for number in range(5):
@@ -161,7 +161,7 @@ def tiny_recipe():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def finished_run_path(tiny_recipe, store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
     """A finished run of `tiny_recipe` on the store. Read it only; tests that measure it copy it."""
-    from vicc.configs import PretrainConfig
+    from vicc.training.configs import PretrainConfig
     from vicc.training.pretrain import pretrain
 
     run = tmp_path_factory.mktemp("finished") / "run"

@@ -12,9 +12,9 @@ from filelock import FileLock
 
 from tests.evaluation.made_results import made_file
 from vicc.cli import main
-from vicc.configs import KnnConfig, ProbeConfig, RetrieveConfig
 from vicc.errors import ViccError
 from vicc.evaluation import classify_features, retrieve
+from vicc.evaluation.configs import KnnConfig, ProbeConfig, RetrieveConfig
 from vicc.files import atomic_write, exclusive_folder, is_held, require_writable
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder

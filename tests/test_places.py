@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from vicc import places
-from vicc.configs import RetrieveConfig
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 
 
 @pytest.fixture

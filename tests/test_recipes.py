@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from vicc.configs import PretrainConfig
 from vicc.errors import ViccError
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
+from vicc.training.configs import PretrainConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe, Stage
 from vicc.transforms.augmentation import PRESETS

@@ -1,7 +1,9 @@
 """Configs take what users pass from Python, and name what they cannot take."""
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +11,52 @@ import numpy as np
 import pytest
 
 import vicc
-from vicc import configs
-from vicc.cli import COMMANDS, Group
+from vicc.cli.commands import COMMANDS, Group
+from vicc.evaluation.configs import ClassifierConfig, MeasuredClassifiers, MeasuredEncoders, MeasuredVideos
+from vicc.results.configs import FuseConfig
 from vicc.settings import Settings, hints_of, members, sections_of
+from vicc.training.configs import SlurmConfig, TrainingConfig
 
-CONFIGS: list[type[Settings]] = [
-    getattr(configs, command.config)
+PACKAGE = Path(vicc.__file__).parent
+OF_COMMANDS = {
+    command.config_type
     for entry in COMMANDS.values()
     for command in (entry.commands.values() if isinstance(entry, Group) else [entry])
-]
-CONFIGS.append(configs.SlurmConfig)
+}
+BASES = {TrainingConfig, ClassifierConfig, MeasuredVideos, MeasuredEncoders}
+
+
+def all_configs() -> Iterator[type[Settings]]:
+    """Every class derived from `Settings` in any module of the package that is called configs.py."""
+    for path in sorted(PACKAGE.rglob("configs.py")):
+        module = import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == module.__name__:
+                yield value
+
+
+CONFIGS = [kind for kind in all_configs() if kind not in BASES]
+
+
+def test_every_config_is_that_of_a_command_or_a_part_of_one() -> None:
+    """So that the tests below see each of them, and none is left that no command takes."""
+    assert set(CONFIGS) == OF_COMMANDS | {SlurmConfig}
+    written = [path for path in PACKAGE.rglob("*.py") if re.search(r"^class \w+\(Settings", path.read_text(), re.M)]
+    assert {path.name for path in written} == {"configs.py"}
+    assert not (PACKAGE / "configs.py").exists(), "each folder has its own"
 
 
 def any_config(kind: type[Settings], **changes: Any) -> Settings:
     """A config of that kind in which all that is needed is given."""
     lists = {"paths": ["v"], "stores": ["s"], "results": ["a"], "folders": ["f"], "models": ["a", "b"], "ids": ["a"]}
-    if kind is configs.FuseConfig:
+    if kind is FuseConfig:
         lists["results"] = ["a", "b"]
     values: dict[str, Any] = {name: value for name, value in lists.items() if name in hints_of(kind)}
     for entry in dataclasses.fields(kind):
         if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             values.setdefault(entry.name, "data" if entry.name == "what" else entry.name)
     values |= {name: name for name in ("store", "run") if name in hints_of(kind) and name not in values}
-    if kind is configs.MeasuredClassifiers:
+    if kind is MeasuredClassifiers:
         values["classifier"] = "ft"
     return kind(**{**values, **changes})
 
@@ -65,7 +90,7 @@ def test_a_number_that_means_nothing_is_refused_in_the_words_of_its_field(kind: 
         (lambda: vicc.PrepareConfig("v", store="s", workers="four"), "PrepareConfig(workers='four'): expected a whole"),
         (lambda: vicc.PrepareConfig(3, store="s"), "PrepareConfig(videos=3): expected a path."),
         (lambda: vicc.PrepareConfig("", store="s"), "is a variable of the shell not set?"),
-        (lambda: configs.SlurmConfig(account=""), "--account '': expected something"),
+        (lambda: SlurmConfig(account=""), "--account '': expected something"),
         (lambda: vicc.PrepareConfig("v", store=Path("s3://bucket/s")), "give a URL as a text"),
         (lambda: vicc.PrepareConfig("v", store="s", groups="s3://b/groups.csv"), "a path on this machine"),
         (lambda: vicc.PrepareConfig("v", store="s", dry_run="yes"), "PrepareConfig(dry_run='yes'): expected true or f"),

@@ -3,54 +3,48 @@
 The names below are the public interface; they are imported on first use, so that `import vicc` costs nothing.
 """
 
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vicc.main_guard import imports_main, refuse_without_guard
+from vicc.public_names import lazy_names
 from vicc.version import __version__
 
 if TYPE_CHECKING:
     from vicc.backbones import create_backbone, list_backbones, register_backbone
-    from vicc.configs import (
-        CheckConfig,
-        KnnConfig,
-        PrepareConfig,
-        PretrainConfig,
-        ProbeConfig,
-        ReportConfig,
-        RetrieveConfig,
-    )
     from vicc.data.store import Store
     from vicc.errors import ViccError
     from vicc.evaluation.classify_features import knn, probe
+    from vicc.evaluation.configs import KnnConfig, ProbeConfig, RetrieveConfig
     from vicc.evaluation.result import read_result
     from vicc.evaluation.retrieve import retrieve
     from vicc.methods.encoder import Encoder
     from vicc.methods.features import extract_features
     from vicc.prepare.build import prepare_videos
     from vicc.prepare.check import check_videos
+    from vicc.prepare.configs import CheckConfig, PrepareConfig
     from vicc.published.exporting import export_published
     from vicc.published.importing import import_published
     from vicc.recipes import create_recipe
+    from vicc.results.configs import ReportConfig
     from vicc.results.page import write_report
     from vicc.training.beside_encoder import load_feature_mean, load_prototypes
     from vicc.training.checkpoint import load_encoder
+    from vicc.training.configs import PretrainConfig
     from vicc.training.pretrain import pretrain
     from vicc.training.run import Run
     from vicc.training.stage import Recipe, Stage
 
 _PLACES = {
-    "CheckConfig": "vicc.configs",
+    "CheckConfig": "vicc.prepare.configs",
     "Encoder": "vicc.methods.encoder",
-    "KnnConfig": "vicc.configs",
-    "PrepareConfig": "vicc.configs",
-    "PretrainConfig": "vicc.configs",
-    "ProbeConfig": "vicc.configs",
+    "KnnConfig": "vicc.evaluation.configs",
+    "PrepareConfig": "vicc.prepare.configs",
+    "PretrainConfig": "vicc.training.configs",
+    "ProbeConfig": "vicc.evaluation.configs",
     "Recipe": "vicc.training.stage",
-    "ReportConfig": "vicc.configs",
-    "RetrieveConfig": "vicc.configs",
+    "ReportConfig": "vicc.results.configs",
+    "RetrieveConfig": "vicc.evaluation.configs",
     "Run": "vicc.training.run",
     "Stage": "vicc.training.stage",
     "Store": "vicc.data.store",
@@ -116,13 +110,13 @@ _WITH_WORKERS = frozenset(
 )
 
 
+_public_name, __dir__ = lazy_names(__name__, _PLACES)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        # With name and module, Python asks for the nearest name itself.
-        raise AttributeError(f"module 'vicc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     if name in _WITH_WORKERS and imports_main():
         return _not_yet(name)
-    return getattr(import_module(_PLACES[name]), name)
+    return _public_name(name)
 
 
 def _not_yet(name: str) -> Callable[..., Any]:
@@ -132,10 +126,6 @@ def _not_yet(name: str) -> Callable[..., Any]:
 
     def call(*arguments: Any, **options: Any) -> Any:
         refuse_without_guard()
-        return getattr(import_module(_PLACES[name]), name)(*arguments, **options)
+        return _public_name(name)(*arguments, **options)
 
     return call
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from vicc.errors import ViccError
 
 _SECONDS_OF_A_LOOK = 0.2  # `is_held` holds a folder itself for an instant, which must refuse nobody
@@ -93,6 +91,8 @@ def exclusive_folder(folder: Path, *, what: str, patience_seconds: float = 0) ->
     Raises:
         ViccError: another process holds it.
     """
+    from filelock import FileLock, Timeout  # here, since help and mistakes are answered without it
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -110,6 +110,8 @@ def exclusive_folder(folder: Path, *, what: str, patience_seconds: float = 0) ->
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds `folder` now, see `exclusive_folder`."""
+    from filelock import FileLock, Timeout
+
     if not (folder / ".lock").exists():
         return False
     lock = FileLock(folder / ".lock")

@@ -1,18 +1,32 @@
 """What is at a path: a store, a run, an encoder, videos; and one sentence for what is not there, from every command.
 
 A leaf without heavy imports: the command line looks here before it imports what works with the place, and the library
-says the same. A URL is left to what opens it.
+says the same. A URL is left to what opens it. The types of fields that name such a place are here, too.
 """
 
 import glob
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Annotated
 
 from vicc.errors import ViccError
 from vicc.files import require_writable
-from vicc.settings import Place, Settings, hints_of, marks
+from vicc.settings import Place, Settings, flag_word, hints_of, marks, require
 from vicc.words import nearest
+
+# A folder or a URL. A Path would turn s3:// into s3:/.
+StorePlace = Annotated[str | Path, Place("store to write", url=True)]
+# What must be there before a command begins: `check_places` looks.
+ExistingStore = Annotated[str | Path, Place("store", url=True)]
+ExistingRun = Annotated[Path, Place("run")]
+ExistingEncoder = Annotated[Path, Place("encoder")]
+ExistingVideos = Annotated[Path, Place("videos")]
+ExistingVideosOrStore = Annotated[str | Path, Place("videos or store", url=True)]
+ExistingClassifier = Annotated[Path, Place("classifier")]
+ExistingFolder = Annotated[Path, Place("folder")]
+ExistingResult = Annotated[str, Place("result")]
+NewFile = Annotated[Path, Place("new file")]
 
 _STORE, _RUN, _ENCODER, _HEAD = "store.json", "recipe.json", "config.json", "head.safetensors"
 _MANY = 2000  # names of a folder among which a nearly right one is looked for
@@ -27,6 +41,15 @@ def require_store(place: Path | str) -> None:
     """Raises ViccError if there is no store in a folder; says nothing of a URL."""
     if not is_url(place):
         _require_signed(Path(place), "store", _STORE, made_by="vicc prepare VIDEOS --store")
+
+
+def require_store_or_videos(store: Path | str | None, videos: Path | None) -> None:
+    """Raises ViccError unless just one of --store and --videos is given."""
+    require(
+        (store is None) != (videos is None),
+        f"{'Neither --store nor --videos is' if store is None else 'Both --store and --videos are'} given: expected "
+        "one of the two.",
+    )
 
 
 def require_run(place: Path | str) -> None:
@@ -157,7 +180,7 @@ def check_places(config: Settings) -> None:
         kind = next((mark.kind for mark in marks(hint) if isinstance(mark, Place)), None)
         value = getattr(config, name)
         if kind == "new file" and value is not None:
-            require_writable(value, instead=f"Give another --{name.replace('_', '-')}")
+            require_writable(value, instead=f"Give another {flag_word(name)}")
         elif kind in _CHECKS and value is not None:
             for place in value if isinstance(value, list | tuple) else [value]:
                 if not is_url(place):

@@ -1,6 +1,6 @@
 """What a settings field accepts, from Python and from the command line, and what is said of anything else.
 
-`vicc.configs` holds the settings themselves. A leaf, free of heavy imports.
+The settings themselves are in the `configs.py` of the folder that uses them. A leaf, free of heavy imports.
 """
 
 import ast
@@ -114,6 +114,22 @@ def _example(signature: inspect.Signature, config_name: str, kind: type[Settings
             yield f"vicc.{kind.__name__}(...)"
         elif parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
             yield name
+
+
+def flag_word(field_name: str) -> str:
+    """A field's name as the flag that it is on the command line."""
+    return "--" + field_name.replace("_", "-")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ViccError, with the message, unless the condition holds: for the rules of a config of its own."""
+    if not condition:
+        raise ViccError(message)
+
+
+def require_seed(flag: str, seed: int | None) -> None:
+    """Raises ViccError for a seed below 0."""
+    require(seed is None or seed >= 0, f"{flag} {seed}: expected 0 or more.")
 
 
 def sections_of(kind: type[Settings]) -> dict[str, tuple[str, ...]]:

@@ -4,14 +4,15 @@ A table that is too wide is cut into groups of columns, the first column repeate
 fit, or there is a single row, it is turned: each value on a line of its own.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-from rich.cells import cell_len, chop_cells
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from vicc.progress import new_console
+
+if TYPE_CHECKING:  # rich takes a third of a second, and help is answered without it
+    from rich.console import Console
 
 _GAP = 2  # blanks between columns
 _LONGEST_WORD = 20  # in cells of a terminal; what is longer, such as an id or a path, may be folded
@@ -46,16 +47,23 @@ class Line:
     style: str = ""
 
 
-class _Console(Console):
+@functools.cache
+def _console_type() -> "type[Console]":
     """rich's, but for a pipe that nobody reads any more: rich would end the program with the status of an error."""
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        raise
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise
+
+    return PipeConsole
 
 
 def print_table(table: TextTable) -> None:
     """Print a table on standard output, as wide as that is: 80 columns where it is no terminal."""
-    console = new_console(_Console)
+    from rich.text import Text
+
+    console = new_console(_console_type())
     for line in layout(table, console.width):
         text = Text(line.text, line.style)
         text.highlight_words(table.alarming, "bold red")
@@ -64,7 +72,7 @@ def print_table(table: TextTable) -> None:
 
 def print_line(line: str) -> None:
     """Print a line on standard output as it is, however long."""
-    new_console(_Console).print(line, markup=False, highlight=False, soft_wrap=True)
+    new_console(_console_type()).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def layout(table: TextTable, width: int) -> list[Line]:
@@ -141,7 +149,7 @@ def _side_by_side(table: TextTable, columns: Sequence[_Column], widths: dict[int
             parts = []
             for (place, size), cell in zip(widths.items(), folded, strict=True):
                 text = cell[number] if number < len(cell) else ""
-                blanks = " " * (size - cell_len(text))
+                blanks = " " * (size - _num_cells(text))
                 parts.append(blanks + text if table.numbers and place else text + blanks)
             yield (" " * _GAP).join(parts).rstrip()
 
@@ -182,7 +190,7 @@ def _wrapped(text: str, width: int) -> list[str]:
         current = ""
         for word in line.split():
             joined = f"{current} {word}" if current else word
-            if cell_len(joined) <= room:
+            if _num_cells(joined) <= room:
                 current = joined
                 continue
             if current:
@@ -195,8 +203,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def _folded(word: str, room: int) -> list[str]:
     """A word in pieces where it is too long to stay whole, if possible behind the signs that divide a path or an id."""
+    from rich.cells import chop_cells
+
     pieces = []
-    while cell_len(word) > max(room, _LONGEST_WORD):
+    while _num_cells(word) > max(room, _LONGEST_WORD):
         piece = chop_cells(word, max(room, 2))[0]
         ends = (max(map(piece.rfind, signs)) + 1 for signs in _FOLDED_AFTER)
         piece = piece[: next((end for end in ends if end > len(piece) // 2), len(piece))]
@@ -209,14 +219,21 @@ def _longest_word(text: str) -> int:
     """The width that a text needs at least, its indentation included."""
 
     def needed(line: str) -> int:
-        words = (min(cell_len(word), _LONGEST_WORD) for word in line.split())
+        words = (min(_num_cells(word), _LONGEST_WORD) for word in line.split())
         return len(line) - len(line.lstrip(" ")) + max(words, default=0)
 
     return max(map(needed, _printable(text).split("\n")))
 
 
 def _longest_line(text: str) -> int:
-    return max(map(cell_len, _printable(text).split("\n")))
+    return max(map(_num_cells, _printable(text).split("\n")))
+
+
+def _num_cells(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _printable(text: str) -> str:

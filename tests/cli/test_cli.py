@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from vicc.cli import COMMANDS, Group, main
+from vicc.cli import main
+from vicc.cli.commands import COMMANDS, COMMANDS_BY_PURPOSE, Group
 from vicc.data.store import Store
 from vicc.files import exclusive_folder
 
@@ -96,6 +97,15 @@ def test_help_lists_every_command_and_an_example(arguments: list[str], capsys: p
     assert "vicc prepare videos --store store" in said.out
 
 
+def test_help_lists_the_commands_by_purpose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    paragraphs = capsys.readouterr().out.strip().split("\n\n")
+    listed = {head: lines for head, *lines in (part.splitlines() for part in paragraphs)}
+    assert list(COMMANDS_BY_PURPOSE) == ["prepare", "learn", "measure", "compare", "share"]
+    for purpose, commands in COMMANDS_BY_PURPOSE.items():
+        assert [line.split()[0] for line in listed[f"{purpose}:"]] == list(commands)
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     import vicc
 
@@ -153,9 +163,7 @@ def test_every_flag_is_explained(name: str) -> None:
     import ast
     import inspect
 
-    import vicc.configs
-
-    tree = ast.parse(inspect.getsource(getattr(vicc.configs, EVERY_COMMAND[name].config)))
+    tree = ast.parse(inspect.getsource(EVERY_COMMAND[name].config_type))
     body = tree.body[0].body  # type: ignore[attr-defined]
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
@@ -456,8 +464,8 @@ def test_retrieve_and_report_without_a_run(
 @pytest.fixture
 def stopped_run(pretrain_words: Callable[..., list[object]], tmp_path: Path) -> Path:
     """A run that was stopped after the second step of its first stage."""
-    from vicc.configs import PretrainConfig
     from vicc.recipes import create_recipe
+    from vicc.training.configs import PretrainConfig
     from vicc.training.engine import Stopped
     from vicc.training.pretrain import pretrain
 

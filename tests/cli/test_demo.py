@@ -1,12 +1,16 @@
 """The whole road by one command, with a recipe of a few steps: what a user sees, and that it continues."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 import vicc.recipes
 from vicc.cli import main
+from vicc.cli.commands import Command
+from vicc.cli.flags import parse
+from vicc.cli.outcome import Outcome
 from vicc.training.stage import Recipe
 
 
@@ -34,6 +38,23 @@ def test_the_demo_walks_the_road_shows_its_commands_and_continues(
     assert json.loads(again.out)["retrieve"]["rows"] == result["retrieve"]["rows"]
     assert "rgb-1: finished already" in again.err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")} == videos
+
+
+def test_the_demo_calls_the_very_words_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called: list[list[str]] = []
+
+    def note(name: str, command: Command, words: list[str]) -> Outcome:
+        parse(command.config_type, words, command=name)
+        called.append([name, *words])
+        return Outcome({}, lambda: None)
+
+    monkeypatch.setattr("vicc.cli.demo.call", note)
+    assert main(["demo", "--out", str(tmp_path / "my demo"), "--videos", "90"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [shlex.split(line)[2:] for line in lines if line.startswith("$ vicc ")] == called
+    assert len(called) == 5
 
 
 def test_a_number_of_videos_that_ten_actions_cannot_share_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,20 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from vicc import configs
-from vicc.cli import COMMANDS, Group, main
+from vicc.cli import main
+from vicc.cli.commands import COMMANDS, Group
 from vicc.cli.flags import flags_of, help_text, parse
-from vicc.configs import (
-    CompareConfig,
-    FinetuneConfig,
-    KnnConfig,
-    PrepareConfig,
-    PretrainConfig,
-    RetrieveConfig,
-    StoreDropConfig,
-)
+from vicc.data.configs import StoreDropConfig
 from vicc.errors import ViccError
+from vicc.evaluation.configs import FinetuneConfig, KnnConfig, RetrieveConfig
+from vicc.prepare.configs import PrepareConfig
+from vicc.results.configs import CompareConfig
 from vicc.settings import Settings
+from vicc.training.configs import PretrainConfig
 
 # --- words to a config -----------------------------------------------------------------------------------------------
 
@@ -136,6 +132,11 @@ def test_under_torchrun_a_missing_run_names_the_dashes(monkeypatch: pytest.Monke
         ("info", "Did you mean store info?"),
         ("store-verify s", "Did you mean store verify?"),
         ("retreive", "Did you mean retrieve?"),
+        ("recipes --jsno", "recipes has no flag --jsno. Did you mean --json?"),
+        ("recipes --improt own", "recipes has no flag --improt. Did you mean --import?"),
+        ("--jsno recipes", "--jsno stands where a command is expected"),
+        ("--json", "--json stands where a command is expected"),
+        ("recipes show demo --set rgb-1.method=infonse", "Did you mean infonce?"),
         ("train", "Did you mean pretrain?"),
         ("--store s pretrain", "--store stands where a command is expected, as in vicc COMMAND --store."),
         ("recipes show vicc-ucf101", "Did you mean vicc_ucf101?"),
@@ -353,7 +354,7 @@ def test_a_command_that_ends_well_names_the_next_one(
     entry = COMMANDS[name]
     if isinstance(entry, Group):
         entry, rest = entry.commands[rest[0]], rest[1:]
-    parse(getattr(configs, entry.config), rest, command=name)
+    parse(entry.config_type, rest, command=name)
 
 
 def test_json_has_no_next_line(store_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

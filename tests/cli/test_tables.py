@@ -12,7 +12,8 @@ import pytest
 from tests.evaluation.made_results import made_file, made_queries, made_result, made_row
 from tests.test_text_table import WIDTHS, lost
 from vicc import places
-from vicc.cli import COMMANDS, Group, commands, main, recipes
+from vicc.cli import compare, learn, main, measure, outcome, prepare, recipes, share, store
+from vicc.cli.commands import COMMANDS, Group
 from vicc.evaluation.result import read_result, write_result
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
@@ -34,8 +35,8 @@ WITHOUT_TABLES = {"demo-videos", "store merge", "store drop", "store copy", "rep
 def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     """Run a command in this process; the tables that it prints."""
     printed: list[TextTable] = []
-    monkeypatch.setattr(commands, "print_table", printed.append)
-    monkeypatch.setattr(recipes, "print_table", printed.append)
+    for module in (prepare, store, learn, recipes, measure, compare, share, outcome):
+        monkeypatch.setattr(module, "print_table", printed.append)
     monkeypatch.setattr(places, "check_places", lambda config: None)  # some places are stood in for
 
     def run(*arguments: object) -> list[TextTable]:
@@ -180,7 +181,8 @@ class Facts(SimpleNamespace):
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
     """Have a library function give a made report; what would be its document is nothing."""
-    monkeypatch.setattr(commands, "asdict", lambda report: {})
+    for module in (prepare, store, share):
+        monkeypatch.setattr(module, "asdict", lambda report: {})
     return lambda function, report: monkeypatch.setattr(function, lambda *arguments, **options: report)
 
 

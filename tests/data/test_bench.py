@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import main
-from vicc.configs import BenchConfig, PrepareConfig
 from vicc.data.bench import bench_data
+from vicc.data.configs import BenchConfig
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.prepare.build import prepare_videos
+from vicc.prepare.configs import PrepareConfig
 
 
 def test_the_figures_are_of_this_store_and_add_up(store_path: Path) -> None:

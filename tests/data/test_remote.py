@@ -17,7 +17,6 @@ import pytest
 
 from tests.data.test_store import files_of, write_store
 from vicc.cli import main
-from vicc.configs import PrepareConfig, SplitsConfig
 from vicc.data import remote
 from vicc.data.cache import cache_folder
 from vicc.data.maintenance import copy_store, drop_videos, merge_stores, store_info
@@ -28,6 +27,7 @@ from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare import build
 from vicc.prepare.build import prepare_videos
+from vicc.prepare.configs import PrepareConfig, SplitsConfig
 from vicc.prepare.folds import make_folds
 from vicc.prepare.verify import verify_store
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vicc.configs import SplitsConfig
 from vicc.data.splits import (
     SplitTable,
     add_to_split_table,
@@ -25,6 +24,7 @@ from vicc.data.splits import (
 from vicc.data.store import Store
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
+from vicc.prepare.configs import SplitsConfig
 from vicc.prepare.folds import make_folds
 
 

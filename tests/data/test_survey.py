@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import main
-from vicc.configs import CheckConfig, PrepareConfig
 from vicc.data.survey import Survey, survey_members, survey_videos
 from vicc.data.video_files import discover_videos
 from vicc.prepare.build import prepare_videos
 from vicc.prepare.check import check_videos
+from vicc.prepare.configs import CheckConfig, PrepareConfig
 
 
 def make_files(folder: Path, *names: str) -> Path:

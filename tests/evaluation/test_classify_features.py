@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.processes import finish, start
-from vicc.configs import KnnConfig, ProbeConfig
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import classification_row
 from vicc.evaluation.classify_features import knn, probe
+from vicc.evaluation.configs import KnnConfig, ProbeConfig
 from vicc.evaluation.result import Queries, Row, read_result
 from vicc.evaluation.solvers import nearest_vote, ridge_classifier, sgd_classifier
 from vicc.evaluation.video_values import read_video_values

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from vicc.configs import MeasuredClassifiers
 from vicc.data.records import Video
 from vicc.data.splits import Split, SplitTable, write_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.evaluation.configs import MeasuredClassifiers
 from vicc.evaluation.measure_classifiers import measure_classifiers, result_path
 from vicc.evaluation.result import read_result
 from vicc.evaluation.video_values import read_video_values

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from vicc.cli import main
-from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.store import Store
 from vicc.device import choose_precision
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.encoders import RowFeatures
 from vicc.evaluation.result import Queries, read_result
 from vicc.evaluation.retrieve import retrieval_row, retrieve
@@ -20,6 +20,7 @@ from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.methods.features import Windows, calibrate_batchnorm, extract_features
 from vicc.training.checkpoint import load_encoder
+from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe

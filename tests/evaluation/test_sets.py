@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from vicc.configs import MeasuredVideos, PrepareConfig
 from vicc.data.records import Video
 from vicc.data.splits import SPLITS_FOLDER, Split, SplitTable, write_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation import sets as sets_module
+from vicc.evaluation.configs import MeasuredVideos
 from vicc.evaluation.sets import few_labels, open_sets
 from vicc.prepare.build import prepare_videos
+from vicc.prepare.configs import PrepareConfig
 
 Change = Callable[[dict[str, tuple[Split | None, ...]]], None]
 

@@ -12,24 +12,24 @@ import torch
 
 from tests.processes import finish, start
 from tests.training.test_resume import results, same
-from vicc.configs import (
+from vicc.data.splits import divide_videos, group_name
+from vicc.data.store import Store
+from vicc.errors import ViccError
+from vicc.evaluation.classifier_recipe import classifier_recipe
+from vicc.evaluation.configs import (
     ClassifierConfig,
     FinetuneConfig,
     MeasuredClassifiers,
     ProbeClipsConfig,
     RetrieveConfig,
-    RunsConfig,
 )
-from vicc.data.splits import divide_videos, group_name
-from vicc.data.store import Store
-from vicc.errors import ViccError
-from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.measure_classifiers import measure_classifiers
 from vicc.evaluation.retrieve import retrieve
 from vicc.evaluation.train_classifier import choose_labelled_split, train_classifier
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.published.exporting import export_published
+from vicc.results.configs import RunsConfig
 from vicc.results.runs import compare_runs
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint, load_encoder, save_encoder
 from vicc.training.classifier_folder import load_classifier

@@ -2,10 +2,10 @@ import math
 
 import torch
 
+from vicc.methods.assignments import sinkhorn
 from vicc.methods.loss import assign_views, swapped_prediction_loss
 from vicc.methods.prototypes import Prototypes
 from vicc.methods.queue import EmbeddingQueue
-from vicc.methods.sinkhorn import sinkhorn
 from vicc.methods.statistics import prototype_statistics
 
 

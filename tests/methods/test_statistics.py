@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vicc.methods.assignments import sinkhorn
 from vicc.methods.queue import EmbeddingQueue, KeyQueue
-from vicc.methods.sinkhorn import sinkhorn
 from vicc.methods.statistics import effective_rank, prototype_statistics, queue_statistics
 
 

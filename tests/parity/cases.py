@@ -18,11 +18,11 @@ from tests.parity.published_numbers import Comparison, Fixtures, compare, requir
 from vicc.batch import Batch
 from vicc.data.sampling import clip_numbers, sliding_windows
 from vicc.errors import Diverged, ViccError
+from vicc.methods.assignments import sinkhorn
 from vicc.methods.classifier import FineTuned, LinearProbe
 from vicc.methods.coclr import CoCLR
 from vicc.methods.infonce import InfoNCE
 from vicc.methods.single_stream import SingleStream
-from vicc.methods.sinkhorn import sinkhorn
 from vicc.methods.ubernce import UberNCE
 from vicc.retrieval import hits, similarity
 from vicc.training.optim import LARC

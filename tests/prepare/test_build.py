@@ -16,12 +16,12 @@ import lmdb
 import pytest
 
 from tests.data.test_store import files_of
-from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
 from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.prepare.build import PrepareReport, prepare_videos
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.scan import open_frames
 
 Write = Callable[..., Path]

@@ -15,13 +15,13 @@ import pytest
 
 from tests.conftest import moving_frames, write_frames
 from vicc.cli import main
-from vicc.configs import CheckConfig, PrepareConfig
 from vicc.data.shard import key_of
 from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.prepare import check
 from vicc.prepare.build import prepare_videos
 from vicc.prepare.check import CheckedVideo, CheckReport, check_videos
+from vicc.prepare.configs import CheckConfig, PrepareConfig
 
 Write = Callable[..., Path]
 

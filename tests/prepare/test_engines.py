@@ -18,12 +18,12 @@ import pytest
 
 from tests.prepare.test_build import content, run
 from vicc.cli import main
-from vicc.configs import PrepareConfig
 from vicc.data.records import FileState, SetAside, StoreSettings
 from vicc.data.store import Store, store_exists
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.prepare import engines
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.engines import run_locally
 from vicc.prepare.video import prepare_video, prepare_video_on_node
 from vicc.version import __version__

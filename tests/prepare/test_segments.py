@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tests.conftest import moving_frames, write_frames
-from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores
 from vicc.data.splits import SPLITS_FOLDER, divide_videos, grouped_folds
 from vicc.data.store import Store
@@ -20,6 +19,7 @@ from vicc.data.video_files import VideoFile, discover_videos, file_id
 from vicc.errors import ViccError
 from vicc.prepare import segments
 from vicc.prepare.build import PrepareReport, prepare_videos
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.engines import run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_files, find_cuts, segment_starts
 

@@ -13,13 +13,13 @@ import pytest
 import vicc.data.store as vicc_store
 from tests.conftest import make_video
 from vicc.cli import main
-from vicc.configs import PrepareConfig
 from vicc.data.maintenance import merge_stores, store_info
 from vicc.data.records import FileState, SetAside
 from vicc.data.store import Store, StoreWriter
 from vicc.errors import ViccError
 from vicc.prepare import build, scan
 from vicc.prepare.build import PrepareReport, prepare_videos
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.scan import scan_videos
 from vicc.prepare.verify import verify_store
 

@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 
 from tests.published.made_files import METHODS, PARITY, published_state, refused, same, save
-from vicc.configs import PretrainConfig
 from vicc.errors import ViccError
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
@@ -17,6 +16,7 @@ from vicc.published.exporting import export_published
 from vicc.published.importing import import_published
 from vicc.training.checkpoint import load_encoder, save_encoder
 from vicc.training.classifier_folder import load_classifier, save_classifier
+from vicc.training.configs import PretrainConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 

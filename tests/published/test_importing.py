@@ -22,8 +22,8 @@ from tests.published.made_files import (
     save,
     without,
 )
-from vicc.configs import RetrieveConfig
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.retrieve import retrieve
 from vicc.files import write_json
 from vicc.methods.classifier import FineTuned, LinearProbe

@@ -9,10 +9,10 @@ import pytest
 
 from tests.evaluation.made_results import CLASSES, made_file, made_queries, made_result, made_row
 from vicc.cli import main
-from vicc.configs import CompareConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import Queries, Result, read_result, write_result
 from vicc.results.comparison import Comparison, compare
+from vicc.results.configs import CompareConfig
 
 
 def write(path: Path, result: Result) -> str:

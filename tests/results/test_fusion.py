@@ -9,13 +9,13 @@ import torch
 
 from tests.evaluation.made_results import CLASSES, PROTOCOL, made_queries
 from vicc.cli import main
-from vicc.configs import FuseConfig
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import classification_row, write_probabilities
 from vicc.evaluation.encoders import RowFeatures
 from vicc.evaluation.result import Data, Protocol, Queries, Result, read_result, write_result
 from vicc.evaluation.retrieve import retrieval_row
 from vicc.evaluation.video_values import VideoValues, read_video_values, write_video_values
+from vicc.results.configs import FuseConfig
 from vicc.results.fusion import fuse, fused_path
 from vicc.retrieval import centered
 

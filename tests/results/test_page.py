@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vicc.configs import ReportConfig
 from vicc.data.frame_pack import FrameEncoder
 from vicc.data.records import FileState, SetAside, StoreSettings, Video
 from vicc.data.store import Store, StoreWriter
@@ -18,6 +17,7 @@ from vicc.evaluation.result import Data, Estimate, Neighbours, Protocol, Queries
 from vicc.files import write_json
 from vicc.recipes import create_recipe
 from vicc.results import page as page_module
+from vicc.results.configs import ReportConfig
 from vicc.results.page import write_report
 from vicc.training.stage import Recipe
 

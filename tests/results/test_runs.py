@@ -8,10 +8,11 @@ import cv2
 import pytest
 
 from vicc.cli import main
-from vicc.configs import PretrainConfig, RunsConfig
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
+from vicc.results.configs import RunsConfig
 from vicc.results.runs import compare_runs
+from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe

@@ -12,11 +12,11 @@ import pytest
 
 from tests.evaluation.made_results import CLASSES, PROTOCOL, made_file, made_queries, made_result, made_row
 from vicc.cli import main
-from vicc.configs import TableConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Protocol, Result, read_result, write_result
 from vicc.results.classes import confusions
 from vicc.results.comparable import Measured, find_results
+from vicc.results.configs import TableConfig
 from vicc.results.formats import FormattedTable, render
 from vicc.results.literature import PUBLISHED
 from vicc.results.table import ModelTable, formatted_table, make_table, show_table

@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 
 import vicc
-from vicc.configs import PretrainConfig
 from vicc.data.records import Video
 from vicc.data.store import Store
 from vicc.device import choose_precision
@@ -26,6 +25,7 @@ from vicc.training.beside_encoder import (
     save_stage_result,
 )
 from vicc.training.checkpoint import CheckpointFolder, load_encoder, save_encoder
+from vicc.training.configs import PretrainConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 

@@ -11,11 +11,12 @@ import torch
 
 from tests.training.test_resume import results, same
 from vicc import device as devices
-from vicc.configs import FinetuneConfig, PretrainConfig
 from vicc.data import loading_limits
 from vicc.errors import ViccError
+from vicc.evaluation.configs import FinetuneConfig
 from vicc.evaluation.train_classifier import train_classifier
 from vicc.training import run_folder
+from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vicc.configs import PretrainConfig
+from vicc.training.configs import PretrainConfig
 from vicc.training.environment import ENVIRONMENT_FILE, environment, git_state, note_environment
 
 CONFIG = PretrainConfig(run=Path("run"), store="s3://me:hunter2@bucket/store")

@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vicc.configs import PrepareConfig, PretrainConfig, ReportConfig, RetrieveConfig
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.retrieve import retrieve
 from vicc.methods.configs import EncoderConfig
 from vicc.prepare import scan as scan_module
 from vicc.prepare.build import prepare_videos
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.estimate import estimate_prepare
 from vicc.prepare.scan import SCAN_FILE
 from vicc.recipes import create_recipe
+from vicc.results.configs import ReportConfig
 from vicc.results.page import write_report
 from vicc.training.checkpoint import load_encoder, save_encoder
+from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe

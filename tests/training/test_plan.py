@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from vicc.configs import PretrainConfig
 from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
 from vicc.errors import ViccError
 from vicc.training import plan
+from vicc.training.configs import PretrainConfig
 from vicc.training.cost import LoadingCost, StageCost, StepCost, measure_loading, measure_step
 from vicc.training.engine import Stopped
 from vicc.training.plan import describe_costs, most_that_fit

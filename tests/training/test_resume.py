@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from vicc.configs import PretrainConfig
 from vicc.device import has_native_bf16
 from vicc.errors import ViccError
 from vicc.training.checkpoint import CheckpointFolder
+from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import main
-from vicc.configs import PretrainConfig, SlurmConfig
 from vicc.errors import ViccError
+from vicc.training.configs import PretrainConfig, SlurmConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.slurm import _PYTHON, StageJob, adopt_slurm_ranks, stop_signals_wait_for_the_loop
 from vicc.training.stage import Recipe
@@ -146,6 +147,26 @@ def test_a_dry_run_shows_a_chain_of_jobs_and_leaves_nothing(
     } <= options
     assert "--cpus-per-task=8 " in jobs[1]["script"].splitlines()[-1]  # srun does not take it over from sbatch
     assert not (tmp_path / "run").exists()
+
+
+def test_a_job_imports_the_modules_that_the_command_was_given(
+    words: list[str], tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may bring the backbone that the job is to train."""
+    (tmp_path / "own_for_jobs.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr("vicc.plugins._IMPORTED", [])
+    fake_slurm(sbatch=COUNTING.format(calls=fake_slurm()))
+    assert main([*words, "--stages", "rgb-1", "--import", "own_for_jobs"]) == 0
+    (pickled,) = (tmp_path / "run" / "slurm").glob("*_submitted.pkl")
+    job = pickle.loads(pickled.read_bytes()).function  # noqa: S301 - what this test itself has written
+    assert job.modules == ("own_for_jobs",)
+
+    del sys.modules["own_for_jobs"]
+    monkeypatch.setattr(sys, "argv", [])
+    StageJob("rgb-1", "builtins:len", ("x",), ("vicc",), tmp_path, job.modules)()
+    assert sys.modules.pop("own_for_jobs", None) is not None
 
 
 def test_every_job_waits_for_the_one_before_and_is_submitted_once(
@@ -518,7 +539,6 @@ def test_the_commands_of_the_scripts_are_vicc_s(script: Path, capsys: pytest.Cap
     assert lines
     for words in lines:
         name = words[: 2 if words[0] == "store" else 1]
-        with pytest.raises(SystemExit):
-            main([*name, "--help"])
+        assert main([*name, "--help"]) == 0
         known = capsys.readouterr().out
         assert all(word in known for word in words if word.startswith("--")), words

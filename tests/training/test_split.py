@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from vicc.configs import PretrainConfig, RetrieveConfig
 from vicc.data.splits import SPLITS_FOLDER, SplitTable, read_split_table, write_split_table
 from vicc.data.store import Store
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.result import Result
 from vicc.evaluation.retrieve import retrieve
+from vicc.training.configs import PretrainConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.run import Run
 from vicc.training.stage import Recipe

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vicc.errors import ViccError
+from vicc.plugins import load_plugins
 from vicc.words import did_you_mean
 
 
@@ -64,11 +65,13 @@ def require_backbone(name: str) -> str:
     Raises:
         ViccError: no backbone has that name; with the names there are.
     """
+    if name not in _FACTORIES and name not in _ALIASES:
+        load_plugins()
     name = _ALIASES.get(name, name)
     if name not in _FACTORIES:
         raise ViccError(
             f"There is no backbone {name!r}; known are {', '.join(list_backbones())}."
-            + did_you_mean(name, [*_FACTORIES, *_ALIASES])
+            f"{did_you_mean(name, [*_FACTORIES, *_ALIASES])} One of your own is made known with --import MODULE."
         )
     return name
 

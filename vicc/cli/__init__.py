@@ -1,4 +1,4 @@
-"""Words to calls. `COMMANDS` is the whole command line: a command is a library function, its config becomes the flags.
+"""Words to calls. `vicc.cli.commands` is the whole command line: a command is a function, its config becomes the flags.
 
 Nothing heavy is imported before a command is known, so that `vicc --help` answers at once.
 """
@@ -12,83 +12,28 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any
 
+from vicc.cli.call import call, find_command
+from vicc.cli.commands import COMMANDS, COMMANDS_BY_PURPOSE, Command, Group
+from vicc.cli.options import Options, take_options
+from vicc.cli.outcome import EXIT_BAD_INPUT, EXIT_STOPPED, EXIT_UNREAD
 from vicc.errors import ViccError
+from vicc.plugins import import_modules
 from vicc.version import __version__
-from vicc.words import did_you_mean
-
-EXIT_BAD_INPUT, EXIT_STOPPED, EXIT_UNREAD = 2, 130, 141
-
-
-@dataclass(frozen=True)
-class Group:
-    """Commands about one thing, each called by two words."""
-
-    summary: str
-    about: str
-    commands: dict[str, "Command"]
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command by the names of its parts: `config` in vicc.configs, `run` in vicc.cli.commands."""
-
-    summary: str
-    config: str
-    run: str
-
-
-COMMANDS: dict[str, Command | Group] = {
-    "demo": Command("walk the whole road on drawn videos, in minutes", "DemoConfig", "demo"),
-    "demo-videos": Command("write the demo's videos", "DemoVideosConfig", "demo_videos"),
-    "prepare": Command("videos to a store: decode, optical flow", "PrepareConfig", "prepare"),
-    "check": Command("say which videos are readable, and what is wrong with the others", "CheckConfig", "check"),
-    "store": Group(
-        "look at, verify, merge, thin out and copy stores",
-        "A store is the folder that `vicc prepare` writes. Where one is read, a URL such as s3://bucket/store will do.",
-        {
-            "info": Command("what a store holds", "StoreInfoConfig", "store_info"),
-            "verify": Command("read all of it and compare with its checksums", "StoreVerifyConfig", "store_verify"),
-            "merge": Command("several stores to one, for instance of --shard i/n", "StoreMergeConfig", "store_merge"),
-            "drop": Command("take videos out", "StoreDropConfig", "store_drop"),
-            "copy": Command("to a URL, from one, or to another folder", "StoreCopyConfig", "store_copy"),
-        },
-    ),
-    "splits": Command("divide videos into folds for cross-validation", "SplitsConfig", "splits"),
-    "pretrain": Command("a store to encoders, without labels", "PretrainConfig", "pretrain"),
-    "finetune": Command("an encoder and labels to a classifier", "FinetuneConfig", "finetune"),
-    "probe-clips": Command("a linear classifier on a frozen encoder, from clips", "ProbeClipsConfig", "probe_clips"),
-    "test": Command("classifiers to accuracies", "MeasuredClassifiers", "test"),
-    "retrieve": Command("encoders to a retrieval table", "RetrieveConfig", "retrieve"),
-    "knn": Command("classes of test videos by their nearest training videos", "KnnConfig", "knn"),
-    "probe": Command("a linear classifier on features, in seconds", "ProbeConfig", "probe"),
-    "table": Command("results side by side, as text, Markdown, LaTeX or HTML", "TableConfig", "table"),
-    "compare": Command("two models on the same queries: difference, interval, p", "CompareConfig", "compare"),
-    "fuse": Command("two streams' results as one model", "FuseConfig", "fuse"),
-    "report": Command("a run to one HTML page", "ReportConfig", "report"),
-    "runs": Command("compare runs in a table and a plot", "RunsConfig", "runs"),
-    "import": Command("a published checkpoint to an encoder folder", "ImportConfig", "import_"),
-    "export": Command("an encoder to a published checkpoint", "ExportConfig", "export"),
-    "bench": Command("how fast a store feeds training here", "BenchConfig", "bench"),
-    "recipes": Command("list the recipes, or show one", "RecipesConfig", "recipes"),
-}
 
 _HELP = """usage: vicc COMMAND [OPTIONS]
 
 vicc learns to understand video without labels: an RGB encoder and an optical-flow encoder that teach each other.
 
-commands:
 {commands}
 
 options of every command:
-  --help     what the command does, its options, an example
-  --json     print one JSON document on standard output instead of a table
-  --debug    on an error, print the traceback as well
+  --help           what the command does, its options, an example
+  --json           print one JSON document on standard output instead of a table
+  --debug          on an error, print the traceback as well
+  --import MODULE  import a Python module before: backbones and methods of your own; may be given several times
 
 example, from a folder of videos to a table and a page:
   vicc prepare videos --store store
@@ -100,7 +45,10 @@ To see all of it on drawn videos, in minutes: vicc demo
 """
 
 
-_EVERYWHERE = "Also: --json prints one JSON document in place of tables, --debug a traceback on an error."
+_EVERYWHERE = (
+    "Also: --json prints one JSON document in place of tables, --debug a traceback on an error, --import MODULE makes "
+    "backbones and methods of your own known."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,121 +68,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    while len(words) > 1 and words[0] in ("--json", "--debug"):  # before the command is as good as after it
-        words = [*words[1:], words[0]]
-    if words[:1] == ["help"] and len(words) > 1:
-        words = [*words[1:], "--help"]
-    if not words or words[0] in ("-h", "--help", "help"):
-        width = max(map(len, COMMANDS))
-        _print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))
-        return 0
-    if words[0] in ("-V", "--version"):
-        _print(f"vicc {__version__}")
-        return 0
-    name, words = words[0], words[1:]
-    command = COMMANDS.get(name)
-    if isinstance(command, Group):
-        if not words or words[0] in ("-h", "--help", "help"):
-            _print(_group_help(name, command))
+    try:
+        options, left = take_options(words)
+        if left[:1] == ["help"] and len(left) > 1:
+            left = [*left[1:], "--help"]
+        if not words or left[:1] in (["-h"], ["--help"], ["help"]):
+            _print(_HELP.format(commands="\n\n".join(map(_listed, COMMANDS_BY_PURPOSE))))
             return 0
-        first, name, words = name, f"{name} {words[0]}", words[1:]
-        known = {f"{first} {word}": entry for word, entry in command.commands.items()}
-        if name not in known:
-            question = did_you_mean(name, known) or f" Commands: {', '.join(known)}."
-            return _complain(f"There is no command {name!r}.{question} See: vicc {first} --help")
-        command = known[name]
-    if command is None:
-        if name.startswith("-"):
-            return _complain(f"{name} stands where a command is expected, as in vicc COMMAND {name}. See: vicc --help")
-        question = _command_meant(name) or f" Commands: {', '.join(COMMANDS)}."
-        return _complain(f"There is no command {name!r}.{question} See: vicc --help")
-    end = words.index("--") if "--" in words else len(words)  # what stands behind it is no flag
-    as_json, debug = "--json" in words[:end], "--debug" in words[:end]
-    words = [word for word in words[:end] if word not in ("--json", "--debug")] + words[end:]
+        if left[:1] in (["-V"], ["--version"]):
+            _print(f"vicc {__version__}")
+            return 0
+        group = COMMANDS.get(left[0]) if left else None
+        if isinstance(group, Group) and left[1:2] in ([], ["-h"], ["--help"], ["help"]):
+            _print(_group_help(left[0], group))
+            return 0
+        found = find_command(left or words)  # words without a command are refused there
+    except ViccError as error:
+        return _complain(str(error))
     try:
         # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
         # So is Slurm's warning that the time is nearly over.
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGUSR1, _interrupt)
-        return _run(name, command, words, as_json)
+        return _run(*found, options)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("stopped; the same command continues where it was", file=sys.stderr)
         return EXIT_STOPPED
     except (ViccError, OSError) as error:
-        if debug:
+        if options.debug:
             traceback.print_exc()
         return _complain(_disk_error(error) if isinstance(error, OSError) else str(error))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an interrupt while Python itself ends is only noise
 
 
-_OTHER_COMMANDS = {
-    "train": "pretrain",
-    "fit": "pretrain",
-    "extract": "prepare",
-    "convert": "prepare",
-    "eval": "retrieve",
-    "evaluate": "retrieve",
-    "search": "retrieve",
-    "linear": "probe",
-    "version": "--version",
-}
-
-
-def _command_meant(name: str) -> str:
-    """Which command an unknown one was meant to be: one of its letters, of two words, or by another program's name."""
-    if name.casefold() in _OTHER_COMMANDS:
-        return f" Did you mean {_OTHER_COMMANDS[name.casefold()]}?"
-    for group_name, group in COMMANDS.items():
-        if isinstance(group, Group):
-            second = name.casefold().removeprefix(group_name).lstrip("-_ ")
-            if second in group.commands:
-                return f" Did you mean {group_name} {second}?"
-    return did_you_mean(name, COMMANDS)
-
-
-def _run(name: str, command: Command, words: list[str], as_json: bool) -> int:
-    from vicc.cli.flags import help_text, parse  # here, not above: `vicc --help` does without
-    from vicc.places import check_places
-
-    config_type = getattr(import_module("vicc.configs"), command.config)
+def _run(name: str, command: Command, words: list[str], options: Options) -> int:
     before_end = words[: words.index("--")] if "--" in words else words
     if "--help" in before_end or "-h" in before_end:
-        _print(help_text(config_type, command=name, more=_EVERYWHERE))
+        from vicc.cli.flags import help_text
+
+        _print(help_text(command.config_type, command=name, more=_EVERYWHERE))
         return 0
-    config = parse(config_type, words, command=name)
-    # Before anything heavy is imported: torch alone takes seconds.
-    check_places(config)
-    _check_split(config)
+    result = call(name, command, words, before=lambda: import_modules(options.modules))
 
     from vicc.progress import process_number
 
-    result = getattr(import_module("vicc.cli.commands"), command.run)(config)
     if process_number() != 0:
-        return int(result.status)  # the first process shows what all of them did
+        return result.status  # the first process shows what all of them did
     with _output():
-        if as_json:
+        if options.json:
             json.dump(result.document, sys.stdout, indent=2)
             sys.stdout.write("\n")
         else:
             result.show()
-    return int(result.status)
-
-
-def _check_split(config: Any) -> None:
-    """Look for the split that a config names in its store; what needs the videos is for the command itself.
-
-    Raises:
-        ViccError: no such split or fold.
-    """
-    from vicc.places import is_url
-
-    split, store = getattr(config, "split", None), getattr(config, "store", None)
-    if split is not None and store is not None and not is_url(store):
-        from vicc.data.splits import SPLITS_FOLDER, require_split  # a store's alone: OpenCV comes with it
-
-        require_split(split, Path(store) / SPLITS_FOLDER)
+    return result.status
 
 
 class OutputLostError(ViccError):
@@ -291,6 +179,12 @@ def open_closed_streams() -> None:
 def _print(text: str) -> None:
     with _output():
         print(text)
+
+
+def _listed(purpose: str) -> str:
+    width = max(map(len, COMMANDS))
+    entries = COMMANDS_BY_PURPOSE[purpose]
+    return "\n".join([f"{purpose}:", *(f"  {name:<{width}}  {entry.summary}" for name, entry in entries.items())])
 
 
 def _group_help(name: str, group: Group) -> str:

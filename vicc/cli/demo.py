@@ -4,19 +4,10 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
-from vicc.cli import commands
-from vicc.cli.commands import Outcome
-from vicc.configs import (
-    DemoConfig,
-    DemoVideosConfig,
-    PrepareConfig,
-    PretrainConfig,
-    ReportConfig,
-    RetrieveConfig,
-)
+from vicc.cli.call import call, find_command
+from vicc.cli.configs import DemoConfig
+from vicc.cli.outcome import Outcome
 from vicc.cores import usable_cores
 from vicc.progress import say
 
@@ -24,48 +15,42 @@ from vicc.progress import say
 FLOW_BOUND = 12.0
 
 
-def walk(config: DemoConfig) -> Outcome:
+def demo(config: DemoConfig) -> Outcome:
     """Videos, store, run, table, report, all under `config.out`. What is there already is not made again."""
     began = time.monotonic()
     videos, store, run = (config.out / name for name in ("videos", "store", "run"))
+    page = config.out / "report.html"
+    num_test = config.videos // 30 * 10  # as many of each action
     seconds: dict[str, float] = {}
 
-    def step(title: str, words: list[str | Path | float], call: Callable[[], Outcome]) -> Outcome:
-        say(f"\n[{len(seconds) + 1}/5] {title}\n$ vicc {shlex.join(map(str, words))}")
+    def step(title: str, *command: object) -> Outcome:
+        words = [*map(str, command)]
+        say(f"\n[{len(seconds) + 1}/5] {title}\n$ vicc {shlex.join(words)}")
         started = time.monotonic()
-        outcome = call()
-        seconds[str(words[0])] = round(time.monotonic() - started, 1)
+        outcome = call(*find_command(words))
+        seconds[words[0]] = round(time.monotonic() - started, 1)
         return outcome
 
-    num_test = config.videos // 30 * 10  # as many of each action
     step(
         "Draw videos of a figure that does ten actions. Everything but the motion is independent of the action.",
-        ["demo-videos", videos, "--train", config.videos, "--test", num_test, "--seed", config.seed],
-        lambda: commands.demo_videos(DemoVideosConfig(videos, config.videos, num_test, config.seed)),
+        *("demo-videos", videos, "--train", config.videos, "--test", num_test, "--seed", config.seed),
     )
     prepared = step(
         "Decode them, compute optical flow, write both to a store.",
-        ["prepare", videos, "--store", store, "--flow-bound", FLOW_BOUND],
-        lambda: commands.prepare(PrepareConfig(videos, store, flow_bound=FLOW_BOUND)),
+        *("prepare", videos, "--store", store, "--flow-bound", FLOW_BOUND),
     )
     trained = step(
         "Train, without labels: each stream alone, then RGB taught by flow, then flow taught by RGB. RGB alone learns "
         "nothing in so short a time, of which a warning tells.",
-        ["pretrain", "--recipe", "demo", "--store", store, "--run", run, "--seed", config.seed],
-        lambda: commands.pretrain(PretrainConfig(store=store, run=run, recipe="demo", seed=config.seed)),
+        *("pretrain", "--recipe", "demo", "--store", store, "--run", run, "--seed", config.seed),
     )
     if trained.status:
         return trained
     measured = step(
         "Measure: does a test video find training videos of the same action? Labels are used only here.",
-        ["retrieve", "--run", run, "--store", store],
-        lambda: commands.retrieve(RetrieveConfig(run=run, store=store)),
+        *("retrieve", "--run", run, "--store", store),
     )
-    reported = step(
-        "Write a page to look at.",
-        ["report", "--run", run, "--store", store, "--out", config.out / "report.html"],
-        lambda: commands.report(ReportConfig(run=run, store=store, out=config.out / "report.html")),
-    )
+    reported = step("Write a page to look at.", "report", "--run", run, "--store", store, "--out", page)
 
     total = time.monotonic() - began
     peak = _peak_gib()

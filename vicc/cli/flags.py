@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vicc.cli.guesses import flag_meant, stray_meant, torchrun_hint
+from vicc.cli.options import OPTION_WORDS
 from vicc.errors import ViccError
 from vicc.settings import (
     Place,
@@ -165,7 +166,7 @@ def _spelled(words: Iterable[str], known: dict[str, Flag], command: str, see: st
             if name not in known:
                 following = next((other for other in spelled[at + 1 : at + 2] if not _is_flag(other)), None)
                 choices = {choice: flag.word for flag in known.values() for choice in flag.choices}
-                question = flag_meant(name, list(known), choices, text if equals else following)
+                question = flag_meant(name, [*known, *OPTION_WORDS], choices, text if equals else following)
                 raise ViccError(f"{command} has no flag {name}.{question} {see}")
             spelled[at] = name + equals + text
     return spelled

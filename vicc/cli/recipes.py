@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vicc.cli.commands import Outcome, say_next
-from vicc.configs import RecipesConfig
+from vicc.cli.configs import RecipesConfig
+from vicc.cli.outcome import Outcome, say_next
 from vicc.files import require_writable
 from vicc.recipes import RECIPES, TRAINING_VIDEOS, create_recipe
 from vicc.text_table import TextTable, print_line, print_table

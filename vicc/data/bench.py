@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from vicc.batch import Stream
-from vicc.configs import BenchConfig
 from vicc.cores import usable_cores
+from vicc.data.configs import BenchConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_pack import StoredStream
 from vicc.data.loader import ClipLoader, EpochBatches

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vicc.configs import ClassifierConfig, FinetuneConfig
 from vicc.distributed import world_size
 from vicc.errors import ViccError
+from vicc.evaluation.configs import ClassifierConfig, FinetuneConfig
 from vicc.methods.configs import EncoderConfig
 from vicc.training.classifier_folder import CLASSIFIER_STAGE
 from vicc.training.stage import Recipe, Stage

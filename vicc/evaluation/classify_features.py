@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from vicc.configs import KnnConfig, ProbeConfig
 from vicc.data.records import Video
 from vicc.data.splits import group_name, grouped_folds
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.evaluation.accuracy import chance_row, classification_row, write_probabilities
+from vicc.evaluation.configs import KnnConfig, ProbeConfig
 from vicc.evaluation.encoders import (
     RowFeatures,
     describe_all,

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from vicc.batch import Stream
-from vicc.configs import MeasuredEncoders
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
 from vicc.data.records import Video
@@ -18,6 +17,7 @@ from vicc.device import Precision
 from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
+from vicc.evaluation.configs import MeasuredEncoders
 from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.result import Kind, fingerprint
 from vicc.evaluation.sets import Sets

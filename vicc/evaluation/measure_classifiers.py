@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from vicc.configs import MeasuredClassifiers
 from vicc.data.records import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import chance_row, classification_row, write_probabilities
+from vicc.evaluation.configs import MeasuredClassifiers
 from vicc.evaluation.encoders import clip_words, require_flow, weights_fingerprint, window_words
 from vicc.evaluation.result import Protocol, Queries, Result, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets

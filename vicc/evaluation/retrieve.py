@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from vicc.configs import RetrieveConfig
 from vicc.data.records import Video
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads
 from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
+from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.encoders import (
     RowFeatures,
     describe_all,

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vicc.configs import MeasuredVideos
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
 from vicc.data.splits import OFFICIAL, TEST_SHARE, Division, divide_videos, group_name
 from vicc.data.video_files import file_id
 from vicc.distributed import on_first
 from vicc.errors import ViccError
+from vicc.evaluation.configs import MeasuredVideos
 from vicc.evaluation.result import Data, Queries, fingerprint
 from vicc.prepare.scan import SCAN_FILE, open_frames, splits_of
 from vicc.progress import say

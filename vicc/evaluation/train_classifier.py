@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import ClassifierConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
@@ -23,6 +22,7 @@ from vicc.device import Precision
 from vicc.distributed import first_then_others, is_first, on_first, processes, world_size
 from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
+from vicc.evaluation.configs import ClassifierConfig
 from vicc.evaluation.encoders import require_flow, weights_fingerprint
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels

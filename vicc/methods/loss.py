@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from vicc.methods.assignments import sinkhorn
 from vicc.methods.prototypes import Prototypes
 from vicc.methods.queue import EmbeddingQueue
-from vicc.methods.sinkhorn import sinkhorn
 
 
 def swapped_prediction_loss(

@@ -18,6 +18,7 @@ from vicc.methods.configs import (
     SingleStreamSettings,
     UberNCESettings,
 )
+from vicc.plugins import load_plugins
 from vicc.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def method_settings(name: str) -> type[MethodSettings]:
     Raises:
         ViccError: no method has that name; with the names there are.
     """
+    if name not in _SETTINGS:
+        load_plugins()
     if name not in _SETTINGS:
         raise ViccError(
             f"There is no method {name!r}.{did_you_mean(str(name), _SETTINGS)} Known are {', '.join(list_methods())}; "

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.cache import cache_folder
 from vicc.data.maintenance import publish_store, stage_store
@@ -27,6 +26,7 @@ from vicc.data.video_files import VideoFile, file_id
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder
 from vicc.places import is_url
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.engines import Engine, run_locally
 from vicc.prepare.segments import SEGMENTS_FILE, cut_files
 from vicc.prepare.update import Updates, find_updates

@@ -17,7 +17,6 @@ import cv2
 import jinja2
 import numpy as np
 
-from vicc.configs import MIN_FRAMES, CheckConfig
 from vicc.cores import usable_cores
 from vicc.data.frame_pack import StoredStream
 from vicc.data.records import Video
@@ -27,6 +26,7 @@ from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write, hash_file
 from vicc.places import is_url, require_videos_or_store
+from vicc.prepare.configs import MIN_FRAMES, CheckConfig
 from vicc.prepare.engines import run_locally
 from vicc.prepare.video import too_few_frames
 from vicc.prepare.workers import decoder_guard

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import cv2
 
-from vicc.configs import PrepareConfig
 from vicc.cores import usable_cores
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
@@ -20,6 +19,7 @@ from vicc.data.video_files import VideoFile, file_id, list_video_files
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.prepare.build import store_settings
+from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.video import Packs, encode_streams, file_state
 from vicc.progress import progress
 from vicc.transforms.augmentation import Augmentation

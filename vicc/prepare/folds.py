@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from vicc.configs import SplitsConfig
 from vicc.data.names import some
 from vicc.data.splits import (
     SPLITS_FOLDER,
@@ -22,6 +21,7 @@ from vicc.data.store import Store, say_if_unfinished, store_exists
 from vicc.data.video_files import discover_videos
 from vicc.errors import ViccError
 from vicc.places import is_url
+from vicc.prepare.configs import SplitsConfig
 
 
 @dataclass(frozen=True)

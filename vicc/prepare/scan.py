@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vicc.configs import MIN_FRAMES
 from vicc.cores import usable_cores
 from vicc.data.frame_reader import FrameReader
 from vicc.data.official_splits import with_official_splits
@@ -23,6 +22,7 @@ from vicc.data.video_files import VideoFile, discover_videos
 from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
+from vicc.prepare.configs import MIN_FRAMES
 from vicc.prepare.engines import run_locally
 from vicc.prepare.video import file_state, file_state_or_none, hash_once
 from vicc.prepare.workers import decoder_guard

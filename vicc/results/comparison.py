@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from vicc.configs import CompareConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import Protocol
 from vicc.evaluation.uncertainty import Difference, estimate, paired_difference
@@ -19,6 +18,7 @@ from vicc.results.comparable import (
     protocol_differences,
     some,
 )
+from vicc.results.configs import CompareConfig
 from vicc.results.pool import Measurement, PooledQuery, pooled_queries, pooled_scores, strata_of
 
 

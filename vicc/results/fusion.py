@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 
-from vicc.configs import FuseConfig
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import classification_row, write_probabilities
 from vicc.evaluation.encoders import RowFeatures, fused_model
@@ -17,6 +16,7 @@ from vicc.evaluation.video_values import VideoValues, read_video_values
 from vicc.files import require_writable
 from vicc.progress import say
 from vicc.results.comparable import data_differences, open_measured, some
+from vicc.results.configs import FuseConfig
 from vicc.retrieval import centered, fused
 
 _Value = TypeVar("_Value")

@@ -16,7 +16,6 @@ import cv2
 import jinja2
 import numpy as np
 
-from vicc.configs import ReportConfig
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
 from vicc.data.store import Store
@@ -29,6 +28,7 @@ from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import progress, say
 from vicc.results.classes import ClassRow, Confusion, class_rows, confusion_counts, confusions, most_confused
 from vicc.results.comparable import Measured
+from vicc.results.configs import ReportConfig
 from vicc.results.formats import FormattedTable
 from vicc.results.table import formatted_table, make_table
 from vicc.settings import takes_settings

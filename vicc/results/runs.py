@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vicc.configs import RunsConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import read_result
 from vicc.evaluation.retrieve import RESULT_FILE
 from vicc.files import atomic_write, is_held, require_writable
 from vicc.places import require_folder
 from vicc.progress import say
+from vicc.results.configs import RunsConfig
 from vicc.training.run import Run, find_runs
 from vicc.training.schedule import stage_length
 from vicc.training.stage import Stage

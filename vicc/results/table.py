@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vicc.configs import TableConfig
 from vicc.errors import ViccError
 from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Result, Row
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS, estimate, reported
@@ -20,6 +19,7 @@ from vicc.results.comparable import (
     protocol_differences,
     some,
 )
+from vicc.results.configs import TableConfig
 from vicc.results.formats import FormattedTable, render
 from vicc.results.literature import how_published, published_rows
 from vicc.results.pool import pooled_queries, pooled_scores, strata_of

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
@@ -19,6 +18,7 @@ from vicc.methods.registry import build_method
 from vicc.methods.task import Task
 from vicc.progress import say
 from vicc.training.checkpoint import CheckpointFolder, copy_weights, load_encoder
+from vicc.training.configs import TrainingConfig
 from vicc.training.optim import LARC
 from vicc.training.stage import Recipe, Stage
 from vicc.training.step import TrainingStep, checkpoint_activations, compile_encoders

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import cv2
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.device import Precision, choose_device, choose_precision, choose_threads, computing_threads, process_cores
 from vicc.distributed import on_first
 from vicc.errors import ViccError
 from vicc.files import read_json
 from vicc.progress import say
+from vicc.training.configs import TrainingConfig
 
 COMPUTATION_FILE = "computation.json"
 

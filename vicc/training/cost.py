@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from vicc.batch import Batch, Stream
-from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.device import Precision, peak_memory, reset_peak_memory
 from vicc.distributed import alone
 from vicc.methods.task import Task
 from vicc.training.build import build_step, untrained_task
+from vicc.training.configs import TrainingConfig
 from vicc.training.stage import Recipe, Stage
 from vicc.training.step import TrainingStep
 

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.cores import total_cores, usable_cores
 from vicc.files import read_json, write_json
+from vicc.training.configs import TrainingConfig
 
 ENVIRONMENT_FILE = "environment.json"
 _VARIABLES = re.compile(

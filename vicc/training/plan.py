@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import PretrainConfig, TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loading_limits import prefetched_batches
@@ -23,6 +22,7 @@ from vicc.progress import say
 from vicc.training.build import build_dataset, untrained_task
 from vicc.training.checkpoint import CheckpointFolder
 from vicc.training.computation import choose_computation, computing
+from vicc.training.configs import PretrainConfig, TrainingConfig
 from vicc.training.cost import LoadingCost, StageCost, StepCost, measure_loading, measure_step, step_fits
 from vicc.training.fit import FITTED_FIELDS, changes, fit_to_batch, fit_to_data, largest_batch, round_batch
 from vicc.training.run import Run, is_finished, is_run

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 
 from vicc.backbones import require_backbone
-from vicc.configs import PretrainConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
@@ -39,6 +38,7 @@ from vicc.settings import takes_settings
 from vicc.training.beside_encoder import save_stage_result
 from vicc.training.build import ENCODER_FOLDER, build_task
 from vicc.training.computation import choose_computation, choose_run_device, computing
+from vicc.training.configs import PretrainConfig
 from vicc.training.cost import StageCost, StepCost
 from vicc.training.plan import (
     StageSummary,

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.cores import cores_in_words
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
@@ -25,6 +24,7 @@ from vicc.files import exclusive_folder
 from vicc.prepare.scan import SCAN_FILE, splits_of
 from vicc.progress import say
 from vicc.training.computation import Computation
+from vicc.training.configs import TrainingConfig
 from vicc.training.environment import note_environment
 from vicc.training.run import Run, is_run, require_new_or_run, write_run
 from vicc.training.schedule import stage_length

@@ -23,17 +23,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from vicc.configs import TrainingConfig
 from vicc.errors import ViccError
 from vicc.files import exclusive_folder, read_json, write_json
+from vicc.plugins import import_modules, imported_modules
 from vicc.progress import complain, say
+from vicc.training.configs import SlurmConfig, TrainingConfig
+
+if TYPE_CHECKING:  # a job that is asked to stop at once must not be importing NumPy
+    from vicc.training.stage import Recipe
+
+Training = TypeVar("Training", bound=TrainingConfig)
 
 SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -55,6 +61,7 @@ class SubmittedStage:
         after: the stage whose job must have succeeded before.
         log: what process 0 says.
         script: what sbatch was or would be given.
+        steps: that the stage takes in all.
     """
 
     stage: str
@@ -63,14 +70,52 @@ class SubmittedStage:
     after: str | None
     log: str | None
     script: str
+    steps: int
+
+
+class PlannedStage(Protocol):
+    """What a plan says of a stage."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def videos(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+
+def planned_here(config: Training) -> Training:
+    """The config of a plan made in this process, without the jobs' GPUs: what the jobs would refuse hours later is
+    refused here and now.
+    """
+    return replace(config, dry_run=True, device="cpu")
+
+
+def in_a_job(config: Training, **changes: Any) -> Training:
+    """The config of the training that a job itself does."""
+    return replace(config, launcher="here", slurm=SlurmConfig(), **changes)
 
 
 def submit_stages(
-    config: TrainingConfig, stages: Sequence[str], function: str, arguments: Callable[[str], tuple[Any, ...]]
+    config: TrainingConfig,
+    recipe: "Recipe",
+    planned: Sequence[PlannedStage],
+    *,
+    wanted: Sequence[str],
+    function: str,
+    arguments: Callable[[str], tuple[Any, ...]],
 ) -> list[SubmittedStage]:
-    """Submit a job for each of these stages, in their order; with config.dry_run, say what would be submitted.
+    """Submit a job for each stage wanted that is not finished, in the recipe's order; with config.dry_run, say what
+    would be submitted.
 
     Args:
+        planned: the recipe's stages as `planned_here` has them.
+        wanted: their names.
         function: what the jobs call in every process, MODULE:NAME, and it trains.
         arguments: with what, for a stage; they must be picklable.
 
@@ -83,8 +128,10 @@ def submit_stages(
     except ImportError:
         raise ViccError("--launcher slurm needs submitit: pip install 'vicc[slurm]'") from None
     folder = (config.run / SLURM_FOLDER).absolute()
+    todo = [stage.name for stage in planned if not stage.finished and stage.name in wanted]
+    steps = _steps(config, recipe, planned, todo)
     if config.dry_run:
-        return [_described(config, folder, stage, after, None) for after, stage in _chained(stages)]
+        return [_described(config, folder, stage, steps[stage], after, None) for after, stage in _chained(todo)]
     try:
         executor = submitit.SlurmExecutor(folder, python=_PYTHON)
     except RuntimeError:
@@ -95,13 +142,31 @@ def submit_stages(
     submitted: list[SubmittedStage] = []
     with exclusive_folder(folder, what="folder of Slurm jobs"):
         _require_no_jobs(config.run, folder)
-        for after, stage in _chained(stages):
+        for after, stage in _chained(todo):
             before = submitted[-1].job if submitted else None
             executor.parameters = _parameters(config, stage, before)
-            job = _submit(executor, StageJob(stage, function, arguments(stage), tuple(sys.argv), folder), submitted)
-            submitted.append(_described(config, folder, stage, after, before, job))
+            call = StageJob(stage, function, arguments(stage), tuple(sys.argv), folder, imported_modules())
+            job = _submit(executor, call, submitted)
+            submitted.append(_described(config, folder, stage, steps[stage], after, before, job))
             write_json(folder / JOBS_FILE, [{"job": entry.job, "name": entry.name} for entry in submitted])
     return submitted
+
+
+def _steps(
+    config: TrainingConfig, recipe: "Recipe", planned: Sequence[PlannedStage], todo: Sequence[str]
+) -> dict[str, int]:
+    """Steps of each stage on all processes of a job."""
+    from vicc.training.schedule import stage_length
+
+    return {
+        stage.name: stage_length(
+            stage if config.batch_size is None else stage.replace(batch_size=summary.batch_size),
+            summary.videos,
+            config.slurm.processes,
+        ).steps
+        for stage, summary in zip(recipe.stages, planned, strict=True)
+        if stage.name in todo
+    }
 
 
 def _submit(executor: Any, job: "StageJob", before: list[SubmittedStage]) -> str:
@@ -130,6 +195,7 @@ class StageJob:
         stage: trained by `function`, MODULE:NAME, which is imported here alone: a signal that comes before counts.
         command: what the user gave, for the run's list of starts.
         folder: the run's folder of Slurm jobs.
+        modules: of the user's own, imported before, see `vicc.plugins`.
     """
 
     stage: str
@@ -137,6 +203,7 @@ class StageJob:
     arguments: tuple[Any, ...]
     command: tuple[str, ...]
     folder: Path
+    modules: tuple[str, ...] = ()
 
     def __call__(self) -> None:
         sys.argv = [*self.command]
@@ -145,6 +212,7 @@ class StageJob:
             from vicc.training.watch.watchdog import at_hang
 
             adopt_slurm_ranks()
+            import_modules(self.modules)
             try:
                 module, _, name = self.function.partition(":")
                 with at_hang(partial(_requeue_hung, self.folder)):
@@ -265,7 +333,13 @@ def stop_signals_wait_for_the_loop() -> Iterator[None]:
 
 
 def _described(
-    config: TrainingConfig, folder: Path, stage: str, after: str | None, before: str | None, job: str | None = None
+    config: TrainingConfig,
+    folder: Path,
+    stage: str,
+    steps: int,
+    after: str | None,
+    before: str | None,
+    job: str | None = None,
 ) -> SubmittedStage:
     # What submitit's executor writes, without an executor, which wants srun to be there.
     from submitit.slurm.slurm import _make_sbatch_string
@@ -274,7 +348,7 @@ def _described(
     parameters = _parameters(config, stage, before or (after and f"JOB-OF-{after}"))
     script = _make_sbatch_string(command=command, folder=folder, **parameters)
     log = None if job is None else str(folder / f"{job}_0_log.out")
-    return SubmittedStage(stage, _job_name(config, stage), job, after, log, script)
+    return SubmittedStage(stage, _job_name(config, stage), job, after, log, script, steps)
 
 
 def _parameters(config: TrainingConfig, stage: str, job_before: str | None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from vicc.configs import TrainingConfig
 from vicc.data.dataset import ClipDataset
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loader import ClipLoader, EpochBatches, worker_deaths_named
@@ -22,6 +21,7 @@ from vicc.methods.task import Task
 from vicc.progress import progress, say
 from vicc.training.build import build_dataset, build_step
 from vicc.training.checkpoint import CheckpointFolder, load_checkpoint
+from vicc.training.configs import TrainingConfig
 from vicc.training.cost import StageCost
 from vicc.training.engine import Position, Stopped, train
 from vicc.training.plan import num_workers

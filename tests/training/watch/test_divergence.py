@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from vicc.configs import PretrainConfig
 from vicc.data.loader import EpochBatches
 from vicc.errors import Diverged, ViccError
 from vicc.training.checkpoint import CheckpointFolder
+from vicc.training.configs import PretrainConfig
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 from vicc.training.train_stage import stage_seed

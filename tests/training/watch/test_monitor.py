@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import pytest
 
-from vicc.configs import PretrainConfig
+from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
 from vicc.training.schedule import StageLength

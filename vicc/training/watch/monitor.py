@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from vicc.configs import SinkName
 from vicc.distributed import is_first, world_size
 from vicc.progress import Advance
+from vicc.training.configs import SinkName
 from vicc.training.engine import Row
 from vicc.training.schedule import StageLength
 from vicc.training.stage import Stage

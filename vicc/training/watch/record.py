@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vicc.configs import SinkName
 from vicc.files import atomic_write
 from vicc.progress import say
+from vicc.training.configs import SinkName
 from vicc.training.engine import Row
 from vicc.training.watch.alarms import ALARMS_FILE, SLOW_STEPS, Alarm, Alarms, Facts, why_not_finite
 from vicc.training.watch.curves import CURVES_FILE, EVALUATED, write_curves

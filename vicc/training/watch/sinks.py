@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from vicc.configs import SinkName
 from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.progress import say
+from vicc.training.configs import SinkName
 from vicc.training.stage import Stage
 
 TENSORBOARD_FOLDER = "tensorboard"

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from vicc.errors import Diverged
-from vicc.methods.sinkhorn import sinkhorn
+from vicc.methods.assignments import sinkhorn
 
 
 def plain_sinkhorn(scores: torch.Tensor, epsilon: float, num_iterations: int) -> torch.Tensor:
