@@ -137,7 +137,7 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
 
 def survey_members(place: str, videos: Sequence[SplitMember], *, set_aside: Sequence[str] = ()) -> Survey:
     """Count videos that are known already, such as those of a store, and files that could not be used."""
-    aside = (PassedOver("set aside", len(set_aside), tuple(set_aside[:_EXAMPLES])),) if set_aside else ()
+    aside = (PassedOver("skipped", len(set_aside), tuple(set_aside[:_EXAMPLES])),) if set_aside else ()
     split_from = "folders or list" if any(video.split for video in videos) else ""
     return _survey(place, videos, listing=Listing([], aside, split_from=split_from), table=None, notes=())
 

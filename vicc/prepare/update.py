@@ -29,7 +29,7 @@ class Updates:
         labels_kept: videos whose label stays since the place, of one class or none, names no classes at all.
         moved: the earlier id, and the video under the id that its file has now.
         twice: ids whose file is gone and whose content the store has under another id too: they are dropped.
-        superseded: files set aside under an id that a cut into other parts does not give any more.
+        superseded: skipped files under an id that a cut into other parts does not give any more.
         missing: ids that the place does not have; of another place, or deleted since.
     """
 
