@@ -78,7 +78,7 @@ def prepare(config: PrepareConfig) -> Outcome:
 
 
 def _print_survey(survey: "Survey") -> None:
-    """What a place holds: found, passed over, labelled, grouped, split."""
+    """What a folder, list or store holds: found, passed over, labelled, grouped, split."""
     print_table(TextTable(["found in", survey.place], [list(survey.rows())]))
 
 

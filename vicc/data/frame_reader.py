@@ -1,4 +1,4 @@
-"""What training and evaluation need of the place that frames come from: a prepared store, or a folder of files."""
+"""What training and evaluation need to read frames: of a prepared store, or of a folder of video files."""
 
 from collections.abc import Sequence
 from pathlib import Path
