@@ -1,4 +1,4 @@
-"""The benchmark of this project: what each method learns of real surveillance clips, by folds that keep recordings whole.
+"""The benchmark of this project: every method on real surveillance clips, by folds that keep recordings whole.
 
     OMP_NUM_THREADS=1 python benchmarks/fights.py --videos DIR --out FOLDER
     OMP_NUM_THREADS=1 python benchmarks/fights.py --videos DEMO_VIDEOS --out FOLDER --split folders
