@@ -11,6 +11,7 @@ from vicc.backbones import create_backbone, list_backbones
 from vicc.backbones import registry as backbones
 from vicc.cli import main
 from vicc.errors import ViccError
+from vicc.methods import list_methods
 from vicc.methods import registry as methods
 from vicc.plugins import import_modules, imported_modules, load_plugins
 from vicc.training.stage import Stage
@@ -48,8 +49,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(plugins, "_IMPORTED", [])
-    for registry, name in ((backbones, "_FACTORIES"), (methods, "_SETTINGS"), (methods, "_TASKS")):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    known = {*list_backbones(), *list_methods()}
     before = set(sys.modules)
 
     def write(name: str, text: str) -> str:
@@ -61,6 +61,9 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(tmp_path):
             del sys.modules[name]
+    for name in {*list_backbones(), *list_methods()} - known:
+        for registered in (backbones._FACTORIES, methods._SETTINGS, methods._TASKS):
+            registered.pop(name, None)
     load_plugins.cache_clear()
 
 
@@ -129,6 +132,14 @@ def test_a_command_knows_the_backbone_of_a_module_wherever_the_option_stands(
     assert "--import MODULE" in error
     for more in (["--import", "own_backbone", *words], [*words, "--import=own_backbone", "--import", "own_backbone"]):
         assert main(more) == 0
+
+
+def test_the_command_named_next_imports_the_module_too(
+    write_module: WriteModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_module("own_backbone", OWN_BACKBONE.format(name="own-net"))
+    assert main(["recipes", "--import", "own_backbone"]) == 0
+    assert capsys.readouterr().out.endswith("\nnext: vicc --import own_backbone recipes show NAME\n")
 
 
 @pytest.mark.parametrize(

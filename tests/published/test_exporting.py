@@ -114,9 +114,9 @@ def test_stages_of_a_run_go_to_the_published_layout_and_back(
     run = tmp_path / "run"
     pretrain(replace(tiny_recipe, stages=stages), PretrainConfig(store=store_path, run=run, workers=0))
     expected = {
-        "rgb-1": {"prototypes.weight": (6, rgb.embedding_dim)},
-        "flow-1": {"queue": (flow.embedding_dim, 8), "queue_ptr": (1,)},
-        "rgb-2": {"queue_second": (cross.embedding_dim, 8), "queue_vname": (8,), "queue_label": (8,)},
+        "rgb-1": {"prototypes.weight": (6, rgb.encoder.embedding_dim)},
+        "flow-1": {"queue": (flow.encoder.embedding_dim, 8), "queue_ptr": (1,)},
+        "rgb-2": {"queue_second": (cross.encoder.embedding_dim, 8), "queue_vname": (8,), "queue_label": (8,)},
     }
     for name, shapes in expected.items():
         export_published(run / name, tmp_path / name)

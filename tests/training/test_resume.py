@@ -204,7 +204,8 @@ def test_a_baseline_stopped_and_resumed_equals_straight(
         stage.replace(method="infonce", queue_length=10, temperature=0.07, steps=4) for stage in tiny_recipe.stages[:2]
     )
     teacher = "flow-1" if method == "coclr" else None
-    other = rgb.replace(name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, num_mined=2)
+    mined = {"num_mined": 2} if method == "coclr" else {}
+    other = rgb.replace(name="rgb-2", method=method, start_from="rgb-1", teacher=teacher, **mined)
     recipe = replace(tiny_recipe, stages=(rgb, flow, other))
     straight, stopped = (PretrainConfig(store=store_path, run=tmp_path / name) for name in ("straight", "stopped"))
     pretrain(recipe, straight)

@@ -1,16 +1,16 @@
-"""S3D: separable 3D Inception (Xie et al., ECCV 2018), from torchvision's blocks.
+"""S3D: separable 3D Inception (Xie et al., ECCV 2018).
 
-At full width and depth it is torchvision's `models.video.s3d(norm_layer=nn.BatchNorm3d).features`, key for key, which
-is the backbone of the ViCC paper. S3D-G adds feature gating to every Inception block.
+At full width and depth it is torchvision's `models.video.s3d(norm_layer=nn.BatchNorm3d).features`, key for key and bit
+for bit, which is the backbone of the ViCC paper. The blocks stand here, since to import torchvision takes longer than
+torch itself. S3D-G adds feature gating to every Inception block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from vicc.backbones.registry import register_backbone
-from vicc.backbones.torchvision_video import SepInceptionBlock3D, TemporalSeparableConv
 
 # Output channels of one Inception block, torchvision's argument order:
 # branch 1 | branch 2: 1x1x1, 3x3x3 | branch 3: 1x1x1, 3x3x3 | branch 4 (after pooling)
@@ -30,6 +30,66 @@ def _branch_outputs(widths: Sequence[int]) -> tuple[int, int, int, int]:
     return widths[0], widths[2], widths[4], widths[5]
 
 
+def _convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int, int] = (1, 1, 1),
+    stride: tuple[int, int, int] = (1, 1, 1),
+    padding: tuple[int, int, int] = (0, 0, 0),
+) -> nn.Sequential:
+    """Convolution, BatchNorm, ReLU."""
+    convolution = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True))
+
+
+class SeparableConvolution(nn.Sequential):
+    """A convolution over space, then one over time, each with BatchNorm and ReLU.
+
+    Args:
+        kernel, stride, padding: the same in time and in space.
+
+    Shape: (B, in_channels, T, H, W) -> (B, out_channels, t, h, w).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, padding: int) -> None:
+        super().__init__(
+            _convolution(in_channels, out_channels, (1, kernel, kernel), (1, stride, stride), (0, padding, padding)),
+            _convolution(out_channels, out_channels, (kernel, 1, 1), (stride, 1, 1), (padding, 0, 0)),
+        )
+
+
+class InceptionBlock(nn.Module):
+    """Four branches side by side, their channels joined.
+
+    Args:
+        widths: as a block of the tables above.
+
+    Shape: (B, in_channels, T, H, W) -> (B, sum of the branches' channels, T, H, W).
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        first, middle_1, second, middle_2, third, fourth = widths
+        self.branch0 = _convolution(in_channels, first)
+        self.branch1 = self._narrowed(in_channels, middle_1, second)
+        self.branch2 = self._narrowed(in_channels, middle_2, third)
+        pool = nn.MaxPool3d(kernel_size=(3, 3, 3), stride=1, padding=1)
+        self.branch3 = nn.Sequential(pool, _convolution(in_channels, fourth))
+
+    @staticmethod
+    def _narrowed(in_channels: int, middle: int, out_channels: int) -> nn.Sequential:
+        return nn.Sequential(
+            _convolution(in_channels, middle), SeparableConvolution(middle, out_channels, kernel=3, stride=1, padding=1)
+        )
+
+    def branches(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What each branch gives."""
+        return [branch(x) for branch in (self.branch0, self.branch1, self.branch2, self.branch3)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self.branches(x), dim=1)
+
+
 class FeatureGating(nn.Module):
     """Scale each channel by what the whole clip holds: average, linear, sigmoid (the paper's feature gating).
 
@@ -45,20 +105,15 @@ class FeatureGating(nn.Module):
         return x * gates[:, :, None, None, None]
 
 
-class GatedInceptionBlock(SepInceptionBlock3D):
-    """An Inception block whose four branches are gated before they are joined.
+class GatedInceptionBlock(InceptionBlock):
+    """An Inception block whose four branches are gated before they are joined."""
 
-    Args:
-        widths: as a block of the tables above.
-    """
-
-    def __init__(self, in_channels: int, *widths: int, norm_layer: Callable[..., nn.Module]) -> None:
-        super().__init__(in_channels, *widths, norm_layer=norm_layer)
+    def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
+        super().__init__(in_channels, widths)
         self.gates = nn.ModuleList(FeatureGating(channels) for channels in _branch_outputs(widths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        branches = (self.branch0, self.branch1, self.branch2, self.branch3)
-        return torch.cat([gate(branch(x)) for gate, branch in zip(self.gates, branches, strict=True)], dim=1)
+        return torch.cat([gate(branch) for gate, branch in zip(self.gates, self.branches(x), strict=True)], dim=1)
 
 
 class S3D(nn.Module):
@@ -79,14 +134,13 @@ class S3D(nn.Module):
         def scaled(channels: int) -> int:
             return max(4, 4 * round(channels * width / 4))
 
-        norm = nn.BatchNorm3d
-        block = GatedInceptionBlock if gating else SepInceptionBlock3D
+        block = GatedInceptionBlock if gating else InceptionBlock
         stem = scaled(64)
         layers: list[nn.Module] = [
-            TemporalSeparableConv(in_channels, stem, 7, 2, 3, norm),
+            SeparableConvolution(in_channels, stem, kernel=7, stride=2, padding=3),
             nn.MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
-            nn.Sequential(nn.Conv3d(stem, stem, 1, bias=False), norm(stem), nn.ReLU(inplace=True)),
-            TemporalSeparableConv(stem, scaled(192), 3, 1, 1, norm),
+            _convolution(stem, stem),
+            SeparableConvolution(stem, scaled(192), kernel=3, stride=1, padding=1),
         ]
         channels = scaled(192)
         pools = {
@@ -98,7 +152,7 @@ class S3D(nn.Module):
             if number in pools:
                 layers.append(pools[number])
             widths = [scaled(channel) for channel in plan]
-            layers.append(block(channels, *widths, norm_layer=norm))
+            layers.append(block(channels, widths))
             channels = sum(_branch_outputs(widths))
         self.features = nn.Sequential(*layers)
         self.num_features = channels

@@ -1,14 +1,21 @@
 """torchvision's video models under torchvision's names, each up to its last feature map and with random weights.
 
-Parameters keep torchvision's names, so its weights fit once the classifier's are left out.
+Parameters keep torchvision's names, so its weights fit once the classifier's are left out. torchvision is imported when
+one of them is built: that takes longer than torch itself.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from vicc.backbones.registry import register_backbone
-from vicc.backbones.torchvision_video import get_model, video
+
+if TYPE_CHECKING:
+    from torchvision.models import video
 
 
 class VideoResNet(nn.Module):
@@ -129,6 +136,8 @@ def _for_channels(conv: nn.Conv3d, in_channels: int) -> nn.Conv3d:
 def _register(name: str, family: type[VideoResNet | VideoSwin | MViT]) -> None:
     @register_backbone(name)
     def build(in_channels: int) -> nn.Module:
+        from vicc.backbones.torchvision_video import get_model
+
         return family(get_model(name, weights=None), in_channels)
 
 

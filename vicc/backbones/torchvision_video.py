@@ -20,6 +20,6 @@ except RuntimeError as error:
     import torchvision  # noqa: F401
 
 from torchvision.models import get_model, list_models, video  # noqa: E402
-from torchvision.models.video.s3d import S3D, SepInceptionBlock3D, TemporalSeparableConv  # noqa: E402
+from torchvision.models.video.s3d import S3D  # noqa: E402
 
-__all__ = ["S3D", "SepInceptionBlock3D", "TemporalSeparableConv", "get_model", "list_models", "video"]
+__all__ = ["S3D", "get_model", "list_models", "video"]

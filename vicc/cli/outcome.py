@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vicc.plugins import imported_modules
 from vicc.text_table import TextTable, print_line, print_table
 
 EXIT_BAD_INPUT, EXIT_STOPPED, EXIT_UNREAD = 2, 130, 141
@@ -21,7 +22,10 @@ class Outcome:
 
 
 def say_next(command: str) -> None:
-    """The last line of a command that ended well: what is usually given after it."""
+    """The last line of a command that ended well: what is usually given after it, with the same modules imported."""
+    if "--import" not in command:
+        words = ["vicc", *(word for module in imported_modules() for word in ("--import", module))]
+        command = command.replace("vicc ", f"{shlex.join(words)} ", 1)
     print_line(f"next: {command}")
 
 

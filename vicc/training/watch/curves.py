@@ -1,18 +1,23 @@
-"""The log of a stage as curves, one above the other: for the report's page and for RUN/STAGE/curves.png."""
+"""The log of a stage as curves, one above the other: for the report's page and for RUN/STAGE/curves.png.
+
+matplotlib is imported when something is drawn: it takes a third as long as torch.
+"""
+
+from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from vicc.files import atomic_write
 from vicc.training.stage import Stage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVES_FILE = "curves.png"
 Panel = Literal["loss", "accuracy", "found", "use", "rank", "gradient", "rate", "speed"]
@@ -57,6 +62,10 @@ def curves_figure(
         width: inches.
         loss_limits: range of the loss, so that several figures can be compared; None for what the log needs.
     """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     with rc_context(_TEXT):
         heights = [_HEIGHTS.get(panel, _LOW) for panel in panels]
         figure = Figure(figsize=(width, 0.6 * sum(heights)), layout="constrained")
@@ -76,6 +85,8 @@ def curves_figure(
 def curves_svg(figure: Figure, *, salt: str) -> bytes:
     """The figure as SVG, the same bytes for the same figure and salt."""
     image = io.BytesIO()
+    from matplotlib import rc_context
+
     with rc_context({**_TEXT, "svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(image, format="svg", transparent=True, metadata={"Date": None})
     return image.getvalue()
@@ -156,6 +167,8 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
     if panel == "rate":
         draw_curve(axes, log, "learning_rate", color=_INK, window=1)
         axes.set_ylim(bottom=0)
+        from matplotlib.ticker import MaxNLocator
+
         axes.yaxis.set_major_locator(MaxNLocator(2))
         axes.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
         return "learning rate"
