@@ -9,11 +9,9 @@ import sys
 
 import torch
 
-from vicc import Encoder, Store
-from vicc.data.dataset import ClipDataset, ClipLoader, EpochBatches
-from vicc.methods.configs import EncoderConfig
-from vicc.methods.single_stream import SingleStream
-from vicc.transforms.augmentation import Augmentation
+from vicc.data import ClipDataset, ClipLoader, EpochBatches, Store
+from vicc.methods import Encoder, EncoderConfig, SingleStream
+from vicc.transforms import Augmentation
 
 
 def main(place: str, steps: int) -> list[float]:

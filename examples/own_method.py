@@ -13,10 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vicc.batch import Batch
-from vicc.methods.configs import MethodSettings
-from vicc.methods.encoder import Encoder
-from vicc.methods.registry import register_method
-from vicc.methods.task import Task
+from vicc.methods import Encoder, MethodSettings, Task, register_method
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,18 @@ def test_a_field_of_another_method_is_refused_by_name_and_of_all_reaches_those_t
         recipe.with_changes(["all.num_mined=3"])
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_another_method_and_its_fields_are_set_together_in_any_order(order: int) -> None:
+    stage = Stage("rgb-1", "single_stream", "rgb", steps=1, queue_length=8)
+    changes = ["rgb-1.method=infonce", "rgb-1.key_momentum=0.9"][::order]
+    changed = Recipe("r", "", (stage,)).with_changes(changes).stages[0]
+    assert (changed.method, changed.flat()["key_momentum"], changed.flat()["queue_length"]) == ("infonce", 0.9, 8)
+    with pytest.raises(
+        ViccError, match=r"--set rgb-1.method=infonse: There is no method 'infonse'. Did you mean infonce"
+    ):
+        Recipe("r", "", (stage,)).with_changes(["rgb-1.method=infonse"])
+
+
 def test_a_stage_written_before_methods_had_settings_of_their_own_is_the_same_stage() -> None:
     stage = Stage("rgb-1", "single_stream", "rgb", steps=10, queue_length=32, optimizer="adamw")
     old = stage.to_json() | {"num_mined": 5, "key_momentum": 0.999, "num_classes": 0, "dropout": 0.9}

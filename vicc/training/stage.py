@@ -408,26 +408,38 @@ class Recipe:
             ViccError: no such stage or field, or a value of the wrong type.
         """
         changes = [changes] if isinstance(changes, str) else changes  # one change, and no list of letters
-        stages = {stage.name: stage for stage in self.stages}
+        methods = {stage.name: stage.method for stage in self.stages}
+        split = [_split_change(change, list(methods), recipe=self.name) for change in changes]
+        # First the methods, in whatever order they are given: the fields that a stage has are those of its method.
+        for change, (stage_name, field_name, text) in zip(changes, split, strict=True):
+            if field_name == "method":
+                try:
+                    method_settings(text)
+                except ViccError as error:
+                    raise ViccError(f"--set {change}: {error}") from None
+                methods.update(dict.fromkeys(methods if stage_name == "all" else [stage_name], text))
         pending: dict[str, dict[str, Any]] = {}
-        for change in changes:
-            path, equals, text = change.partition("=")
-            stage_name, dot, field_name = path.partition(".")
-            if not equals or not dot:
-                raise ViccError(
-                    f"--set {change}: expected STAGE.FIELD=VALUE, for instance {self.stages[0].name}.epochs=50."
-                )
-            if stage_name != "all" and stage_name not in stages:
-                raise ViccError(
-                    f"--set {change}: recipe {self.name} has no stage {stage_name}; it has {', '.join(stages)}."
-                    + did_you_mean(stage_name, [*stages, "all"])
-                )
+        for change, (stage_name, field_name, text) in zip(changes, split, strict=True):
             names = [stage_name]
             if stage_name == "all":  # those that have such a field; where none has it, the first one says so
-                names = [stage.name for stage in self.stages if field_name in _places(stage.method)] or list(stages)
+                names = [name for name, method in methods.items() if field_name in _places(method)] or list(methods)
             for name in names:
-                pending.setdefault(name, {}).update(_parse_change(stages[name].method, field_name, text, change))
+                pending.setdefault(name, {}).update(_parse_change(methods[name], field_name, text, change))
         return replace(self, stages=tuple(_replace(stage, pending.get(stage.name, {})) for stage in self.stages))
+
+
+def _split_change(change: str, stages: Sequence[str], *, recipe: str) -> tuple[str, str, str]:
+    """Stage (or "all"), field and value of one --set."""
+    path, equals, text = change.partition("=")
+    stage_name, dot, field_name = path.partition(".")
+    if not equals or not dot:
+        raise ViccError(f"--set {change}: expected STAGE.FIELD=VALUE, for instance {stages[0]}.epochs=50.")
+    if stage_name != "all" and stage_name not in stages:
+        raise ViccError(
+            f"--set {change}: recipe {recipe} has no stage {stage_name}; it has {', '.join(stages)}."
+            + did_you_mean(stage_name, [*stages, "all"])
+        )
+    return stage_name, field_name, text
 
 
 def _replace(stage: Stage, values: dict[str, Any]) -> Stage:
