@@ -1,4 +1,4 @@
-"""The benchmark of this project: what each method learns of real surveillance clips, by folds that keep sources whole.
+"""The benchmark of this project: every method on real surveillance clips, by folds that keep recordings whole.
 
     OMP_NUM_THREADS=1 python benchmarks/fights.py --videos DIR --out FOLDER
     OMP_NUM_THREADS=1 python benchmarks/fights.py --videos DEMO_VIDEOS --out FOLDER --split folders
@@ -67,7 +67,7 @@ def main() -> None:
                     # One for all: kept features are named by their content, and baselines are the same in all runs.
                     (options.out / FEATURES_FOLDER).mkdir(exist_ok=True)
                     (run / FEATURES_FOLDER).symlink_to((options.out / FEATURES_FOLDER).absolute())
-                once = recipe.name == "vicc"  # what has learned nothing is the same beside both
+                once = recipe.name == "vicc"  # the baselines are the same beside both
                 found = retrieve(RetrieveConfig(store=store, run=run, baselines=once))
                 probed = probe(ProbeConfig(store=store, run=run, baselines=once))
                 collect(rows, recipe, run, found, probed)

@@ -118,7 +118,7 @@ def decode_and_flow(videos: Path, words: list[str]) -> int:
                 previous = grey
                 frames += 1
         except ViccError:
-            continue  # `vicc prepare` reads as far and sets it aside
+            continue  # `vicc prepare` reads as far and skips it
     return frames
 
 

@@ -18,9 +18,9 @@ class Batch:
     """Clips of some videos.
 
     Attributes:
-        clips: for each stream uint8 (B, V, C, T, H, W), V views a video; view v of all streams shows the same moment
+        clips: for each stream uint8 (B, V, C, T, H, W), V views a video; view v of all streams shows the same frames
             through the same crop. In memory the channels come last, which is the fast layout of 3D convolutions.
-        index: (B,) positions of the videos in the dataset.
+        index: (B,) indices of the videos in the dataset.
         label: (B,) class numbers, where every video has a label.
         recording: (B,) numbers of the recordings the videos were cut from; clips of one group share a number.
         small_clips: further views at lower resolutions (SwAV's multi-crop), one dict like `clips` for each resolution.

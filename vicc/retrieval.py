@@ -43,7 +43,7 @@ def similarity(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
 def search(
     queries: torch.Tensor, gallery: torch.Tensor, *, k: int, exclude_self: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k most similar gallery rows of each query: similarities and positions, (Q, k) each, nearest first.
+    """The k most similar gallery rows of each query: similarities and gallery indices, (Q, k) each, nearest first.
 
     Of equally similar rows the earlier comes first, as in `rank_classes`.
 

@@ -39,6 +39,14 @@ class Place:
     url: bool = False
 
 
+@dataclass(frozen=True)
+class OldWord:
+    """Marks a field of which a value once had another name, which is taken still and stands for today's."""
+
+    old: str
+    now: str
+
+
 Sections = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -240,7 +248,7 @@ def from_text(text: str, hint: Any, *, finite: bool = True) -> Any:
     Raises:
         ValueError: none; its text says what is expected.
     """
-    kinds = members(hint)
+    text, kinds = _todays_word(text, hint), members(hint)
     if type(None) in kinds and text.lower() == "none":
         return None
     for kind in kinds:
@@ -276,7 +284,7 @@ def converted(value: Any, hint: Any, *, finite: bool = True) -> Any:
     Raises:
         ValueError: it cannot have it; its text says what is expected.
     """
-    kinds = members(hint)
+    value, kinds = _todays_word(value, hint), members(hint)
     if value is None and type(None) in kinds:
         return None
     for kind in kinds:
@@ -300,6 +308,11 @@ def converted(value: Any, hint: Any, *, finite: bool = True) -> Any:
         elif isinstance(value, kind):
             return value
     raise _refused(value, hint)
+
+
+def _todays_word(value: Any, hint: Any) -> Any:
+    """The value, or what it is called today, see `OldWord`."""
+    return next((mark.now for mark in marks(hint) if isinstance(mark, OldWord) and mark.old == value), value)
 
 
 def _is_path(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The whole road by one command, with a recipe of a few steps: what a user sees, and that it continues."""
+"""Every step, end to end, by one command, with a recipe of a few steps: what a user sees, and that it continues."""
 
 import json
 import shlex

@@ -45,6 +45,12 @@ def test_words_become_a_config_in_any_order_and_spelling() -> None:
     assert parse(CompareConfig, ["--a", "x:1", "y", "--b", "z"], command="compare").sides == (["x:1", "y"], ["z"])
 
 
+def test_a_value_that_was_called_otherwise_is_taken_still_and_shown_nowhere() -> None:
+    words = ["--store", "s", "--run", "r", "--best", "own_video_recall"]
+    assert parse(PretrainConfig, words, command="pretrain").best == "instance_recall"
+    assert "own_video_recall" not in help_text(PretrainConfig, command="pretrain", more="")
+
+
 def test_a_list_given_twice_is_one_list_and_a_value_given_twice_must_be_one_value() -> None:
     """The last one winning in silence lost what stood before it."""
     words = [

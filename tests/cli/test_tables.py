@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[..., 
 def test_prepare_check_splits_and_store(show: Show, folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     tables = show("prepare", folder, "--store", store, "--workers", 1, "--flow", "none")
-    assert any("no_video.mp4" in str(table.sections) for table in tables), "what was set aside is a table too"
+    assert any("no_video.mp4" in str(table.sections) for table in tables), "what was skipped is a table too"
     tables += show("check", folder, "--workers", 1)
     tables += show("splits", store, "--folds", 2)
     tables += show("store", "info", store, "--videos")
@@ -147,7 +147,7 @@ def test_commands_that_measure(
     command: str, show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queries = made_queries()
-    rows = [made_row("absolute flow, camera removed", queries, right=0.4, kind="baseline")]
+    rows = [made_row("camera-compensated flow magnitude", queries, right=0.4, kind="baseline")]
     rows += [replace(made_row("R+F", queries, right=0.7, kind="fused"), model={"fused": ["CoCLR RGB-2", "Flow-2"]})]
     result = made_result(rows, queries)
     modules = {"fuse": "results.fusion", "retrieve": "evaluation.retrieve", "test": "evaluation.measure_classifiers"}

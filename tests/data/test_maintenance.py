@@ -69,7 +69,7 @@ def test_a_store_says_what_it_holds(store: Path) -> None:
     assert info.problems == []
     assert {row["id"]: row["note"] for row in list_store(store)} == {
         **dict.fromkeys(NAMES, ""),
-        "bad.mp4": "set aside: broken",
+        "bad.mp4": "skipped: broken",
     }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vicc.data import sampling
-from vicc.data.sampling import clip_numbers, random_clips, sliding_windows
+from vicc.data.sampling import clip_frame_indices, random_clips, sliding_windows
 
 lengths = st.integers(1, 200)
 clips = st.integers(1, 40)
@@ -48,7 +48,7 @@ def test_a_random_clip_has_numbers_of_existing_frames_in_steps_of_the_stride(
 def test_a_short_video_is_whole_at_the_end_and_padded_with_its_first_frame(
     available: int, clip_frames: int, stride: int
 ) -> None:
-    numbers = clip_numbers(0, available=available, clip_frames=clip_frames, stride=stride)
+    numbers = clip_frame_indices(0, available=available, clip_frames=clip_frames, stride=stride)
     assert len(numbers) == clip_frames
     if available < span(clip_frames, stride):
         assert 0 <= available - 1 - numbers[-1] < stride  # no further frame of this stride

@@ -452,7 +452,7 @@ def files_of(path: Path) -> dict[str, bytes]:
 
 
 def write_many(path: Path, shard_bytes: int) -> None:
-    """Twelve files of different sizes, two of them set aside; then one that has changed, and one that is dropped."""
+    """Twelve files of different sizes, two of them skipped; then one that has changed, and one that is dropped."""
     writer = StoreWriter(path, SETTINGS, shard_bytes=shard_bytes)
     for number in range(12):
         name, state = f"{number:02d}.mp4", FileState(number, 1)

@@ -112,7 +112,7 @@ def test_labels_that_are_none_are_explained(tmp_path: Path) -> None:
 def test_a_survey_of_known_videos_counts_what_was_set_aside(tmp_path: Path) -> None:
     files = discover_videos(make_files(tmp_path, "a/1.mp4", "b/2.mp4"))
     survey = survey_members("store", files, set_aside=["c.mp4"])
-    assert rows(survey)["passed over"] == "set aside 1 (c.mp4)"
+    assert rows(survey)["passed over"] == "skipped 1 (c.mp4)"
     assert rows(survey)["labelled"] == "2 classes: 1 each"
 
 

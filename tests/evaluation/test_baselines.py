@@ -1,4 +1,4 @@
-"""What has learned nothing, on flow whose answer is known."""
+"""Hand-made baselines, on flow whose answer is known."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,12 +1,13 @@
-"""A result in the place of another one."""
+"""A result in the place of another one, and results of earlier versions."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.evaluation.made_results import made_file
-from vicc.evaluation.result import read_result, write_result
+from tests.evaluation.made_results import made_file, made_queries, made_result, made_row
+from vicc.evaluation.result import ROW_NAMES_BEFORE, read_result, write_result
 
 
 def test_a_result_of_other_videos_is_not_replaced_in_silence(
@@ -39,3 +40,16 @@ def test_a_result_of_something_else_measured_is_not_replaced_in_silence(
     result = read_result(path)
     write_result(path, replace(result, protocol=replace(result.protocol, name="knn")))
     assert f"held a result of {result.protocol.name}, and is replaced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("before", "now"), ROW_NAMES_BEFORE.items())
+def test_rows_of_an_earlier_version_have_the_names_of_today(tmp_path: Path, before: str, now: str) -> None:
+    """So that `vicc compare` and `vicc table` put them beside those of new results."""
+    queries = made_queries()
+    write_result(tmp_path / "new.json", made_result([made_row(now, queries, right=0.4, kind="baseline")], queries))
+    content = json.loads((tmp_path / "new.json").read_text())
+    content["rows"][1]["name"] = before
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    old, new = read_result(tmp_path / "old.json"), read_result(tmp_path / "new.json")
+    assert old == new
+    assert old.row(before) == new.row(now), "a command that names the old row finds it"

@@ -14,6 +14,7 @@ from vicc.device import choose_precision
 from vicc.errors import ViccError
 from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.encoders import RowFeatures
+from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.result import Queries, read_result
 from vicc.evaluation.retrieve import retrieval_row, retrieve
 from vicc.methods.configs import EncoderConfig
@@ -40,8 +41,8 @@ def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store
             "chance",
             "colour histogram",
             "motion histogram",
-            "mean absolute flow",
-            "absolute flow, camera removed",
+            "mean flow magnitude",
+            "camera-compensated flow magnitude",
             "untrained RGB",
             "untrained Flow",
         ),
@@ -56,6 +57,15 @@ def test_rows_stand_from_chance_to_fused_and_values_rise_with_k(run: Path, store
     assert result.metrics == ["R@1", "R@5", "mAP"], "ten of twelve videos, four of each class, always hold the class"
     assert list(result.not_measured) == ["R@10", "R@20", "R@50"]
     assert read_result(run / "retrieval.json") == result
+
+
+def test_features_of_renamed_baselines_are_kept_where_an_earlier_version_kept_them(run: Path, store_path: Path) -> None:
+    retrieve(RetrieveConfig(run=run, store=store_path))
+    cache = FeatureCache(run / "features", Store(store_path))
+    for name in ("colour histogram", "mean absolute flow", "absolute flow, camera removed"):
+        folder = cache.path({"version": 1, "baseline": name})
+        assert folder is not None
+        assert folder.is_dir(), name
 
 
 def test_twice_gives_the_same_to_the_bit(run: Path, store_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_classifier_folder_is_an_encoder_folder_too(finished: Path) -> None:
 def test_other_commands_know_a_classifiers_run(finished: Path, store_path: Path, tmp_path: Path) -> None:
     (run,) = compare_runs(RunsConfig([finished], out=tmp_path / "runs.png"))
     (stage,) = run.stages
-    assert (run.state, stage.own_video_recall) == ("finished", None)
+    assert (run.state, stage.instance_recall) == ("finished", None)
     assert stage.val_accuracy == read_log(finished / "classifier", EPOCHS_FILE)[-1]["val_accuracy"]
     config = RetrieveConfig(run=finished, store=store_path, baselines=False, cache=False, out=tmp_path / "r.json")
     assert [row.name for row in retrieve(config).rows] == ["chance", "Fine-tuned Flow"]

@@ -103,8 +103,8 @@ def test_the_window_of_the_published_gallery_is_one_and_always_the_same(store_pa
     windows = Windows(one=True)
     starts = []
     for video in store.videos:
-        [numbers] = windows.numbers(config, video)
-        np.testing.assert_array_equal(numbers, windows.numbers(config, video)[0])
+        [numbers] = windows.frame_indices(config, video)
+        np.testing.assert_array_equal(numbers, windows.frame_indices(config, video)[0])
         np.testing.assert_array_equal(np.diff(numbers), 1)
         assert 0 <= numbers[0] <= video.num_frames - 1 - 8
         starts.append(numbers[0])

@@ -16,7 +16,7 @@ from tests.parity import networks
 from tests.parity.formula import fill, gauss, unif, unit_rows, value
 from tests.parity.published_numbers import Comparison, Fixtures, compare, require_equal
 from vicc.batch import Batch
-from vicc.data.sampling import clip_numbers, sliding_windows
+from vicc.data.sampling import clip_frame_indices, sliding_windows
 from vicc.errors import Diverged, ViccError
 from vicc.methods.assignments import sinkhorn
 from vicc.methods.classifier import FineTuned, LinearProbe
@@ -374,7 +374,10 @@ def _frame_case(case: str, kind: str, entries: list[dict[str, Any]]) -> Case:
             else:
                 starts = _published_starts(entry, clips=2 if kind == "double" else 1)
                 numbers = np.stack(
-                    [clip_numbers(start, available=available, clip_frames=frames, stride=stride) for start in starts]
+                    [
+                        clip_frame_indices(start, available=available, clip_frames=frames, stride=stride)
+                        for start in starts
+                    ]
                 )
             quantity = f"{available} frames, clips of {frames}, stride {stride}"
             yield require_equal(case, quantity, numbers.flatten(), entry["idx"])

@@ -115,7 +115,7 @@ def test_files_that_cannot_be_used_are_set_aside_with_their_reasons_and_the_rest
     assert all(reasons[name].startswith(text) for name, text in expected.items()), reasons
     assert len(Store(tmp_path / "store").videos) == 4
     said = capsys.readouterr()
-    assert all(f"set aside {name}" in said.err for name in expected)
+    assert all(f"skipped {name}" in said.err for name in expected)
     assert said.out == ""
     # They are remembered, and looked at again only when they change.
     assert run(videos, tmp_path / "store").prepared == 0
@@ -148,7 +148,7 @@ def test_a_dry_run_writes_nothing(videos: Path, tmp_path: Path, capsys: pytest.C
 def test_a_dry_run_says_what_the_run_then_does(
     videos: Path, tmp_path: Path, write_video: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Files set aside stay aside, a changed file is done again."""
+    """Skipped files stay skipped, a changed file is done again."""
     (videos / "empty.mp4").touch()
     run(videos, tmp_path / "store")
     write_video(videos / "a" / "0.mp4", num_frames=8, seed=10)

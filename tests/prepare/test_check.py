@@ -162,7 +162,7 @@ def test_what_a_store_set_aside_is_listed_and_is_no_failure(tmp_path: Path, writ
     report = run(tmp_path / "store")
     assert {video.name: (video.verdict, video.reason) for video in report.videos} == {
         "a.mp4": ("readable", ""),
-        "b.mp4": ("set aside", "the file is empty (0 bytes)"),
+        "b.mp4": ("skipped", "the file is empty (0 bytes)"),
     }
     assert report.passed
 
@@ -204,7 +204,7 @@ def test_check_and_prepare_say_the_same_of_too_short_a_video(
     }
     for entry in Store(tmp_path / "s").set_aside:
         assert found[entry.id].reason.startswith(entry.reason)
-    assert run(tmp_path / "s").counts == {"readable": 1, "set aside": 2}  # a store without flow lacks nothing
+    assert run(tmp_path / "s").counts == {"readable": 1, "skipped": 2}  # a store without flow lacks nothing
     assert main(["check", str(tmp_path / "v"), "--workers", "1"]) == 1
     assert "3 videos: 1 readable, 2 too short" in capsys.readouterr().out
 

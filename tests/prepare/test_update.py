@@ -1,4 +1,4 @@
-"""Given again, `vicc prepare` brings a store up to date: labels, groups, splits, names, files set aside for a time."""
+"""Given again, `vicc prepare` brings a store up to date: labels, groups, splits, names, files skipped for a time."""
 
 import errno
 import os
@@ -325,7 +325,7 @@ def test_a_moved_file_is_once_in_a_scan_too(tmp_path: Path) -> None:
     ]
 
 
-# --- files set aside in passing --------------------------------------------------------------------------------------
+# --- files skipped in passing -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["EACCES", "EIO", "ESTALE", "ETIMEDOUT", "EMFILE", "ENOMEM", "ENOENT"])

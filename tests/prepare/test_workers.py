@@ -150,7 +150,7 @@ def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path: Path, what: 
     assert done.returncode != 0
     assert "if __name__ == '__main__':" in done.stderr.strip().splitlines()[-1]
     assert "This script started again in a worker process" in done.stderr
-    assert "set aside" not in done.stderr
+    assert "skipped" not in done.stderr
 
 
 def test_a_worker_that_imports_the_script_refuses_before_anything_heavy_is_imported(

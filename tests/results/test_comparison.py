@@ -48,6 +48,16 @@ def test_numbers_are_those_of_the_two_results_and_queries_are_counted_one_by_one
     assert (found.queries, found.groups) == (40, 20)
 
 
+def test_baselines_of_an_earlier_version_are_compared_with_those_of_today(tmp_path: Path) -> None:
+    queries = made_queries()
+    rows = [made_row("camera-compensated flow magnitude", queries, right=0.4, kind="baseline")]
+    new = write(tmp_path / "new.json", made_result(rows, queries))
+    old = tmp_path / "old.json"
+    old.write_text(Path(new).read_text().replace(rows[0].name, "absolute flow, camera removed"))
+    assert [(row.a, row.b) for row in run(str(old), new).rows] == [(rows[0].name, rows[0].name)]
+    assert len(run(f"{old}:absolute flow, camera removed", f"{new}:{rows[0].name}").rows) == 1
+
+
 def test_a_model_compared_with_itself_does_not_differ(pair: list[str]) -> None:
     entry = run(pair[0], pair[0]).rows[0].metrics["mAP"]
     assert (entry.difference.value, entry.difference.p, entry.only_a, entry.only_b) == (0, 1, 0, 0)

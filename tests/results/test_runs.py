@@ -51,7 +51,7 @@ def test_numbers_are_those_of_the_logs(runs: Path) -> None:
     seconds = sum(row["waited"] + row["seconds"] for row in rows)
     assert stage.hours == pytest.approx(seconds / 3600)
     assert stage.clips_per_second == pytest.approx(4 * 4 * 2 / seconds)  # steps, videos, views
-    assert stage.own_video_recall is not None
+    assert stage.instance_recall is not None
     assert one.differs == {}
 
 

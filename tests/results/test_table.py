@@ -46,6 +46,16 @@ def test_one_result_is_shown_as_it_is(tmp_path: Path) -> None:
     assert (cell.value, cell.low, cell.high, cell.spread) == (expected.value, expected.low, expected.high, None)
 
 
+def test_a_baseline_of_an_earlier_version_stands_in_the_row_of_today(tmp_path: Path) -> None:
+    for fold, name in ((1, "mean absolute flow"), (2, "mean flow magnitude")):
+        queries = made_queries(fold=fold)
+        result = made_result([made_row("row", queries, right=0.5, kind="baseline")], queries, split=f"f:{fold}")
+        write_result(tmp_path / f"{fold}.json", result)
+        text = (tmp_path / f"{fold}.json").read_text()
+        (tmp_path / f"{fold}.json").write_text(text.replace('"name": "row"', f'"name": "{name}"'))
+    assert [row.name for row in table(tmp_path).rows] == ["chance", "mean flow magnitude"]
+
+
 def test_folds_and_seeds_become_one_row_with_mean_spread_and_the_interval_of_all_queries(tmp_path: Path) -> None:
     values = {}
     for seed in (0, 1, 2):

@@ -12,10 +12,10 @@ from vicc.words import did_you_mean
 
 
 class Backbone(Protocol):
-    """What a backbone offers: an `nn.Module` whose output has `num_features` channels.
+    """The interface of a backbone: an `nn.Module` whose output has `num_features` channels.
 
     It may also have `blocks`, an iterable of the modules it calls one after the other; then activations can be computed
-    twice in place of kept (--checkpoint-activations).
+    a second time in place of being kept (--checkpoint-activations).
     """
 
     num_features: int
@@ -29,7 +29,7 @@ _ALIASES: dict[str, str] = {}  # another name: the name under which the backbone
 
 
 def register_backbone(name: str, *, aliases: Sequence[str] = ()) -> Callable[[Factory], Factory]:
-    """Decorator: make a function of `in_channels` known under a name. The module it returns has `num_features`.
+    """Decorator: register a function of `in_channels` under a name. The module it returns must have `num_features`.
 
     Args:
         aliases: other names that mean the same; a config that names one records `name`.

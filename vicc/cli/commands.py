@@ -47,47 +47,49 @@ class Command:
 
 COMMANDS_BY_PURPOSE: dict[str, dict[str, Command | Group]] = {
     "prepare": {
-        "demo": Command("walk the whole road on drawn videos, in minutes", "vicc.cli.demo:demo"),
-        "demo-videos": Command("write the demo's videos", "vicc.cli.prepare:demo_videos"),
-        "prepare": Command("videos to a store: decode, optical flow", "vicc.cli.prepare:prepare"),
-        "check": Command("say which videos are readable, and what is wrong with the others", "vicc.cli.prepare:check"),
+        "demo": Command("run every step, end to end, on drawn videos, in minutes", "vicc.cli.demo:demo"),
+        "demo-videos": Command("write the videos of the demo", "vicc.cli.prepare:demo_videos"),
+        "prepare": Command("decode videos and compute optical flow, into a store", "vicc.cli.prepare:prepare"),
+        "check": Command("find videos that are damaged or odd, and say what is wrong", "vicc.cli.prepare:check"),
         "store": Group(
-            "look at, verify, merge, thin out and copy stores",
+            "show, verify, merge and copy stores, drop videos from them",
             "A store is the folder that `vicc prepare` writes. Where one is read, a URL such as s3://bucket/store will "
             "do.",
             {
-                "info": Command("what a store holds", "vicc.cli.store:store_info"),
-                "verify": Command("read all of it and compare with its checksums", "vicc.cli.store:store_verify"),
-                "merge": Command("several stores to one, for instance of --shard i/n", "vicc.cli.store:store_merge"),
-                "drop": Command("take videos out", "vicc.cli.store:store_drop"),
-                "copy": Command("to a URL, from one, or to another folder", "vicc.cli.store:store_copy"),
+                "info": Command("show what a store holds", "vicc.cli.store:store_info"),
+                "verify": Command("read a store and compare it with its checksums", "vicc.cli.store:store_verify"),
+                "merge": Command(
+                    "write several stores as one, such as those of --shard i/n", "vicc.cli.store:store_merge"
+                ),
+                "drop": Command("take videos out of a store", "vicc.cli.store:store_drop"),
+                "copy": Command("copy a store to a URL, from one, or to another folder", "vicc.cli.store:store_copy"),
             },
         ),
         "splits": Command("divide videos into folds for cross-validation", "vicc.cli.prepare:splits"),
-        "bench": Command("how fast a store feeds training here", "vicc.cli.prepare:bench"),
+        "bench": Command("measure how fast a store feeds training here", "vicc.cli.prepare:bench"),
     },
     "learn": {
-        "pretrain": Command("a store to encoders, without labels", "vicc.cli.learn:pretrain"),
-        "finetune": Command("an encoder and labels to a classifier", "vicc.cli.learn:finetune"),
-        "probe-clips": Command("a linear classifier on a frozen encoder, from clips", "vicc.cli.learn:probe_clips"),
+        "pretrain": Command("train encoders on a store, without labels", "vicc.cli.learn:pretrain"),
+        "finetune": Command("train an encoder on with labels, to a classifier", "vicc.cli.learn:finetune"),
+        "probe-clips": Command("train a linear classifier on clips, the encoder frozen", "vicc.cli.learn:probe_clips"),
         "recipes": Command("list the recipes, or show one", "vicc.cli.learn:recipes"),
     },
     "measure": {
-        "retrieve": Command("encoders to a retrieval table", "vicc.cli.measure:retrieve"),
-        "knn": Command("classes of test videos by their nearest training videos", "vicc.cli.measure:knn"),
-        "probe": Command("a linear classifier on features, in seconds", "vicc.cli.measure:probe"),
-        "test": Command("classifiers to accuracies", "vicc.cli.measure:test"),
+        "retrieve": Command("retrieval by encoders: R@k and mean average precision", "vicc.cli.measure:retrieve"),
+        "knn": Command("classify test videos by their nearest training videos", "vicc.cli.measure:knn"),
+        "probe": Command("train a linear classifier on features, in seconds", "vicc.cli.measure:probe"),
+        "test": Command("accuracies of classifiers", "vicc.cli.measure:test"),
     },
     "compare": {
-        "table": Command("results side by side, as text, Markdown, LaTeX or HTML", "vicc.cli.compare:table"),
-        "compare": Command("two models on the same queries: difference, interval, p", "vicc.cli.compare:compare"),
-        "fuse": Command("two streams' results as one model", "vicc.cli.compare:fuse"),
+        "table": Command("put results side by side, as text, Markdown, LaTeX or HTML", "vicc.cli.compare:table"),
+        "compare": Command("compare two models query by query: difference, interval, p", "vicc.cli.compare:compare"),
+        "fuse": Command("measure the results of several streams as one model", "vicc.cli.compare:fuse"),
         "runs": Command("compare runs in a table and a plot", "vicc.cli.compare:runs"),
     },
     "share": {
-        "report": Command("a run to one HTML page", "vicc.cli.share:report"),
-        "import": Command("a published checkpoint to an encoder folder", "vicc.cli.share:import_"),
-        "export": Command("an encoder to a published checkpoint", "vicc.cli.share:export"),
+        "report": Command("write one HTML page of a run", "vicc.cli.share:report"),
+        "import": Command("read a published checkpoint into an encoder folder", "vicc.cli.share:import_"),
+        "export": Command("write an encoder as a published checkpoint", "vicc.cli.share:export"),
     },
 }
 

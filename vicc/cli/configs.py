@@ -65,9 +65,9 @@ class RecipesConfig(Settings):
 
 @dataclass(frozen=True)
 class DemoConfig(Settings):
-    """Walk the whole road on drawn videos: videos, prepare, pretrain, retrieve, report. Minutes on two cores.
+    """Run every step, end to end, on drawn videos: videos, prepare, pretrain, retrieve, report. Minutes on two cores.
 
-    Every step is an ordinary command, shown before it runs. Given again, it continues.
+    Every step is an ordinary command, shown before it runs. Given again, the demo continues where it stopped.
 
     Example:
         vicc demo --out vicc-demo

@@ -1,4 +1,4 @@
-"""`vicc demo`: the whole road on drawn videos, by the same commands a user gives, each shown before it runs."""
+"""`vicc demo`: every step, end to end, on drawn videos, by ordinary commands, each shown before it runs."""
 
 import resource
 import shlex
@@ -41,7 +41,7 @@ def demo(config: DemoConfig) -> Outcome:
     )
     trained = step(
         "Train, without labels: each stream alone, then RGB taught by flow, then flow taught by RGB. RGB alone learns "
-        "nothing in so short a time, of which a warning tells.",
+        "nothing in so short a time, and a warning says so.",
         *("pretrain", "--recipe", "demo", "--store", store, "--run", run, "--seed", config.seed),
     )
     if trained.status:

@@ -64,8 +64,8 @@ def prepare(config: PrepareConfig) -> Outcome:
             str(len(report.labels)) if report.labels else "no labels",
             str(len(report.set_aside)),
         ]
-        print_table(TextTable(["store", "videos", "frames", "size", "classes", "set aside"], [[cells]]))
-        _reasons("set aside", [(entry.id, entry.reason) for entry in report.set_aside])
+        print_table(TextTable(["store", "videos", "frames", "size", "classes", "skipped"], [[cells]]))
+        _reasons("skipped", [(entry.id, entry.reason) for entry in report.set_aside])
         _reasons("note on", list(report.notes.items()))
         for line in report.changes:
             print_line(line)
@@ -78,7 +78,7 @@ def prepare(config: PrepareConfig) -> Outcome:
 
 
 def _print_survey(survey: "Survey") -> None:
-    """What a place holds: found, passed over, labelled, grouped, split."""
+    """What a folder, list or store holds: found, passed over, labelled, grouped, split."""
     print_table(TextTable(["found in", survey.place], [list(survey.rows())]))
 
 
@@ -168,7 +168,7 @@ def splits(config: SplitsConfig) -> Outcome:
         print_line(
             f"written to {result.file}: use it as --split {result.split}:1 to {result.split}:{len(result.folds)}"
         )
-        store = "STORE" if config.out is not None else shell_word(config.place)
+        store = "STORE" if config.out is not None else shell_word(config.path)
         say_next(f"vicc pretrain --store {store} --run RUN --split {shell_word(result.split)}:1")
 
     return Outcome(asdict(result), show)

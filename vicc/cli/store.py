@@ -18,7 +18,7 @@ def store_info(config: StoreInfoConfig) -> Outcome:
     def show() -> None:
         per_frame = {stream: f"{count / max(info.frames, 1):,.0f} a frame" for stream, count in info.bytes.items()}
         rows = {
-            "videos": f"{info.videos:,}" + f", {info.set_aside} set aside" * bool(info.set_aside),
+            "videos": f"{info.videos:,}" + f", {info.set_aside} skipped" * bool(info.set_aside),
             "frames": f"{info.frames:,} ({info.hours:,.2f} hours)",
             **{f"{stream} bytes": f"{count:,} ({per_frame[stream]})" for stream, count in info.bytes.items()},
             "shards": f"{len(info.shards)}, {sum(info.shards.values()) / 1e6:,.1f} MB",

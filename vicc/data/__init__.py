@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from vicc.data.dataset import ClipDataset, sample_rng
     from vicc.data.loader import ClipLoader, EpochBatches
     from vicc.data.records import Video
-    from vicc.data.sampling import clip_numbers, random_clips, sliding_windows
+    from vicc.data.sampling import clip_frame_indices, random_clips, sliding_windows
     from vicc.data.store import Store
 
 _PLACES = {
@@ -17,7 +17,7 @@ _PLACES = {
     "EpochBatches": "vicc.data.loader",
     "Store": "vicc.data.store",
     "Video": "vicc.data.records",
-    "clip_numbers": "vicc.data.sampling",
+    "clip_frame_indices": "vicc.data.sampling",
     "random_clips": "vicc.data.sampling",
     "sample_rng": "vicc.data.dataset",
     "sliding_windows": "vicc.data.sampling",
@@ -29,7 +29,7 @@ __all__ = [
     "EpochBatches",
     "Store",
     "Video",
-    "clip_numbers",
+    "clip_frame_indices",
     "random_clips",
     "sample_rng",
     "sliding_windows",

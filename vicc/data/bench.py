@@ -123,11 +123,11 @@ class _Timed(Store):
     seconds = 0.0
     asked: list[tuple[str, StoredStream, Sequence[int]]]
 
-    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+    def frames(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> np.ndarray:
         begin = time.perf_counter()
-        found = super().frames(video_id, stream, numbers)
+        found = super().frames(video_id, stream, frame_indices)
         self.seconds += time.perf_counter() - begin
-        self.asked.append((video_id, stream, numbers))
+        self.asked.append((video_id, stream, frame_indices))
         return found
 
 
@@ -146,8 +146,8 @@ def _loading(config: BenchConfig, store: Store, streams: tuple[Stream, ...]) -> 
         rates.append(made / (time.perf_counter() - begin))
         total += time.perf_counter() - begin
     begin = time.perf_counter()
-    for video_id, stream, numbers in timed.asked:
-        store.read(video_id, stream, numbers)
+    for video_id, stream, frame_indices in timed.asked:
+        store.read(video_id, stream, frame_indices)
     read = min(time.perf_counter() - begin, timed.seconds)
     rate = statistics.median(rates), min(rates), max(rates)
     return Loading(streams, rate, read / total, (timed.seconds - read) / total, 1 - timed.seconds / total)

@@ -10,7 +10,7 @@ from vicc.settings import Place, Positional, Settings, require
 
 @dataclass(frozen=True)
 class StoreInfoConfig(Settings):
-    """Say what a store holds: videos, labels, frames, bytes of each stream, settings.
+    """Show what a store holds: videos, labels, frames, bytes of each stream, settings.
 
     Example:
         vicc store info store
@@ -20,7 +20,7 @@ class StoreInfoConfig(Settings):
     store: Annotated[ExistingStore, Positional]
     """Store to look at."""
     videos: bool = False
-    """List every video, and every file set aside, as well."""
+    """Also list every video and every skipped file."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StoreMergeConfig(Settings):
     store: StorePlace
     """Folder or URL of the new store."""
     shard_mb: int = 512
-    """MiB at which a new shard is begun."""
+    """Size in MiB at which a new shard is begun."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +107,7 @@ class BenchConfig(Settings):
     store: ExistingStore
     """Store made by `vicc prepare`, a folder or a URL."""
     preset: Literal["default", "published"] = "published"
-    """Augmentation."""
+    """Augmentation of the clips."""
     clip_frames: int = 32
     """Frames of a clip."""
     size: int = 128

@@ -31,7 +31,7 @@ from vicc.transforms.augmentation import (
 from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.flow_form import FlowForm
 
-Key = tuple[int, int]  # (epoch, position of the video)
+Key = tuple[int, int]  # (epoch, index of the video)
 Clips = dict[Stream, np.ndarray]
 
 
@@ -40,7 +40,7 @@ class Sample:
     """One video of a batch.
 
     Attributes:
-        index: position of the video in the dataset.
+        index: of the video in the dataset.
         clips: uint8 (V, T, size, size, C) a stream.
         small_clips: the same for each group of small views.
         label, recording: see `Batch`; label is None where a video of the dataset has none.
@@ -63,7 +63,7 @@ class _View:
 
 
 class ClipDataset(Dataset[Sample]):
-    """Random clips of videos.
+    """Random clips of videos, each video a sample; a pure function of seed, epoch, video and view.
 
     Small views show the frames of the full ones in turn, the first small view those of the first, each through a crop
     of its own.
@@ -142,8 +142,8 @@ class ClipDataset(Dataset[Sample]):
         return total * self.clip_frames
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, position = key
-        video = self.videos[position]
+        epoch, index = key
+        video = self.videos[index]
         indices = self._clips(video.num_frames - 1, rng=sample_rng(self.seed, epoch, video.id))
         groups = self._draw(video, epoch)
         clips: list[Clips] = [{} for _ in groups]
@@ -154,8 +154,8 @@ class ClipDataset(Dataset[Sample]):
                     group[stream] = views
         except (ValueError, cv2.error) as error:
             raise ViccError(f"Cannot make a clip of {video.id!r}: {error}.") from error
-        label = None if self.labels is None else self.labels[position]
-        return Sample(position, clips[0], tuple(clips[1:]), label, self.recordings[position])
+        label = None if self.labels is None else self.labels[index]
+        return Sample(index, clips[0], tuple(clips[1:]), label, self.recordings[index])
 
     def _draw(self, video: Video, epoch: int) -> list[list[_View]]:
         """The full views, then each group of small ones."""
@@ -212,28 +212,29 @@ def load_view(
     reader: FrameReader,
     video: Video,
     stream: Stream,
-    numbers: np.ndarray,
+    frame_indices: np.ndarray,
     draw: ViewDraw,
     *,
     size: int,
     flow_center: bool,
     flow_form: FlowForm | None = None,
 ) -> np.ndarray:
-    """Read the frames `numbers` of one stream and cut the view `draw` out of them: uint8 (T, size, size, C).
+    """Read frames of one stream and cut the view `draw` out of them: uint8 (T, size, size, C).
 
     Args:
+        frame_indices: (T,).
         flow_form: the form that flow is to have; None for the stored one.
     """
-    return load_views(reader, video, stream, numbers, [draw], size=size, flow_center=flow_center, flow_form=flow_form)[
-        0
-    ]
+    return load_views(
+        reader, video, stream, frame_indices, [draw], size=size, flow_center=flow_center, flow_form=flow_form
+    )[0]
 
 
 def load_views(
     reader: FrameReader,
     video: Video,
     stream: Stream,
-    numbers: np.ndarray,
+    frame_indices: np.ndarray,
     draws: Sequence[ViewDraw],
     *,
     size: int,
@@ -241,18 +242,20 @@ def load_views(
     flow_form: FlowForm | None = None,
 ) -> list[np.ndarray]:
     """Several views of the same frames, which are read once; see `load_view`."""
-    frames = _read(reader, video, stream, numbers)
+    frames = _read(reader, video, stream, frame_indices)
     return [
-        _cut_view(reader, video, stream, frames, numbers, draw, size=size, flow_center=flow_center, flow_form=flow_form)
+        _cut_view(
+            reader, video, stream, frames, frame_indices, draw, size=size, flow_center=flow_center, flow_form=flow_form
+        )
         for draw in draws
     ]
 
 
-def _read(reader: FrameReader, video: Video, stream: Stream, numbers: np.ndarray) -> np.ndarray:
-    """The stored frames that frames `numbers` of a stream are made of."""
+def _read(reader: FrameReader, video: Video, stream: Stream, frame_indices: np.ndarray) -> np.ndarray:
+    """The stored frames that these frames of a stream are made of."""
     if stream == "diff":
-        return reader.frames(video.id, "rgb", frames_of_diff(numbers).tolist())
-    return reader.frames(video.id, stream, numbers.tolist())
+        return reader.frames(video.id, "rgb", frames_of_diff(frame_indices).tolist())
+    return reader.frames(video.id, stream, frame_indices.tolist())
 
 
 def _cut_view(
@@ -260,7 +263,7 @@ def _cut_view(
     video: Video,
     stream: Stream,
     frames: np.ndarray,
-    numbers: np.ndarray,
+    frame_indices: np.ndarray,
     draw: ViewDraw,
     *,
     size: int,
@@ -270,7 +273,7 @@ def _cut_view(
     if stream == "rgb":
         return apply_to_rgb(frames, draw, size=size)
     if stream == "diff":
-        return apply_to_diff(frames, numbers, draw, size=size)
+        return apply_to_diff(frames, frame_indices, draw, size=size)
     bound = reader.settings.flow_bound
     view = apply_to_flow(frames, draw, size=size, bound=bound, center=flow_center)
     if flow_form is not None:
@@ -279,15 +282,17 @@ def _cut_view(
 
 
 def _numbered(names: Sequence[Any]) -> list[int]:
-    """Each name's place among the different names, sorted."""
-    place = {name: number for number, name in enumerate(sorted(set(names)))}
-    return [place[name] for name in names]
+    """Each name's index among the different names, sorted."""
+    index = {name: number for number, name in enumerate(sorted(set(names)))}
+    return [index[name] for name in names]
 
 
 def sample_rng(seed: int, epoch: int, video_id: str, view: int | None = None, *, part: int = 0) -> np.random.Generator:
     """The random stream of one sample (which frames), or of one of its views (which crop, which colours).
 
-    Of a sample, part 1 says which views are strong.
+    Args:
+        view: index of the view; None for what is drawn once a sample.
+        part: 1 for the draw of which views are strong.
     """
     name = int.from_bytes(hashlib.blake2b(video_id.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
     return np.random.default_rng([seed, epoch, name, 0 if view is None else view + 1, *([part] if part else [])])

@@ -190,25 +190,25 @@ def read_header(data: bytes | memoryview) -> PackHeader:
     return found
 
 
-def check_numbers(numbers: Sequence[int], *, stream: str, num: int) -> None:
-    """Raises ViccError for a frame number outside of 0 to num - 1."""
-    for number in numbers:
-        if not 0 <= number < num:
-            raise ViccError(f"there is no frame {number} of stream {stream}, which has {num}")
+def check_frame_indices(frame_indices: Sequence[int], *, stream: str, num: int) -> None:
+    """Raises ViccError for a frame index outside of 0 to num - 1."""
+    for index in frame_indices:
+        if not 0 <= index < num:
+            raise ViccError(f"there is no frame {index} of stream {stream}, which has {num}")
 
 
-def decode_frames(data: bytes | memoryview, numbers: Sequence[int]) -> np.ndarray:
+def decode_frames(data: bytes | memoryview, frame_indices: Sequence[int]) -> np.ndarray:
     """Some frames of a pack, in any order and as often as asked for: uint8 (T, H, W, 3 for rgb or 2 for flow).
 
     Raises:
         ViccError: a damaged pack, or a frame that it does not have.
     """
     header = read_header(data)
-    check_numbers(numbers, stream=header.stream, num=header.num)
-    frames = np.empty((len(numbers), header.height, header.width, header.channels), np.uint8)
-    rows: dict[int, list[int]] = {}  # frame number -> where it goes: short videos repeat frames
-    for row, number in enumerate(numbers):
-        rows.setdefault(number, []).append(row)
+    check_frame_indices(frame_indices, stream=header.stream, num=header.num)
+    frames = np.empty((len(frame_indices), header.height, header.width, header.channels), np.uint8)
+    rows: dict[int, list[int]] = {}  # frame index -> where it goes: short videos repeat frames
+    for row, index in enumerate(frame_indices):
+        rows.setdefault(index, []).append(row)
     try:
         encoded = _Encoded(data, header)
         decode = _decode_jpeg if header.codec == "jpeg" else _decode_h264
@@ -308,15 +308,15 @@ def _plane(plane: Any) -> np.ndarray:
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
-def read_frames(data: bytes | memoryview, numbers: Sequence[int]) -> int:
+def read_frames(data: bytes | memoryview, frame_indices: Sequence[int]) -> int:
     """Read what decoding these frames reads, check its checksums and decode nothing; returns the bytes.
 
     Raises:
         ViccError: a damaged pack, or a frame that it does not have.
     """
     header = read_header(data)
-    check_numbers(numbers, stream=header.stream, num=header.num)
-    encoded, wanted = _Encoded(data, header), sorted(set(numbers))
+    check_frame_indices(frame_indices, stream=header.stream, num=header.num)
+    encoded, wanted = _Encoded(data, header), sorted(set(frame_indices))
     if header.codec == "h264":
         wanted = [number for first, last in _runs(wanted) for number in range(first, last + 1)]
     return sum(len(encoded[number]) for number in wanted)

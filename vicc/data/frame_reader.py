@@ -1,4 +1,4 @@
-"""What training and evaluation need of the place that frames come from: a prepared store, or a folder of files."""
+"""What training and evaluation need to read frames: of a prepared store, or of a folder of video files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +28,12 @@ class FrameReader(Protocol):
     def set_aside(self) -> list[SetAside]:
         """Files that could not be used, with their reasons."""
 
-    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+    def frames(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> np.ndarray:
         """Some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
+
+        Args:
+            stream: "rgb" or "flow".
+            frame_indices: from 0, in any order and as often as wanted; flow has one frame fewer than rgb.
 
         Raises:
             ViccError: no such video, stream or frame, or data that cannot be read; the message names the video.

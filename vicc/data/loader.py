@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 class EpochBatches(Sampler[list[Key]]):
     """Batches of one rank from a step of the stage to its end, epoch after epoch, each epoch in its own order.
 
-    The videos left over when an epoch does not divide into whole global batches wait for the next epoch's order. All
+    Videos left over when an epoch does not divide into whole global batches are left out of that epoch. All
     ranks draw the same order and take disjoint parts of each global batch, so they make equally many steps.
 
     Args:
@@ -65,7 +65,7 @@ class EpochBatches(Sampler[list[Key]]):
         return map(self.batch, range(self.first_step, self.last_step))
 
     def batch(self, step: int) -> list[Key]:
-        """What this rank loads for a step."""
+        """Keys (epoch, video index) of the samples that this rank loads for a step."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         order = self._order  # by a name of our own: the watchdog asks from another thread
         if order is None or order[0] != epoch:
@@ -75,10 +75,10 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 class ClipLoader:
-    """Batches in their order; iterate over it once. One iterator runs through all epochs, so workers start once.
+    """Loads batches in their order; iterate over it once. One iterator runs through all epochs, so workers start once.
 
     Args:
-        workers: processes that load; 0 loads in this one. The batches are the same whatever their number.
+        workers: processes that load; 0: this process loads. The batches do not depend on it.
         start_method: how the workers start; None for the platform's own.
 
     Raises:
@@ -124,7 +124,7 @@ class ClipLoader:
         return [self._guarded.dataset.videos[position].id for _, position in self._batches.batch(step)]
 
     def loading(self, step: int) -> list[str]:
-        """Those of them that are being loaded at this moment; all if none is."""
+        """Names of the videos of the batch that are being loaded now; all if none is."""
         at = self._guarded.at.tolist()
         now = [number for number, (_, position) in enumerate(self._batches.batch(step)) if position in at]
         videos = self.videos(step)

@@ -100,7 +100,7 @@ def store_info(place: Path | str) -> StoreInfo:
 
 
 def list_store(place: Path | str) -> list[dict[str, Any]]:
-    """Every video of a store and every file set aside, by id: what there is to know of it in one row each."""
+    """Every video of a store and every skipped file, by id: a row of facts each."""
     rows: list[dict[str, Any]] = []
     for record in Store(place).records.values():
         entry = record.entry
@@ -113,7 +113,7 @@ def list_store(place: Path | str) -> list[dict[str, Any]]:
                 "width": None,
                 "height": None,
             }
-            rows.append({**row, "note": f"set aside: {entry.reason}"})
+            rows.append({**row, "note": f"skipped: {entry.reason}"})
         else:
             row = {name: getattr(entry, name) for name in ("id", "label", "group", "width", "height", "note")}
             rows.append({**row, "frames": entry.num_frames})

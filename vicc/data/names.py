@@ -33,7 +33,7 @@ class MatchedNames:
 
 
 class VideoNames:
-    """The videos of a place, to be found by their names as people write them.
+    """The videos of a folder or store, to be found by their names as people write them.
 
     Args:
         ids: of the videos.

@@ -37,12 +37,16 @@ class FileState:
 
 @dataclass(frozen=True)
 class Video:
-    """What the store knows of one video.
+    """One video of a store.
 
     Attributes:
+        id: path of its file below the folder that was prepared, and which part of the file it is, if that was cut.
+        frames_per_second: of the stored frames.
+        source: size, time and checksum of the file.
+        label, group, split: its class, the recording it was cut from, "train" or "test"; None where not known.
         num_frames: RGB frames; there is one flow frame fewer.
         height, width: of the stored frames, pixels.
-        note: what a user should know of its preparation, for instance that the end of the file could not be decoded.
+        note: what is worth knowing of its preparation, for instance that the end of the file could not be decoded.
     """
 
     id: str
@@ -103,7 +107,7 @@ class Record:
     """What a store says of one file.
 
     Attributes:
-        packs: by the name of the stream; a file that was set aside has none.
+        packs: by the name of the stream; a file that was skipped has none.
         blake2b: of the record itself, as it is stored.
         payload: bytes of record and packs.
     """
@@ -159,7 +163,7 @@ class Record:
 
 
 def is_passing(reason: str) -> bool:
-    """Whether a reason why a file was set aside, or a note on it, speaks of the system and not of the file's content.
+    """Whether a reason why a file was skipped, or a note on it, speaks of the system and not of the file's content.
 
     Reasons of content stay until the file changes; these are tried again the next time.
     """

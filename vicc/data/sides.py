@@ -12,7 +12,8 @@ from typing import Literal
 
 Split = Literal["train", "test"]
 Side = Literal["train", "val", "test"]
-"""What a place says of a video. `val` only where videos for testing are named too: then those alone are tested."""
+"""The side of a video, as a folder or list names it. `val` only where videos for testing are named too: then those
+alone are tested."""
 
 Folders = tuple[str, ...]
 """Names of folders, from the outermost one."""

@@ -31,7 +31,7 @@ from typing import Any, get_args
 import lmdb
 import numpy as np
 
-from vicc.data.frame_pack import StoredStream, check_numbers, decode_frames, read_frames, read_header
+from vicc.data.frame_pack import StoredStream, check_frame_indices, decode_frames, read_frames, read_header
 from vicc.data.manifest import MANIFEST, Manifest, ShardFile, read_manifest
 from vicc.data.records import (
     FileState,
@@ -116,23 +116,27 @@ class Store:
         self.videos = [entry for entry in entries if isinstance(entry, Video)]
         self.set_aside = [entry for entry in entries if isinstance(entry, SetAside)]
 
-    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+    def frames(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> np.ndarray:
         """Decode some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
+
+        Args:
+            stream: "rgb" or "flow".
+            frame_indices: from 0, in any order and as often as wanted; flow has one frame fewer than rgb.
 
         Raises:
             ViccError: no such video, stream or frame, or damaged data; the message names the video.
         """
         with self._pack(video_id, stream) as (key, data):
-            return self._decode(key, data, numbers)
+            return self._decode(key, data, frame_indices)
 
-    def read(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> int:
+    def read(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> int:
         """Read what `frames` would read, and decode nothing; returns the bytes. Errors are those of `frames`."""
         with self._pack(video_id, stream) as (_, data):
-            return read_frames(data, numbers)
+            return read_frames(data, frame_indices)
 
     @contextmanager
     def _pack(self, video_id: str, stream: StoredStream) -> Iterator[tuple[bytes, memoryview]]:
-        """The key of a pack and the pack; what goes wrong with it within the block is told with the video's name."""
+        """The key of a pack and the pack; an error within the block names the video."""
         if video_id not in self.shard_of:
             raise ViccError(f"The store {self.path} has no video {video_id!r}.")
         key = key_of(stream, video_id)
@@ -150,17 +154,17 @@ class Store:
             except ViccError as error:
                 raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {error}.") from error
 
-    def _decode(self, key: bytes, data: memoryview, numbers: Sequence[int]) -> np.ndarray:
+    def _decode(self, key: bytes, data: memoryview, frame_indices: Sequence[int]) -> np.ndarray:
         if key not in self._cache:
             header = read_header(data)
             size = header.num * header.height * header.width * header.channels
             if size > self._cache_left:
-                return decode_frames(data, numbers)
+                return decode_frames(data, frame_indices)
             self._cache[key] = decode_frames(data, range(header.num))
             self._cache_left -= size
         frames = self._cache[key]
-        check_numbers(numbers, stream=key.partition(b":")[0].decode(), num=len(frames))
-        return frames[np.asarray(numbers, dtype=int)]  # a copy: what a transform does in place stays its own
+        check_frame_indices(frame_indices, stream=key.partition(b":")[0].decode(), num=len(frames))
+        return frames[np.asarray(frame_indices, dtype=int)]  # a copy: what a transform does in place stays its own
 
     def check_pack(self, video_id: str, stream: StoredStream) -> None:
         """Compare a video's stream with the checksum in its record, which `frames` leaves out.
@@ -254,7 +258,7 @@ class StoreWriter:
             self._note(video_id, entry)
 
     def has(self, video_id: str, state: FileState, *, min_frames: int | None = None) -> bool:
-        """Whether this very file has been prepared or set aside already, for good: see `Record.is_final`."""
+        """Whether this very file has been prepared or skipped already, for good: see `Record.is_final`."""
         known = self._known(video_id)
         return known is not None and known.is_final(state, min_frames=min_frames)
 
@@ -281,7 +285,7 @@ class StoreWriter:
         self._write(entry.id, record, {}, value)
 
     def drop(self, video_ids: Iterable[str]) -> None:
-        """Take videos, or files set aside, out of the store: all of them or none. `close` gives their space back.
+        """Take videos, or skipped files, out of the store: all of them or none. `close` gives their space back.
 
         Raises:
             ViccError: an id that the store does not have.
@@ -530,7 +534,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def say_if_unfinished(store: Store) -> None:
-    """A store without all of its videos looks like any other: who trains on it, divides or measures it is told."""
+    """Warn whoever trains on, divides or measures a store that lacks some of its videos, as it looks like any other."""
     if isinstance(store.path, Path) and is_unfinished(store.path):
         say(
             f"warning: the store {store.path} is not complete: its `vicc prepare` is at work or was stopped, with "

@@ -1,4 +1,4 @@
-"""What a place holds, in counts: found, passed over, labelled, grouped, split. What `vicc check` and `prepare` show."""
+"""What a folder, list or store holds, in counts, as `vicc check` and `vicc prepare` show it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Survey:
-    """What a place holds. Counts are of videos, where nothing else is said.
+    """What a folder, list or store holds. Counts are of videos, where nothing else is said.
 
     Attributes:
         files: of which the videos are parts, or themselves.
         suffixes: how many files end in what, the most frequent first.
-        passed_over: files and folders that are no videos of the place, by reason.
+        passed_over: files and folders that are no videos of it, by reason.
         classes: by name. `single_class` is the one class that all had, which is no label.
         without_label: the first few; `unlabelled` is their number.
         groups: number of groups; `groups_from` is how many videos have theirs from where; `ungrouped` have none.
@@ -103,7 +103,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class SurveyedVideos:
-    """The videos of a place, what official lists say of their sides, and the survey of it all."""
+    """The videos of a folder, file or list, their sides by official lists, and the survey of it all."""
 
     files: list[VideoFile]
     official: SplitTable | None
@@ -111,10 +111,11 @@ class SurveyedVideos:
 
 
 def survey_videos(place: Path, *, groups: Path | None = None, official_splits: Path | None = None) -> SurveyedVideos:
-    """List the videos of a place, see `list_video_files` and `find_official_splits`, and count what there is.
+    """List the videos of a folder, file or list, and count what there is; see `list_video_files` and
+    `find_official_splits`.
 
     Raises:
-        ViccError: no such place, no video in it, a list, groups file or official lists that cannot be used.
+        ViccError: no such path, no video in it, a list, groups file or official lists that cannot be used.
     """
     listing = list_video_files(place, groups=groups)
     official = find_official_splits(place, listing.files, given=official_splits)
@@ -137,7 +138,7 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
 
 def survey_members(place: str, videos: Sequence[SplitMember], *, set_aside: Sequence[str] = ()) -> Survey:
     """Count videos that are known already, such as those of a store, and files that could not be used."""
-    aside = (PassedOver("set aside", len(set_aside), tuple(set_aside[:_EXAMPLES])),) if set_aside else ()
+    aside = (PassedOver("skipped", len(set_aside), tuple(set_aside[:_EXAMPLES])),) if set_aside else ()
     split_from = "folders or list" if any(video.split for video in videos) else ""
     return _survey(place, videos, listing=Listing([], aside, split_from=split_from), table=None, notes=())
 

@@ -1,4 +1,4 @@
-"""Which videos a place holds, and what is known of them: a folder, one file, or a list of paths in CSV or Parquet."""
+"""The videos of a folder, of one file, or of a list of paths in CSV or Parquet, and what is known of them."""
 
 import math
 import os
@@ -42,7 +42,7 @@ _KINETICS_PADDED = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}_\d{6}")
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video file, or a part of one, and what its place says of it.
+    """A video file, or a part of one, and what its folder or list says of it.
 
     Attributes:
         id: path relative to the folder, with forward slashes, and `#START-END` for a part; the video's name everywhere
@@ -50,7 +50,7 @@ class VideoFile:
         label: class name, or None where nothing names a class.
         group: the recording that it was cut from; videos of one group never fall into both training and test. None: a
             recording of its own.
-        split: "train" or "test" where the place says so, else None; "val" where it has both val and test: then the
+        split: "train" or "test" where folder or list says so, else None; "val" where it has both val and test: then the
             videos of val are neither trained on nor tested unless asked for.
         start, end: seconds after the file's first frame between which the video lies, `end` itself left out. None:
             from the beginning, to the end.
@@ -67,7 +67,7 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos of a place, sorted by id, and what was found out on the way.
+    """The videos of a folder, file or list, sorted by id, and what was found out on the way.
 
     Attributes:
         passed_over: files and folders that are no videos of it, by reason.
@@ -86,10 +86,10 @@ class Listing:
 
 
 def discover_videos(place: Path, *, groups: Path | None = None) -> list[VideoFile]:
-    """List the videos of a place as `list_video_files` does; say what was passed over and what else is worth knowing.
+    """List videos as `list_video_files` does; print what was passed over and what else is worth knowing.
 
     Raises:
-        ViccError: no such place, no video in it, or a list or groups file that cannot be used.
+        ViccError: no such path, no video in it, or a list or groups file that cannot be used.
     """
     listing = list_video_files(place, groups=groups)
     if listing.passed_over:
@@ -103,7 +103,7 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
     """List the videos of a folder, a single video file or a list (.csv, .parquet), sorted by id.
 
     Understood layouts of a folder: `video.mp4` (no labels), `class/video.mp4`, and either of them inside `train/` and
-    `test/`, in the spellings that `vicc.data.sides` knows. With `val/` in place of `test/` that is tested; beside
+    `test/`, in the spellings that `vicc.data.sides` lists. With `val/` in place of `test/` that is tested; beside
     `test/` it is neither trained on nor tested. A label is the name of the folder that holds the file; one single class
     is no label. Links are followed. A file `groups.csv` in the folder, or the one given, with a column `path` and a
     column `group` (and `label`, which then wins over the folder's name), says which clips are of the same recording.
@@ -114,7 +114,7 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
     Where nothing names a group, the names of UCF101, HMDB51 and Kinetics do. Nothing is said: the listing has it all.
 
     Raises:
-        ViccError: no such place, no video in it, or a list or groups file that cannot be used.
+        ViccError: no such path, no video in it, or a list or groups file that cannot be used.
     """
     require_videos(place)
     if place.is_dir():

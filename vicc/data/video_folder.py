@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vicc.data.frame_pack import StoredStream, check_numbers
+from vicc.data.frame_pack import StoredStream, check_frame_indices
 from vicc.data.records import SetAside, StoreSettings, Video
 from vicc.data.video_files import VideoFile
 from vicc.errors import ViccError
@@ -83,7 +83,7 @@ class VideoFolder:
         """The file of a video, or its part of one."""
         return self._entries[video_id].file
 
-    def frames(self, video_id: str, stream: StoredStream, numbers: Sequence[int]) -> np.ndarray:
+    def frames(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> np.ndarray:
         """Some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
 
         Raises:
@@ -97,11 +97,11 @@ class VideoFolder:
             self._recent.clear()
             self._recent_id = video_id
         try:
-            check_numbers(numbers, stream=stream, num=entry.index.num_frames - (stream == "flow"))
-            found = self._known(entry, stream, sorted(set(numbers)))
+            check_frame_indices(frame_indices, stream=stream, num=entry.index.num_frames - (stream == "flow"))
+            found = self._known(entry, stream, sorted(set(frame_indices)))
         except (ViccError, OSError) as error:
             raise ViccError(f"Cannot read frames of {video_id!r} in {self.path}: {_reason(error)}.") from error
-        return np.stack([found[number] for number in numbers])
+        return np.stack([found[index] for index in frame_indices])
 
     def _known(self, entry: IndexedVideo, stream: StoredStream, numbers: Sequence[int]) -> dict[int, np.ndarray]:
         """Frames by number, from memory where they are there; others are made and kept."""

@@ -1,4 +1,4 @@
-"""Descriptions of a video that have learned nothing. What they reach says how much a learned number means."""
+"""Hand-made baselines: descriptors of a video without training. A learned encoder is worth what it has above them."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from vicc.progress import Advance
 from vicc.video.flow import dequantize_flow
 
 _GRID = 32
-_SPEEDS = np.array([0.25, 0.5, 1, 2, 4, 8])  # pixels a frame at the store's size; below the first is standing still
+_SPEEDS = np.array([0.25, 0.5, 1, 2, 4, 8])  # pixels a frame at the store's size; below the first is no motion
 _DIRECTIONS = 8
 
 
@@ -24,8 +24,8 @@ def color_histogram(store: FrameReader, video: Video) -> np.ndarray:
 
 
 def motion_histogram(store: FrameReader, video: Video) -> np.ndarray:
-    """Joint histogram of speed in 6 steps and of 8 directions, and one cell for what stands still, over all pixels and
-    frames, square root taken: (49,). Histograms of flow describe motion since Laptev et al. (CVPR 2008).
+    """Joint histogram of speed in 6 steps and of 8 directions, and one cell for pixels without motion, over all pixels
+    and frames, square root taken: (49,). Histograms of flow describe motion since Laptev et al. (CVPR 2008).
     """
     u, v = np.moveaxis(_flow(store, video), -1, 0)
     step = np.searchsorted(_SPEEDS, np.hypot(u, v), side="right")
@@ -34,13 +34,13 @@ def motion_histogram(store: FrameReader, video: Video) -> np.ndarray:
     return np.sqrt(np.bincount(cells.ravel(), minlength=len(_SPEEDS) * _DIRECTIONS + 1) / cells.size)
 
 
-def mean_absolute_flow(store: FrameReader, video: Video) -> np.ndarray:
-    """Mean over time of |u| and |v| at every place, on a grid of 32 x 32: (2048,)."""
+def mean_flow_magnitude(store: FrameReader, video: Video) -> np.ndarray:
+    """Mean over time of |u| and |v| at every point of a grid of 32 x 32: (2048,)."""
     return _speed_map(_flow(store, video))
 
 
-def centered_absolute_flow(store: FrameReader, video: Video) -> np.ndarray:
-    """As `mean_absolute_flow`, but without each frame's median flow, most of which is the camera's: (2048,)."""
+def camera_compensated_flow_magnitude(store: FrameReader, video: Video) -> np.ndarray:
+    """As `mean_flow_magnitude`, but without each frame's median flow, most of which is the camera's: (2048,)."""
     flow = _flow(store, video)
     return _speed_map(flow - np.median(flow, axis=(1, 2), keepdims=True))
 
@@ -57,8 +57,8 @@ def _speed_map(flow: np.ndarray) -> np.ndarray:
 BASELINES: dict[str, Callable[[FrameReader, Video], np.ndarray]] = {
     "colour histogram": color_histogram,
     "motion histogram": motion_histogram,
-    "mean absolute flow": mean_absolute_flow,
-    "absolute flow, camera removed": centered_absolute_flow,
+    "mean flow magnitude": mean_flow_magnitude,
+    "camera-compensated flow magnitude": camera_compensated_flow_magnitude,
 }
 
 
@@ -77,5 +77,5 @@ def baseline_features(name: str, store: FrameReader, videos: Sequence[Video], ad
 
 
 def _at_most(available: int, most: int) -> list[int]:
-    """Up to `most` frame numbers, evenly spread."""
+    """Up to `most` frame indices, evenly spread."""
     return np.unique(np.linspace(0, available - 1, min(available, most)).round().astype(int)).tolist()

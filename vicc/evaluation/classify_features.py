@@ -49,7 +49,8 @@ class _Method:
 
 @takes_settings(KnnConfig)
 def knn(config: KnnConfig) -> Result:
-    """The nearest training videos vote; writes RUN/knn.json, or where `result_path` says.
+    """Classify test videos by their nearest training videos; the result is written to RUN/knn.json, or to
+    `result_path(config)`.
 
     Raises:
         ViccError: as `vicc.retrieve`; and videos without labels.
@@ -60,7 +61,8 @@ def knn(config: KnnConfig) -> Result:
 
 @takes_settings(ProbeConfig)
 def probe(config: ProbeConfig) -> Result:
-    """A linear classifier on stored features; writes RUN/probe.json, or where `result_path` says.
+    """Train and test a linear classifier on stored features; the result is written to RUN/probe.json, or to
+    `result_path(config)`.
 
     Raises:
         ViccError: as `vicc.retrieve`; and videos without labels.

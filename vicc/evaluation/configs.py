@@ -39,17 +39,17 @@ class ClassifierConfig(TrainingConfig):
     milestones: tuple[int, ...] | None = None
     """Epochs at which the learning rate is divided by ten. Default: the published ones, in proportion to --epochs."""
     learning_rate: float | None = None
-    """Learning rate of the batches as they are. Default: the published 0.1 for 128 videos, in proportion to the batch,
-    as in all of vicc."""
+    """Learning rate for the batch size that is used. Default: the published 0.1 for 128 videos, in proportion to the
+    batch."""
     label_share: float = 1.0
     """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5.
-    The others are not looked at."""
+    The others are not used."""
     label_seed: int = 0
-    """Seed of which videos those are, the same as for `vicc probe`; of one seed, a smaller share is part of every
-    larger one."""
+    """Seed that chooses these videos, as for `vicc probe`; with one seed, a smaller share is part of every larger
+    one."""
     validation_share: float | None = None
-    """Share of the training videos, whole groups, that is held out and chooses the epoch whose weights are kept. Test
-    videos choose nothing. 0: none, the last epoch is kept. Default: 0.15; 0 with --label-share."""
+    """Share of the training videos, whole groups, that is held out to choose the epoch whose weights are kept; test
+    videos are never used for that. 0: none, the last epoch is kept. Default: 0.15; 0 with --label-share."""
     batch_size: int | Literal["auto"] | None = None
     """Videos a step, of all processes together; the learning rate follows. auto: as many as fit into memory, at most a
     fiftieth of the videos. Default: 32, with --schedule published 128."""
@@ -57,7 +57,7 @@ class ClassifierConfig(TrainingConfig):
     """Further changes, each classifier.FIELD=VALUE, for instance classifier.augmentation.flip=0
     classifier.weight_decay=1e-4."""
     evaluate_epochs: int | None = None
-    """Epochs from one look at the validation videos to the next. Default: fifty looks in all."""
+    """Epochs from one evaluation on the validation videos to the next. Default: so that there are fifty."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,8 +92,7 @@ class ClassifierConfig(TrainingConfig):
 class FinetuneConfig(ClassifierConfig):
     """Train an encoder on with labels: dropout, a linear layer, cross-entropy (the published fine-tuning).
 
-    Given again with the same --run it resumes, or says that it is finished. The classifier is RUN/classifier; `vicc
-    test` measures it.
+    Given again with the same --run, the command resumes. The classifier is RUN/classifier; `vicc test` measures it.
 
     Example:
         vicc finetune --encoder run/rgb-2 --store store --run ft
@@ -125,7 +124,8 @@ class FinetuneConfig(ClassifierConfig):
 class ProbeClipsConfig(ClassifierConfig):
     """Train a linear classifier on random clips through a frozen backbone (the published linear probe, end to end).
 
-    Features of unit length, BatchNorm, a linear layer. `vicc probe` without it learns from stored features, in seconds.
+    The classifier is BatchNorm and a linear layer on features of unit length. `vicc probe` learns from stored features
+    instead, in seconds.
     The classifier is RUN/classifier; `vicc test` measures it.
 
     Example:
@@ -161,22 +161,24 @@ class MeasuredVideos(Settings):
     (the videos' own train and test; folders:val tests val in place of test) or grouped. Default: the run's, else
     official:1, then folders, then grouped."""
     test_share: float | None = None
-    """Share of each class that is tested in the split grouped, which keeps groups together. Default: 0.3."""
+    """Share of each class that is tested with --split grouped, which keeps the clips of one recording together.
+    Default: 0.3."""
     split_seed: int | None = None
-    """Seed of the split grouped. Default: 0."""
+    """Seed of --split grouped. Default: 0."""
     intersection: bool = False
-    """Measure what is there where a split names videos that are missing, or has classes without training videos.
-    Default: refuse, with their names."""
+    """Measure without them where a split names videos that are missing, or has classes without training videos.
+    Default: refuse and name them."""
     workers: int | None = None
-    """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc pretrain`. Changes no
-    number."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc pretrain`. Results do
+    not depend on it."""
     threads: int | Literal["auto"] = "auto"
     """Threads that compute on CPUs. auto: measured at the start, fewer where other programs keep the cores busy;
     OMP_NUM_THREADS is taken where it is set."""
     device: str | None = None
-    """cpu, cuda, cuda:1, mps. Default: the best that is there."""
+    """Device: cpu, cuda, cuda:1, mps. Default: the fastest kind that this machine has."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Precision of the network. auto takes bf16 where the device has it: faster, and a rank changes now and then."""
+    """Precision of the network. auto: bf16 where the device computes it natively, which is faster and changes a
+    rank here and there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,7 +217,8 @@ class MeasuredEncoders(MeasuredVideos):
     """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
     proportion for others."""
     baselines: bool = True
-    """Also measure what has learned nothing: histograms of colour and motion, absolute flow, untrained encoders."""
+    """Also measure untrained and hand-made baselines: histograms of colour and motion, flow magnitude, untrained
+    encoders."""
     cache: bool = True
     """Keep features in features/ beside the result, and take them from there when encoder, videos and protocol are the
     same. --no-cache computes all and keeps none."""
@@ -237,7 +240,7 @@ class RetrieveConfig(MeasuredEncoders):
     """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
 
     Prints R@k and mean average precision with 95 % intervals for every finished stage of the run, both streams
-    together, chance, and baselines that have learned nothing. Videos without labels get no table: each searches all
+    together, chance, and untrained and hand-made baselines. Videos without labels get no table: each searches all
     others, and the nearest neighbours of the first are printed.
 
     Example:
@@ -262,8 +265,8 @@ class RetrieveConfig(MeasuredEncoders):
 class KnnConfig(MeasuredEncoders):
     """Classify test videos by their nearest training videos, without training anything.
 
-    The k nearest vote for their classes, each with the weight exp(similarity / temperature). Features have the training
-    videos' mean taken out and unit length.
+    The k nearest vote for their classes, each with the weight exp(similarity / temperature). From all features the mean
+    of the training videos is subtracted, and each is brought to unit length.
 
     Example:
         vicc knn --run run --store store
@@ -273,13 +276,13 @@ class KnnConfig(MeasuredEncoders):
     SECTIONS = sections(("how", ("k", "temperature", "label_share", "label_seed")))
 
     k: int = 20
-    """Training videos that vote."""
+    """Number of nearest training videos that vote."""
     temperature: float = 0.07
-    """The smaller, the less do those count that are less near."""
+    """Temperature of the votes: lower values give near neighbours more weight."""
     label_share: float = 1.0
     """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5."""
     label_seed: int = 0
-    """Seed of which videos those are; of one seed, a smaller share is part of every larger one."""
+    """Seed that chooses these videos; with one seed, a smaller share is part of every larger one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -291,11 +294,11 @@ class KnnConfig(MeasuredEncoders):
 
 @dataclass(frozen=True)
 class ProbeConfig(MeasuredEncoders):
-    """Train a linear classifier on the features of training videos, and test it: how much is in them?
+    """Train a linear classifier on the features of training videos, and measure it on test videos.
 
-    Features are those of `vicc retrieve`, computed once and kept: seconds. The encoder stands still. R+F is the mean of
-    both streams' probabilities. For the published probe, whose classifier sees new random clips in every epoch, see
-    `vicc probe-clips`.
+    Features are those of `vicc retrieve`, computed once and kept, so that this takes seconds. The encoder is frozen.
+    R+F is the mean of both streams' probabilities. For the published probe, whose classifier sees new random clips in
+    every epoch, see `vicc probe-clips`.
 
     Example:
         vicc probe --run run --store store
@@ -311,7 +314,7 @@ class ProbeConfig(MeasuredEncoders):
     label_share: float = 1.0
     """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5."""
     label_seed: int = 0
-    """Seed of which videos those are; of one seed, a smaller share is part of every larger one."""
+    """Seed that chooses these videos; with one seed, a smaller share is part of every larger one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The encoders that a command measures, what has learned nothing beside them, and all their features."""
+"""The encoders that a command measures, untrained and hand-made baselines beside them, and all their features."""
 
 import hashlib
 from collections import Counter
@@ -19,7 +19,7 @@ from vicc.errors import ViccError
 from vicc.evaluation.baselines import baseline_features, baselines_of
 from vicc.evaluation.configs import MeasuredEncoders
 from vicc.evaluation.feature_cache import FeatureCache
-from vicc.evaluation.result import Kind, fingerprint
+from vicc.evaluation.result import ROW_NAMES_BEFORE, Kind, fingerprint
 from vicc.evaluation.sets import Sets
 from vicc.files import require_writable
 from vicc.methods.configs import EncoderConfig
@@ -35,6 +35,8 @@ from vicc.training.stage import Stage
 FEATURES_FOLDER = "features"
 """Where features are kept, beside the result."""
 _TRAINING = ("seed", "recipe", "training")  # facts of a run that all its rows share
+_KEPT_AS = {now: before for before, now in ROW_NAMES_BEFORE.items()}
+"""Names in the keys of kept features where rows have been renamed since: a key never changes."""
 _FEATURES_VERSION = 1  # of what `extract_features` and the baselines compute
 
 
@@ -79,7 +81,7 @@ def describe_all(
     """The features of baselines, untrained encoders and encoders, in this order; called in all processes.
 
     Args:
-        windows: of the tested videos, and of the training videos where `train_windows` says nothing else.
+        windows: of the tested videos, and of the training videos where `train_windows` is None.
     """
     for _, encoder in encoders:  # before the baselines, which may take minutes
         prefetched_batches(num_workers(config.workers), pass_bytes(encoder.config, windows))
@@ -150,7 +152,7 @@ def _subjects(
 
     if sets.labelled and config.baselines:
         for name in baselines_of(store):
-            yield _Subject(name, "baseline", {"baseline": name}, _of_baseline(name, store))
+            yield _Subject(name, "baseline", {"baseline": _KEPT_AS.get(name, name)}, _of_baseline(name, store))
         for stream, encoder_config in _first_of_each_stream(encoders).items():
             yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder, seed=training["seed"] or 0)
     origins = _origins(config)
@@ -311,7 +313,7 @@ def weights_fingerprint(module: torch.nn.Module) -> str:
 
 
 def clip_words(config: EncoderConfig) -> str:
-    """What clips an encoder sees, for people."""
+    """What clips an encoder takes, in words."""
     stride = f", every {config.stride}" if config.stride > 1 else ""
     return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}"
 

@@ -23,6 +23,11 @@ from vicc.words import did_you_mean
 
 RESULT_VERSION = 1
 MEAN_CLASS_ACCURACY = "mean class accuracy"
+ROW_NAMES_BEFORE = {
+    "mean absolute flow": "mean flow magnitude",
+    "absolute flow, camera removed": "camera-compensated flow magnitude",
+}
+"""Names of rows in results of earlier versions, with those that they have today."""
 Kind = Literal["chance", "baseline", "untrained", "trained", "fused"]
 
 
@@ -166,11 +171,12 @@ class Result:
         return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
 
     def row(self, name: str) -> Row:
-        """The row of that name.
+        """The row of that name, or of the name that it had in an earlier version.
 
         Raises:
             ViccError: there is none.
         """
+        name = ROW_NAMES_BEFORE.get(name, name)
         for row in self.rows:
             if row.name == name:
                 return row
@@ -208,7 +214,7 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read a result.
+    """Read a result. Rows that an earlier version has written under another name have today's.
 
     Raises:
         ViccError: no such file, or none that this version understands.
@@ -224,10 +230,7 @@ def read_result(path: Path) -> Result:
             protocol=Protocol(**content["protocol"]),
             data=Data(**content["data"]),
             queries=Queries(**content["queries"]),
-            rows=[
-                Row(**{**row, "metrics": {name: Estimate(**value) for name, value in row["metrics"].items()}})
-                for row in content["rows"]
-            ],
+            rows=[_read_row(row) for row in content["rows"]],
             neighbours={
                 name: [Neighbours(**entry) for entry in entries] for name, entries in content["neighbours"].items()
             },
@@ -239,6 +242,12 @@ def read_result(path: Path) -> Result:
         return result
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ViccError(f"The result {path} cannot be understood ({error}). Measure again.") from error
+
+
+def _read_row(content: dict[str, Any]) -> Row:
+    name = ROW_NAMES_BEFORE.get(content["name"], content["name"])
+    metrics = {metric: Estimate(**value) for metric, value in content["metrics"].items()}
+    return Row(**{**content, "name": name, "metrics": metrics})
 
 
 def _require_whole(result: Result) -> None:

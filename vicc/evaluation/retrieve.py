@@ -1,4 +1,4 @@
-"""`vicc retrieve`: every finished stage of a run, both streams together, and what has learned nothing, in one table."""
+"""`vicc retrieve`: every finished stage of a run, both streams together, and the baselines, in one table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,13 +38,13 @@ NEIGHBOURS_KEPT = 20
 
 @takes_settings(RetrieveConfig)
 def retrieve(config: RetrieveConfig) -> Result:
-    """Measure retrieval and write it to RUN/retrieval.json, or where `result_path` says.
+    """Measure retrieval; the result is written to RUN/retrieval.json, or to `result_path(config)`.
 
     Labelled videos: test videos search the training videos. Videos without labels: each searches all others, and only
     neighbours are given. Several processes (torchrun) share the work.
 
     Returns:
-        What is written; where the config names a query, also with the neighbours of that video, the last of each row.
+        The result; where the config names a query, also with the neighbours of that video, the last of each row.
 
     Raises:
         ViccError: no such run, encoder, store or query, no finished stage, two encoders of one stream, nothing to test,

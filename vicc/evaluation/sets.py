@@ -157,7 +157,7 @@ def _checked(store: FrameReader, division: Division[Video], *, intersection: boo
 
     if division.missing:
         reasons = {entry.id: entry.reason for entry in store.set_aside}
-        names = [f"{name} (set aside: {reasons[name]})" if name in reasons else name for name in division.missing]
+        names = [f"{name} (skipped: {reasons[name]})" if name in reasons else name for name in division.missing]
         object_to(
             f"The split {division.name} names {len(names)} videos that {store.path} does not have: {_some(names)}", test
         )

@@ -1,4 +1,4 @@
-"""Clips to a loss. A method ("task") is an `nn.Module`; `vicc.methods.task.Task` says what the engine expects of it."""
+"""Clips to a loss. A method ("task") is an `nn.Module`; `vicc.methods.task.Task` is its interface."""
 
 from typing import TYPE_CHECKING
 

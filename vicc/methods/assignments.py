@@ -18,8 +18,8 @@ def sinkhorn(
     Args:
         scores: (B, K) of this process, not yet divided by epsilon. Every process has the same B.
         epsilon: smoothness; small means hard assignments.
-        check: look whether scores are finite, which waits for an accelerator. Training does without: from scores that
-            are not, no assignment is a number, and neither is the loss, which stops the run.
+        check: raise where scores are not finite, which waits for an accelerator. Training leaves it out: such scores
+            give a loss that is not finite, which stops the run.
 
     Returns:
         Assignments (B, K), rows sum to 1, float32: targets, as published, whatever the precision of the scores. A

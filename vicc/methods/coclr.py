@@ -14,7 +14,7 @@ from vicc.methods.registry import register_method
 
 @register_method("coclr", settings=CoCLRSettings)
 class CoCLR(InfoNCE):
-    """A query must find the past keys whose other stream looks like its own.
+    """A query must find the past keys that are near its own in the other stream (co-training).
 
     Until the queue is full, only clips of the same recording are positives; then the `num_mined` nearest others in the
     teacher's stream as well.
@@ -46,7 +46,7 @@ class CoCLR(InfoNCE):
 
     @torch.no_grad()
     def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
-        """The keys (B, D), then what the teacher says of the same moment."""
+        """The keys (B, D), then the teacher's embeddings (B, D) of the same clips."""
         clips = batch.clips[self.teacher.config.stream][:, 1]
         return [*super().embed_fixed(batch), self.teacher(clips)]
 

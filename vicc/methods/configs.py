@@ -16,21 +16,20 @@ class EncoderConfig:
     """All that is needed to build an encoder and to feed it.
 
     Attributes:
-        stream: what it sees: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes to the next frame).
-        backbone: a name that `create_backbone` knows.
+        stream: what it takes: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes to the next frame).
+        backbone: a name in `list_backbones()`.
         embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a classifier's: its embedding
             is the pooled feature.
         clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
-        flow_center: whether each frame's median flow is taken out before it sees the clip.
-        flow_std: what flow is divided by, in steps of the stored form.
-        flow_normalization: "fixed" stops there; "clip" also divides each clip of flow or diff by its own root mean
-            square, so that how large and how fast everything moves (scale, speed, distance) is no longer what tells
-            clips apart first.
+        flow_center: whether each frame's median flow is subtracted first.
+        flow_std: the number that flow is divided by, in steps of the stored form.
+        flow_normalization: "fixed" divides by `flow_std` only; "clip" also divides each clip of flow or diff by its own
+            root mean square, so that clips no longer differ first of all in the size and speed of all motion.
         flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in steps of
             `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
-        flow_bound: displacement, in pixels per frame, at which the flow it sees is clipped.
-        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the store's own. The
-            published encoders know flow of 240.
+        flow_bound: displacement, in pixels per frame, at which flow is clipped.
+        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the store's own. It is
+            240 for the published encoders.
     """
 
     stream: Stream
@@ -59,16 +58,16 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """What a method is set to, and what others ask of it: the plan, the alarms, the tables, the engine's data.
+    """The settings of a method, and the facts about it that the plan, the alarms, the tables and the loader use.
 
-    A method has a subclass, a frozen dataclass whose fields are its settings; `register_method` makes it known. What
-    is said here suits a method that encodes two clips of a video, both with gradient.
+    Each method has a subclass, a frozen dataclass whose fields are its settings; `register_method` takes it. The
+    defaults here are those of a method that encodes two clips of a video, both with gradient.
 
     Attributes:
         num_clips: clips of a video and stream that are loaded in full resolution.
-        needs_teacher: whether a finished encoder of the other stream teaches.
-        classifies: whether it is a classifier, trained on an encoder that is there already, without projection head.
-        row_prefix: what stands before a stage's name in tables; None for the method's name.
+        needs_teacher: whether it needs a finished encoder of the other stream.
+        classifies: whether it is a classifier, trained on a finished encoder, without projection head.
+        row_prefix: text before a stage's name in tables; None for the method's name.
         chance_name: what `chance_loss` is the logarithm of.
     """
 
@@ -87,7 +86,7 @@ class MethodSettings:
         return self.num_clips, 0
 
     def chance_loss(self) -> float | None:
-        """The loss of an encoder that tells nothing apart; None where the method has no such number."""
+        """The loss at chance, when all videos look alike to the encoder; None where the method has no such number."""
         return None
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
@@ -95,11 +94,11 @@ class MethodSettings:
         return ()
 
     def prototype_heads(self) -> tuple[int, ...]:
-        """K of each head of prototypes."""
+        """Number of prototypes of each head."""
         return ()
 
     def queue_rows(self) -> int:
-        """Past embeddings in the queues of all processes together."""
+        """Length of the queue, that of all processes together; 0 for none."""
         return 0
 
     def queue_opens(self) -> int:
@@ -107,7 +106,7 @@ class MethodSettings:
         return 0
 
     def needs_queue(self) -> bool:
-        """Whether it cannot do without its queue."""
+        """Whether the queue is a part of the method that cannot be left out."""
         return False
 
     def epochs_frozen(self) -> int:
@@ -115,42 +114,43 @@ class MethodSettings:
         return 0
 
     def queue_bytes(self, embedding_dim: int, processes: int) -> int:
-        """Of all processes' queues in a checkpoint."""
+        """Bytes of all processes' queues in a checkpoint."""
         return 0
 
     def encoder_rate_ratio(self) -> float:
-        """Learning rate of the encoder over that of what is trained beside it."""
+        """Learning rate of the encoder, divided by that of the other weights."""
         return 1.0
 
     def synchronizes_batchnorm(self) -> bool:
-        """Whether BatchNorm sees the clips of all processes."""
+        """Whether BatchNorm uses the clips of all processes."""
         return getattr(self, "batchnorm", "plain") == "sync"
 
 
 @dataclass(frozen=True)
 class SingleStreamSettings(MethodSettings):
-    """Of ViCC's first stage, see `SingleStream`. Defaults are those of the paper."""
+    """Settings of ViCC's first stage, see `SingleStream`. Defaults are those of the paper."""
 
     num_prototypes: tuple[int, ...] = (300,)
     """K; several numbers make several heads."""
     epsilon: float = 0.05
-    """Of Sinkhorn: lower values make assignments sharper."""
+    """Epsilon of Sinkhorn: lower values make assignments sharper."""
     sinkhorn_iterations: int = 3
-    """Of Sinkhorn."""
+    """Iterations of Sinkhorn."""
     temperature: float = 0.1
-    """Of the prediction's softmax."""
+    """Temperature of the softmax of predictions."""
     queue_length: int = 0
     """Past embeddings in the queues of all processes together; 0 for no queue."""
     queue_from_epoch: int = 0
     """Epoch from which the queue collects."""
     freeze_prototypes_epochs: int = 0
-    """Prototypes stay frozen for so many epochs."""
+    """Number of epochs, from the start, in which prototypes stay frozen."""
     views_for_assign: tuple[int, ...] = ()
     """Views whose assignments are predicted, in the order of the method; empty for all full views."""
     views_with_gradient: ViewsWithGradient = "both"
     """"one" trains as the published code does: the second view is encoded without gradient."""
     batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
-    """"shuffled" encodes views without gradient among the clips of other processes, "sync" sees all of them."""
+    """"shuffled" encodes views without gradient among the clips of other processes, "sync" uses the clips of
+    all."""
     small_views: str = ""
     """Further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or several joined
     by "+"; they are predicted, not assigned."""
@@ -218,7 +218,7 @@ class SingleStreamSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class CrossStreamSettings(SingleStreamSettings):
-    """Of ViCC's second stage, see `CrossStream`."""
+    """Settings of ViCC's second stage, see `CrossStream`."""
 
     needs_teacher: ClassVar[bool] = True
     num_full_views: ClassVar[int] = 4
@@ -226,16 +226,16 @@ class CrossStreamSettings(SingleStreamSettings):
 
 @dataclass(frozen=True)
 class InfoNCESettings(MethodSettings):
-    """Of InfoNCE with a queue of keys, see `InfoNCE`."""
+    """Settings of InfoNCE with a queue of keys, see `InfoNCE`."""
 
     queue_length: int = 0
     """Past keys, those of all processes; must be set."""
     temperature: float = 0.1
-    """Of the softmax over keys."""
+    """Temperature of the softmax over keys."""
     key_momentum: float = 0.999
     """Share of itself that the key encoder keeps at each step."""
     batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
-    """"shuffled" encodes keys among the clips of other processes, "sync" sees all of them."""
+    """"shuffled" encodes keys among the clips of other processes, "sync" uses the clips of all processes."""
 
     row_prefix: ClassVar[str | None] = "InfoNCE"
     chance_name: ClassVar[str] = "ln of the keys compared"
@@ -262,14 +262,14 @@ class InfoNCESettings(MethodSettings):
 
 @dataclass(frozen=True)
 class UberNCESettings(InfoNCESettings):
-    """Of InfoNCE with labels, see `UberNCE`."""
+    """Settings of InfoNCE with labels, see `UberNCE`."""
 
     row_prefix: ClassVar[str | None] = "UberNCE"
 
 
 @dataclass(frozen=True)
 class CoCLRSettings(InfoNCESettings):
-    """Of co-training, see `CoCLR`."""
+    """Settings of co-training, see `CoCLR`."""
 
     num_mined: int = 5
     """Positives found in the other stream for each query."""
@@ -280,12 +280,12 @@ class CoCLRSettings(InfoNCESettings):
 
 @dataclass(frozen=True)
 class ClassifierSettings(MethodSettings):
-    """Of a classifier, see `Classification`."""
+    """Settings of a classifier, see `Classification`."""
 
     num_classes: int = 0
-    """Classes to tell apart; must be set."""
+    """Number of classes; must be set."""
     batchnorm: Literal["plain", "sync"] = "plain"
-    """"sync" sees the clips of all processes."""
+    """"sync" uses the clips of all processes."""
 
     num_clips: ClassVar[int] = 1
     classifies: ClassVar[bool] = True
@@ -306,7 +306,7 @@ class ClassifierSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class LinearProbeSettings(ClassifierSettings):
-    """Of a linear classifier on a frozen encoder."""
+    """Settings of a linear classifier on a frozen encoder."""
 
     row_prefix: ClassVar[str | None] = "Probed"
 
@@ -316,7 +316,7 @@ class LinearProbeSettings(ClassifierSettings):
 
 @dataclass(frozen=True)
 class FineTunedSettings(ClassifierSettings):
-    """Of an encoder trained on with labels."""
+    """Settings of fine-tuning: an encoder trained on with labels."""
 
     dropout: float = 0.9
     """Share of the features that is dropped; published 0.9."""

@@ -15,9 +15,9 @@ from vicc.methods.single_stream import SingleStream
 class CrossStream(SingleStream):
     """Swapped prediction among four views: two of the trained stream, two of the frozen teacher's.
 
-    The views are ordered [x1, x2, f2, f1]: the teacher sees the second clip, then the first. All four are scored by
-    the trained stream's prototypes. Small views, if there are any, are seen by the trained stream only and come last:
-    the teacher's would teach nothing but prototypes.
+    The views are ordered [x1, x2, f2, f1]: the teacher encodes the second clip, then the first. All four are scored by
+    the trained stream's prototypes. Small views, if there are any, are of the trained stream only and come last: small
+    views of the teacher would train nothing but prototypes.
 
     Args:
         encoder: the encoder to train.

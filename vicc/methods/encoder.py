@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vicc.backbones import create_backbone
-from vicc.data.sampling import clip_numbers
+from vicc.data.sampling import clip_frame_indices
 from vicc.errors import ViccError
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder_input import checked_clips, checked_frames
@@ -28,7 +28,7 @@ _STILL = 0.1
 
 
 class Encoder(nn.Module):
-    """Clip to embedding.
+    """The encoder of one stream: a clip to an embedding of unit length.
 
     Input: uint8 clips (B, C, T, H, W), which are normalised here, or floating-point clips, taken as normalised already.
     """
@@ -75,11 +75,11 @@ class Encoder(nn.Module):
         if not available:
             raise ViccError("This diff encoder got one frame; expected at least two, between which to see a change.")
         first = max(0, available - (config.clip_frames - 1) * config.stride - 1) // 2
-        numbers = clip_numbers(first, available=available, clip_frames=config.clip_frames, stride=config.stride)
-        array = array[frames_of_diff(numbers) if diff else numbers]
+        indices = clip_frame_indices(first, available=available, clip_frames=config.clip_frames, stride=config.stride)
+        array = array[frames_of_diff(indices) if diff else indices]
         draw = center_view(height=height, width=width)
         if diff:
-            view = apply_to_diff(array, numbers, draw, size=config.size)
+            view = apply_to_diff(array, indices, draw, size=config.size)
         elif flow:
             side = min(height, width)
             # In these frames' pixels, so that the 256 steps of the stored form end where the encoder's flow does.

@@ -1,4 +1,4 @@
-"""Videos to what a network says of them: clips of sliding windows and crops, one vector each, averaged over a video."""
+"""Videos to features: a vector for each clip of sliding windows and crops, averaged over a video."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _CROPS: dict[Crops, int] = {"view": 1, "center": 1, "five": 5, "ten": 10}
 
 @dataclass(frozen=True)
 class Windows:
-    """Which clips of a video are looked at, and how their frames are cut.
+    """Which clips of a video are encoded, and how their frames are cut.
 
     Attributes:
         step: frames from one window to the next; None for the published 15 of 32, in proportion to the clip.
@@ -50,8 +50,8 @@ class Windows:
         """Frames from one window of this encoder's clips to the next."""
         return self.step or max(1, config.clip_frames * config.stride * 15 // 32)
 
-    def numbers(self, config: EncoderConfig, video: Video) -> np.ndarray:
-        """Frame numbers (W, T) of the windows of a video, in order of time."""
+    def frame_indices(self, config: EncoderConfig, video: Video) -> np.ndarray:
+        """Frame indices (W, T) of the windows of a video, in order of time."""
         available = video.num_frames - 1
         shape: dict[str, Any] = {"clip_frames": config.clip_frames, "stride": config.stride}
         rng = sample_rng(0, 0, video.id)
@@ -72,7 +72,7 @@ def extract_features(
     description: str = "features",
 ) -> torch.Tensor:
     """Features (N, num_features) of videos: each window's pooled output of the backbone, brought to unit length,
-    averaged over the video; the rest is as in `describe_videos`.
+    averaged over the windows of the video. Float32, on the CPU; other arguments are those of `describe_videos`.
 
     Raises:
         ViccError: something else than an encoder; no videos, or something else than those of a store.
@@ -115,7 +115,7 @@ def describe_videos(
     advance: Advance | None = None,
     description: str = "videos",
 ) -> torch.Tensor:
-    """What a network says of each video, float32 (N, D) on the CPU, the mean over its windows and their crops.
+    """What a network computes of each video, float32 (N, D) on the CPU, the mean over its windows and their crops.
 
     Nothing is random. Several processes share the clips, and each gets all rows; which process or worker makes a clip
     changes nothing but the order in which float64 numbers are added.
@@ -123,7 +123,7 @@ def describe_videos(
     Args:
         forward: uint8 clips (B, C, T, H, W) on the device to (B, D), where there is one row a clip.
         config: of the encoder in it: what its clips look like.
-        advance: is told of videos that are done; default a progress bar of that description.
+        advance: called with the number of videos that are done; default a progress bar of that description.
     """
     if advance is None:
         with progress(description, total=len(videos), unit="videos") as bar:
@@ -205,7 +205,7 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, config: EncoderConfig, store: FrameReader, videos: Sequence[Video], windows: Windows) -> None:
         self.config, self.store, self.videos, self.windows = config, store, videos, windows
-        num_windows = torch.tensor([len(windows.numbers(config, video)) for video in videos])
+        num_windows = torch.tensor([len(windows.frame_indices(config, video)) for video in videos])
         num_crops = _CROPS[windows.crops]
         self.counts = num_windows * num_crops
         self._ends = num_windows.cumsum(0).numpy()
@@ -252,9 +252,9 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def _cut(self, video: Video, which: slice) -> list[np.ndarray]:
         """Some windows of a video, each of (T, size, size, C), all crops of a window together."""
         config = self.config
-        windows = self.windows.numbers(config, video)[which]
+        windows = self.windows.frame_indices(config, video)[which]
         # Neighbouring windows overlap: each frame is read and cut once.
-        numbers, inverse = np.unique(windows, return_inverse=True)
+        indices, inverse = np.unique(windows, return_inverse=True)
         places = inverse.reshape(windows.shape)
         if self.windows.shuffle:
             rng = sample_rng(0, 0, video.id)
@@ -269,7 +269,7 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             self.store,
             video,
             config.stream,
-            numbers,
+            indices,
             draws,
             size=config.size,
             flow_center=config.flow_center,

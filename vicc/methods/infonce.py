@@ -19,7 +19,7 @@ from vicc.methods.task import Task
 def any_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
     """Mean of -log of the softmax's share that falls on positives (Han et al., CoCLR, NeurIPS 2020, equation 2).
 
-    It is content when one positive is found; with one a row it is the cross-entropy of InfoNCE.
+    It is low as soon as one positive is found; with one positive a row it is the cross-entropy of InfoNCE.
 
     Args:
         logits: (B, N), already divided by the temperature.
@@ -30,7 +30,7 @@ def any_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Te
 
 @register_method("infonce", settings=InfoNCESettings)
 class InfoNCE(Task):
-    """A query must find its own key among past ones.
+    """Contrastive learning with a queue (MoCo): a query must find its own key among past ones.
 
     The first view of a video is encoded by the encoder that is trained, the second by a key encoder that follows it
     slowly.
@@ -112,7 +112,7 @@ class InfoNCE(Task):
         }
 
     def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-        """How badly queries find their positives, from logits and positives (B, 1 + queue)."""
+        """The loss, from logits and positives (B, 1 + queue)."""
         return any_positive_loss(logits, positives)
 
     def logits(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ class InfoNCE(Task):
         return torch.cat((own, queries @ self.queue.columns["key"].t()), dim=1) / self.temperature
 
     def facts(self, batch: Batch, fixed: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the queue keeps of a batch, whose `embed_fixed` is given, beside its keys, by column."""
+        """What the queue keeps of a batch beside its keys, by column; `fixed` is what `embed_fixed` gave."""
         return {}
 
     def positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -17,7 +17,7 @@ def swapped_prediction_loss(
 
     Args:
         scores: (B, K) for each view.
-        assignments: (B, K) for each assigned view, by its number.
+        assignments: (B, K) for each assigned view, by its index.
         temperature: of the softmax over prototypes.
     """
     log_p = [F.log_softmax((view if view.dtype == torch.float64 else view.float()) / temperature, 1) for view in scores]

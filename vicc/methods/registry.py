@@ -1,4 +1,4 @@
-"""Methods by name: what each is set to, what others ask of it, how it is built. Nobody else asks for one by name."""
+"""Methods by name: the settings of each, and how it is built. No other module names a method."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _TASKS: Final[dict[str, type[Task]]] = {}
 
 
 def register_method(name: str, *, settings: type[MethodSettings]) -> Callable[[Registered], Registered]:
-    """Decorator: make a `Task` known under a name, so that a recipe's stages can ask for it.
+    """Decorator: register a `Task` under a name, which a stage can then have as its `method`.
 
     Args:
         settings: a frozen dataclass derived from `MethodSettings`: its fields are what STAGE.FIELD=VALUE can set, its
-            other members what the plan, the alarms and the tables ask.
+            other members are used by the plan, the alarms and the tables.
 
     Raises:
         ValueError: the name is taken by another task, or `settings` is no such dataclass.
@@ -94,7 +94,7 @@ def method_settings(name: str) -> type[MethodSettings]:
 
 
 def row_prefix(name: str) -> str:
-    """What stands before a stage's name in tables: "CoCLR" of CoCLR RGB-2; nothing of ViCC."""
+    """The text before a stage's name in tables: "CoCLR" in CoCLR RGB-2; empty for ViCC."""
     prefix = method_settings(name).row_prefix
     return name if prefix is None else prefix
 

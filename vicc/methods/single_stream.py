@@ -27,10 +27,10 @@ class SingleStream(Task):
         encoder: the encoder to train; its stream is the task's stream.
         num_prototypes: K; several numbers make several heads, whose losses are averaged.
         epsilon, num_iterations: of Sinkhorn.
-        temperature: of the prediction.
-        queue_length: rows a process; 0 for no queue.
-        queue_from_epoch: when it opens.
-        freeze_prototypes_epochs: prototypes are frozen for so many epochs.
+        temperature: of the softmax of predictions.
+        queue_length: rows of each process; 0 for no queue.
+        queue_from_epoch: epoch from which the queue collects.
+        freeze_prototypes_epochs: number of epochs, from the start, in which prototypes are frozen.
         views_for_assign: views whose assignment is predicted. Small views of a batch come after the full ones and are
             predicted only (SwAV, Caron et al., NeurIPS 2020, section 3.2).
         views_with_gradient: "both", or "one" as the published code trains: the second view is encoded without gradient.

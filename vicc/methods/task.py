@@ -1,4 +1,4 @@
-"""What the engine asks of a method."""
+"""The interface between a method and the training loop."""
 
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from vicc.methods.encoder import Encoder
 
 
 class Task(nn.Module):
-    """A method as the engine sees it. The engine knows no method by name.
+    """The base of every method: how the training loop calls it. The loop knows no method by name.
 
     Attributes:
         streams: streams a batch must hold.
@@ -31,11 +31,11 @@ class Task(nn.Module):
     def from_settings(
         cls, settings: MethodSettings, encoder: Encoder, teacher: Encoder | None, *, batch_size: int
     ) -> Self:
-        """The task as a recipe's stage asks for it; `build_method` calls it.
+        """The task from the settings of a stage; `build_method` calls it.
 
         Args:
-            settings: of the class that it was registered with.
-            teacher: where the settings say that the method needs one.
+            settings: an instance of the class that the method was registered with.
+            teacher: the finished encoder of the other stream; None where `settings.needs_teacher` is false.
             batch_size: videos a step, those of all processes together.
         """
         raise TypeError(f"{cls.__name__} does not define from_settings.")
@@ -72,15 +72,15 @@ class Task(nn.Module):
         """Called between backward and the optimiser's step, for instance to keep prototypes frozen."""
 
     def rank_state(self) -> dict[str, Any]:
-        """What only this process knows and a resume needs (its queue), as tensors and plain values."""
+        """State of this process alone that a resume needs (its queue), as tensors and plain values."""
         return {}
 
     def load_rank_state(self, state: dict[str, Any]) -> None:
         """Take back what `rank_state` gave."""
 
     def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
-        """What `rank_state` might have given process `rank` of `processes`, had there been so many, not len(states).
+        """The `rank_state` of process `rank` of `processes`, made from the states of another number of processes.
 
-        Here the first process's: right where all processes know the same.
+        By default the first of them, which is right where all processes have the same.
         """
         return states[0]

@@ -23,7 +23,7 @@ def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.
 
 @register_method("ubernce", settings=UberNCESettings)
 class UberNCE(InfoNCE):
-    """A query must find the past keys of its class; see `InfoNCE`."""
+    """InfoNCE with labels: a query must find all past keys of its class; other arguments are those of `InfoNCE`."""
 
     def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
         return every_positive_loss(logits, positives)

@@ -65,7 +65,7 @@ class PrepareReport:
 
 @takes_settings(PrepareConfig)
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
-    """Prepare every video of a folder, file or list that the store does not hold yet, or every part of them.
+    """Prepare every video (or every part of one) of a folder, file or list that the store does not hold yet.
 
     Raises:
         ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
@@ -140,7 +140,7 @@ def _prepare(
                 for file, result in results:
                     if isinstance(result, SetAside):
                         writer.put_aside(result)
-                        say(f"set aside {result.id}: {result.reason}")
+                        say(f"skipped {result.id}: {result.reason}")
                     else:
                         writer.add(*result)
                         if result[0].note:

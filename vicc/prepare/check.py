@@ -36,7 +36,7 @@ from vicc.version import __version__
 from vicc.video.container import VideoError, VideoInfo, declared_seconds
 from vicc.video.decode import VideoReader
 
-Verdict = Literal["unreadable", "too short", "partly readable", "readable", "set aside"]
+Verdict = Literal["unreadable", "too short", "partly readable", "readable", "skipped"]
 MAX_ON_SHEET = 500
 """Videos on a contact sheet, at most: about 10 MB. Those with a problem come first."""
 
@@ -53,7 +53,7 @@ class CheckedVideo:
 
     Attributes:
         name: the path as given, or the video's id in a store.
-        verdict: "too short": it decodes, and has fewer frames than `vicc prepare` takes by default. "set aside" only
+        verdict: "too short": it decodes, and has fewer frames than `vicc prepare` takes by default. "skipped" only
             in a store: the file could not be used when the store was prepared.
         reason: why it is not wholly readable; empty if it is.
         remarks: what else is worth knowing, for instance that its frames do not come at one rate.
@@ -117,12 +117,12 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every video is wholly readable; what a store has set aside does not count."""
+        """Whether every video is wholly readable; what a store has skipped does not count."""
         return not any(video.is_problem for video in self.videos)
 
     def by_weight(self) -> list[CheckedVideo]:
         """Unreadable ones first, then too short and partly readable ones, then those with remarks."""
-        weights = {"unreadable": 0, "too short": 1, "partly readable": 2, "set aside": 3, "readable": 4}
+        weights = {"unreadable": 0, "too short": 1, "partly readable": 2, "skipped": 3, "readable": 4}
         return sorted(self.videos, key=lambda video: (weights[video.verdict], not (video.remarks or video.same_as)))
 
     def to_json(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class CheckReport:
         }
 
 
-_VERDICTS: tuple[Verdict, ...] = ("readable", "partly readable", "too short", "unreadable", "set aside")
+_VERDICTS: tuple[Verdict, ...] = ("readable", "partly readable", "too short", "unreadable", "skipped")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def check_videos(config: CheckConfig) -> CheckReport:
 
 
 def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[CheckedVideo], list[Survey]]:
-    """What is to be decoded, what stores have set aside already, and what folders, lists and stores hold.
+    """What is to be decoded, what stores have skipped already, and what folders, lists and stores hold.
 
     With several paths, names begin with theirs.
     """
@@ -202,7 +202,7 @@ def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[Ch
             for video in store.videos:
                 items[prefix + video.id] = _Entry(prefix + video.id, place, video)
             for entry in store.set_aside:
-                aside.append(CheckedVideo(prefix + entry.id, "set aside", entry.reason, file_bytes=entry.source.bytes))
+                aside.append(CheckedVideo(prefix + entry.id, "skipped", entry.reason, file_bytes=entry.source.bytes))
             surveys.append(survey_members(str(place), store.videos, set_aside=[entry.id for entry in store.set_aside]))
             store.close()
         elif path.is_dir() or path.suffix.lower() in _LISTS:
@@ -281,7 +281,7 @@ def _decode_whole(found: CheckedVideo, path: Path, with_pictures: bool) -> Check
     found = replace(found, frames_decoded=reader.num_decoded, frames_hash=digest.hexdigest())
     if reader.num_decoded >= MIN_FRAMES:
         return found
-    reason = f"{too_few_frames(reader.num_decoded, MIN_FRAMES)}: vicc prepare sets it aside"
+    reason = f"{too_few_frames(reader.num_decoded, MIN_FRAMES)}: vicc prepare skips it"
     return replace(found, verdict="too short", reason="; ".join(filter(None, (reason, found.reason))))
 
 
@@ -429,7 +429,7 @@ def _open_store(path: Path | str) -> Store:
 
 
 def _batches(num_frames: int, fast: bool) -> list[list[int]]:
-    """Frame numbers to decode: all, or the first, middle and last few."""
+    """Frame indices to decode: all, or the first, middle and last few."""
     numbers = list(range(num_frames))
     if fast and num_frames > 24:
         middle = num_frames // 2

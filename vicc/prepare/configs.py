@@ -27,7 +27,7 @@ class DemoVideosConfig(Settings):
     test: int = 100
     """Test videos, all ten actions together."""
     seed: int = 0
-    """Videos of the same seed are the same, pixel for pixel."""
+    """Seed of the drawings; the same seed gives the same videos, pixel for pixel."""
     workers: int | None = None
     """Processes that draw, at least 1. Default: one for each core."""
 
@@ -45,10 +45,10 @@ class DemoVideosConfig(Settings):
 class PrepareConfig(Settings):
     """Decode videos, compute optical flow and write both to a store that training reads.
 
-    Given again, it continues where it stopped. Files that cannot be read are listed with their reason.
+    Given again, it continues where it stopped. Files that cannot be read are skipped and listed with their reason.
     Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ (val/, dev/, ...) around either; a
     single file; a list (.csv, .parquet) with the column path and, as needed, label, group, split, start, end (seconds).
-    A table says what was found, passed over, labelled, grouped and split; --dry-run shows it without preparing.
+    A table shows what was found, passed over, labelled, grouped and split; --dry-run shows it without preparing.
 
     Example:
         vicc prepare videos --store store
@@ -82,30 +82,30 @@ class PrepareConfig(Settings):
     short_side: int = 128
     """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
     flow_at: Literal["store", "native"] = "store"
-    """Frames that flow is computed from: the stored ones, or the file's own, as published and many times slower. Stored
-    at the stored frames' size either way."""
+    """Frames that flow is computed from. store: the stored ones. native: the file's own, as published, which is many
+    times slower. Flow is stored at the size of the stored frames either way."""
     codec: Literal["h264", "jpeg"] = "h264"
     """How frames are stored. h264 takes a ninth of jpeg's bytes and loads about as fast."""
     quality: int | None = None
-    """Of stored RGB frames. h264: 0 to 51, the smaller the better, default 23. jpeg: 1 to 100, the larger the better,
+    """Quality of stored RGB frames. h264: 0 to 51, lower is better, default 23. jpeg: 1 to 100, higher is better,
     default 90."""
     flow_quality: int | None = None
-    """Of stored flow, on the same scale. Default: h264 0, which loses nothing; jpeg 90."""
+    """Quality of stored flow, on the same scale. Default: h264 0, which is lossless; jpeg 90."""
     fps: float | None = None
     """Sample every video at this rate by time, so that all have one rate; right for variable rates, too. Default: keep
     every frame."""
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between training and test.
-    Default: VIDEOS/groups.csv where there is one, else names as UCF101, HMDB51 and Kinetics have them."""
+    Default: VIDEOS/groups.csv where there is one, else the recording that names of UCF101, HMDB51 and Kinetics give."""
     official_splits: Path | None = None
     """Folder with the split files of UCF101 or HMDB51, or CSV of Kinetics. Default: found in VIDEOS or beside it."""
     segment_seconds: float | None = None
-    """Cut longer files into parts of so many seconds; what is left at the end joins the last part if it is shorter
-    than half of one. Default: files stay whole."""
+    """Cut longer files into parts of this many seconds; a rest shorter than half a part is joined to the last part.
+    Default: files stay whole."""
     shots: bool = False
     """Cut files where one shot ends and another begins; with --segment-seconds, long shots are cut further."""
     min_frames: int = MIN_FRAMES
-    """Videos of fewer frames are set aside: two flow frames are the least that show a motion."""
+    """Videos with fewer frames are skipped: two flow frames are the least that show a motion."""
     workers: int | None = None
     """Processes that decode, at least 1. Default: one for each core, of the whole cluster with --engine ray."""
     engine: Literal["local", "ray"] = "local"
@@ -117,10 +117,10 @@ class PrepareConfig(Settings):
     """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that run independently;
     `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard $SLURM_ARRAY_TASK_ID/16."""
     shard_mb: int = 512
-    """MiB at which a new file of the store is begun. A remote store is fetched in such pieces."""
+    """Size in MiB at which a new file of the store is begun. A remote store is fetched file by file."""
     dry_run: bool = False
-    """Say what would be done, how long it would take and what training would gain, measured on a few of the videos,
-    and leave nothing behind."""
+    """Print what would be done, how long it would take and how much faster training would load, measured on a few of
+    the videos, and write nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,7 +153,7 @@ class PrepareConfig(Settings):
 
 @dataclass(frozen=True)
 class CheckConfig(Settings):
-    """Decode all videos and say which are readable, and what is wrong with the others; exit status 1 if any is not.
+    """Decode all videos, and show which are readable and what is wrong with the others; exit status 1 if any is not.
 
     Shows frames declared and decoded, size, rate, rotation, variable frame rates, and duplicates. Give files, folders
     of videos, or a store, whose frames are then decoded.
@@ -171,7 +171,7 @@ class CheckConfig(Settings):
     html: NewFile | None = None
     """Also write a contact sheet to this file: a few pictures of each video, problems first."""
     all: bool = False
-    """Print a row for every video. Default: when there are many, only for those with something to say."""
+    """Print a row for every video. Default: when there are many, only for those with a problem or a remark."""
     workers: int | None = None
     """Processes that decode, at least 1. Default: one for each core."""
 
@@ -185,20 +185,20 @@ class CheckConfig(Settings):
 class SplitsConfig(Settings):
     """Divide videos into folds for cross-validation: each video is tested in one fold and trains in the others.
 
-    No group of videos lies in two folds, and every class is spread as evenly as whole groups allow. The split is
-    written to STORE/splits and is then known to `vicc pretrain` and `vicc retrieve` as --split NAME:FOLD.
+    The clips of one recording (group) are all in one fold, and every class is spread as evenly as whole recordings
+    allow. The split is written to STORE/splits, where `vicc pretrain` and `vicc retrieve` find it: --split NAME:FOLD.
 
     Example:
         vicc splits store --folds 5
         vicc pretrain --store store --run run-3 --split grouped-5:3
     """
 
-    place: Annotated[ExistingVideosOrStore, Positional]
-    """Store; or what `vicc prepare` takes, a folder or list of videos, and then --out."""
+    path: Annotated[ExistingVideosOrStore, Positional]
+    """Store; or, with --out, a folder or list of videos as `vicc prepare` takes it."""
     folds: int = 5
     """Number of folds."""
     seed: int = 0
-    """Another seed divides otherwise; the same one always the same."""
+    """Seed of the division; the same seed always gives the same folds."""
     name: str | None = None
     """Name of the split. Default: grouped-FOLDS, with -SEED after it if that is not 0."""
     out: NewFile | None = None

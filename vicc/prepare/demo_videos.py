@@ -427,7 +427,7 @@ def write_demo_videos(
     """Writes h264 files ``folder/train/<action>/<action>_0000.mp4`` and ``folder/test/...``, equally many per action.
 
     The pixels depend on ``seed`` alone, not on the number of workers (None: one per core); files that are already
-    there are kept, so that a stopped call goes on. ``on_progress`` is told (files done, files in all).
+    there are kept, so that a stopped call goes on. ``on_progress`` is called with (files done, files in all).
 
     Returns the number of files written by this call.
 

@@ -56,22 +56,22 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
     Raises:
         ViccError: no videos there, fewer groups than folds, a name that cannot be used, or a file of another division.
     """
-    is_store, remote = store_exists(config.place), isinstance(config.place, str) and is_url(config.place)
+    is_store, remote = store_exists(config.path), isinstance(config.path, str) and is_url(config.path)
     if config.groups is not None and is_store:
-        raise ViccError(f"--groups {config.groups} is for a folder of videos; the store {config.place} has its own.")
+        raise ViccError(f"--groups {config.groups} is for a folder of videos; the store {config.path} has its own.")
     if config.out is None and (remote or not is_store):
-        raise ViccError(f"{config.place} is not a local store: give --out FILE.csv to say where the split file goes.")
+        raise ViccError(f"{config.path} is not a local store: give --out FILE.csv to say where the split file goes.")
     videos: list[SplitMember]
     if is_store:
-        store = Store(config.place)
+        store = Store(config.path)
         say_if_unfinished(store)
         videos = list(store.videos)
     else:
-        videos = list(discover_videos(Path(config.place), groups=config.groups))
+        videos = list(discover_videos(Path(config.path), groups=config.groups))
     default = f"grouped-{config.folds}" + (f"-{config.seed}" if config.seed else "")
     name = default if config.name is None else config.name
     require_split_name(name)
-    path = config.out or Path(config.place) / SPLITS_FOLDER / f"{name}.csv"
+    path = config.out or Path(config.path) / SPLITS_FOLDER / f"{name}.csv"
     table = grouped_folds(videos, folds=config.folds, seed=config.seed)
     if not path.exists():
         write_split_table(path, table)

@@ -104,7 +104,7 @@ def scan_videos(
             for file, result in _scan_all(todo, settings, workers):
                 found[file.id] = result
                 if isinstance(result, SetAside):
-                    say(f"set aside {file.id}: {result.reason}")
+                    say(f"skipped {file.id}: {result.reason}")
                 elif result.video.note:
                     say(f"note on {file.id}: {result.video.note}")
                 advance(1, file.id)

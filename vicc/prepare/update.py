@@ -1,4 +1,4 @@
-"""What a place says today of videos that a store has held for longer: labels, groups, splits, and other names.
+"""What a folder or list says today of videos that a store has held for longer: labels, groups, splits, and other names.
 
 Nothing is decoded for it. A video whose file has another name now is known by its content.
 """
@@ -23,13 +23,13 @@ class Updates:
     """What is to be changed in a store before new videos are added.
 
     Attributes:
-        restated: videos, with what the place says of them today.
+        restated: videos, with what the folder or list says of them today.
         counts: how many labels, groups and splits are other ones.
         examples: the first few of these, in words.
         labels_kept: videos whose label stays since the place, of one class or none, names no classes at all.
         moved: the earlier id, and the video under the id that its file has now.
         twice: ids whose file is gone and whose content the store has under another id too: they are dropped.
-        superseded: files set aside under an id that a cut into other parts does not give any more.
+        superseded: skipped files under an id that a cut into other parts does not give any more.
         missing: ids that the place does not have; of another place, or deleted since.
     """
 
@@ -69,7 +69,7 @@ class Updates:
 def find_updates(
     entries: Sequence[Entry], files: Sequence[VideoFile], *, whole: Sequence[VideoFile], place: Path
 ) -> Updates:
-    """Compare what a store says with what its videos' place says today.
+    """Compare what a store says with what the folder or list of its videos says today.
 
     Args:
         entries: everything in the store.

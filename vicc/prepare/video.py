@@ -75,7 +75,7 @@ def prepare_video_on_node(file: VideoFile, settings: StoreSettings, min_frames: 
 
 
 def too_few_frames(num_frames: int, min_frames: int) -> str:
-    """Why so short a video is set aside."""
+    """Why so short a video is skipped."""
     return f"{num_frames} frame{'s' if num_frames != 1 else ''}, fewer than {min_frames} (--min-frames)"
 
 
@@ -124,7 +124,7 @@ def file_state_or_none(path: Path) -> FileState:
     try:
         return file_state(path)
     except OSError:
-        return FileState(0, 0)  # as of a file that was set aside because it was not there
+        return FileState(0, 0)  # as of a file that was skipped because it was not there
 
 
 @lru_cache(maxsize=8)  # the parts of a long file are prepared one after the other

@@ -11,7 +11,7 @@ from vicc.settings import Place, Positional, Settings
 class ImportConfig(Settings):
     """Read a published checkpoint of ViCC, InfoNCE, UberNCE, CoCLR or a classifier on them into an encoder folder.
 
-    Says what it found. Every tensor is given a place, or the file is refused with the names of those that have none.
+    Prints what the file held. A file with tensors that are not known is refused, with their names.
     The folder also gets a card (README.md) and what the file held beside the encoder: the other stream's encoder in
     FOLDER/teacher, the momentum encoder in FOLDER/key_encoder, prototypes, queue, classifier.
 
@@ -24,9 +24,9 @@ class ImportConfig(Settings):
     out: Path
     """Folder to write; must not exist, or be empty."""
     stream: Literal["rgb", "flow"] | None = None
-    """What the trained encoder sees. The published files do not say, so it is needed for them."""
+    """Stream that the trained encoder sees. Published files do not name it, so it must be given for them."""
     allow_partial: bool = False
-    """Leave out tensors that have no place and parts that are not whole, and say so. The backbone must be whole."""
+    """Leave out, and list, tensors that are not known and parts that are incomplete. The backbone must be complete."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class ExportConfig(Settings):
     """
 
     source: Annotated[Path, Place("source of an export"), Positional]
-    """Imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or encoder folder (encoder only, without
-    prototypes)."""
+    """What to export: imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or encoder folder (then
+    without prototypes)."""
     out: Path
     """File to write; must not exist."""
     format: Literal["published"] = "published"

@@ -65,9 +65,9 @@ def import_published(
     Args:
         path: a .pth.tar file; read without executing anything.
         folder: where to write; must not exist, or be empty.
-        stream: what the trained encoder sees. Published files do not say; only those that vicc wrote do.
-        allow_partial: leave out tensors that have no place here, and parts (projection head, prototypes, queue, second
-            encoder, classifier) that are not whole. The trained encoder's backbone must be whole all the same.
+        stream: that of the trained encoder. Of the files, only those that vicc wrote name it.
+        allow_partial: leave out tensors that are not known, and parts (projection head, prototypes, queue, second
+            encoder, classifier) that are incomplete. The trained encoder's backbone must be complete.
 
     Raises:
         ViccError: not such a checkpoint, damaged, not finite, of an unknown network, with tensors missing or left over,

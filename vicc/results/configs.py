@@ -38,7 +38,7 @@ class CompareConfig(Settings):
     b: list[ExistingResult] = field(default_factory=list)
     """The same of the second model."""
     kind: str = "retrieval"
-    """Which result of a run: retrieval, knn, probe or another that is there as RUN/KIND.json."""
+    """Which result of a run is read: retrieval, knn, probe, or another that exists as RUN/KIND.json."""
     intersection: bool = False
     """Where the two were measured on different queries, compare on the common ones, and say how many these are."""
     out: NewFile | None = None
@@ -117,9 +117,9 @@ class FuseConfig(Settings):
     weights: list[float] = field(default_factory=list)
     """Weight of each, for instance 2 1. Default: all the same, as published."""
     kind: str = "retrieval"
-    """Which result of a run: retrieval, knn, probe or another that is there as RUN/KIND.json."""
+    """Which result of a run is read: retrieval, knn, probe, or another that exists as RUN/KIND.json."""
     name: str | None = None
-    """What to call the fused row. Default: the names of its parts."""
+    """Name of the fused row. Default: the names of its parts."""
     intersection: bool = False
     """Where they were measured on different videos, evaluate on the common ones, and say how many these are."""
     out: NewFile | None = None
@@ -142,7 +142,7 @@ class FuseConfig(Settings):
 class ReportConfig(Settings):
     """Write one HTML file of a run: table, curves, queries with their nearest neighbours as animations.
 
-    It needs no network and no other file. Give `vicc retrieve` first: the report shows what that measured.
+    The file needs no network and no other file. Run `vicc retrieve` first: the report shows its result.
 
     Example:
         vicc report --run run --store store --out report.html
@@ -167,7 +167,7 @@ class ReportConfig(Settings):
 
 @dataclass(frozen=True)
 class RunsConfig(Settings):
-    """Compare runs: how far each is, its loss beside ln K, what evaluations found, speed, and which settings differ.
+    """Compare runs: how far each is, its loss beside ln K, evaluations, speed, and which settings differ.
 
     Runs are found at any depth below the folders. Their logs are read, nothing is changed; those that are still
     running are shown as they are now.

@@ -48,7 +48,7 @@ _CLASSES_SHOWN = 25  # in the confusion matrix: more do not fit a page
 _PAIRS_SHOWN, _EXAMPLES_SHOWN = 5, 2
 _OTHER_RESULTS = ("knn", "probe")
 _GROUPS = (
-    ("Nothing learned", ("chance", "baseline", "untrained")),
+    ("Chance, untrained and hand-made baselines", ("chance", "baseline", "untrained")),
     ("One stream, trained without labels", ("trained",)),
     ("Both streams together", ("fused",)),
 )
@@ -239,7 +239,7 @@ def _template() -> jinja2.Template:
 
 
 def _headline(result: Result, main_row: str) -> dict[str, Row | None]:
-    """The rows the first sentence compares: ours, chance, and the best of what has learned nothing."""
+    """The rows the first sentence compares: ours, chance, and the best of the untrained and hand-made baselines."""
     rows = {row.name: row for row in result.rows}
     unlearned = [row for row in result.rows if row.kind in ("baseline", "untrained")]
     best = max(unlearned, key=lambda row: row.metrics["R@1"].value, default=None)
@@ -255,7 +255,7 @@ def _note(row: Row, recipe: Recipe) -> str:
         return f"taught by {stage_title(stage.teacher)}" if stage.teacher else "on its own"
     return {
         "chance": "a random order",
-        "baseline": "nothing trained",
+        "baseline": "hand-made",
         "untrained": "random weights",
         "fused": f"{' and '.join(row.model.get('fused', []))}, distances averaged",
     }[row.kind]

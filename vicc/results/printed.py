@@ -130,10 +130,11 @@ def _comparison_cells(entry: MetricComparison) -> Iterator[str]:
 def runs_tables(runs: Sequence[RunState]) -> Iterator[TextTable | str]:
     """Every stage that has begun of every run; the runs as a whole; the settings in which they differ, if they do."""
     yield TextTable(
-        ["run\n  stage", "steps", "loss", "ln K", "own\nvideo", "label", "clips/s", "time", "alarms"],
+        ["run\n  stage", "steps", "loss", "ln K", "instance\nR@1", "label\nR@1", "clips/s", "time", "alarms"],
         [[[run.run], *(list(_stage_cells(stage)) for stage in run.stages if stage.steps)] for run in runs],
-        caption="loss: mean of the last 20 steps; own video, label: R@1 in percent of the last evaluation while "
-        "training, of training videos; of a classifier, label: accuracy on validation videos",
+        caption="loss: mean of the last 20 steps; ln K: loss at chance; instance R@1: instance retrieval R@1 (same "
+        "video), and label R@1: R@1 by label, in percent, of the last evaluation while training, on training videos; "
+        "of a classifier, label R@1 is the accuracy on validation videos",
         numbers=True,
     )
     yield ""
@@ -149,7 +150,7 @@ def _stage_cells(stage: StageState) -> Iterator[str]:
     yield f"{stage.steps:,}" if stage.steps == stage.total_steps else f"{stage.steps:,} of {stage.total_steps:,}"
     yield "-" if stage.loss is None else f"{stage.loss:.3f}"
     yield "-" if stage.chance_loss is None else f"{stage.chance_loss:.3f}"
-    yield _percent(stage.own_video_recall)
+    yield _percent(stage.instance_recall)
     yield _percent(stage.label_recall if stage.val_accuracy is None else stage.val_accuracy)
     yield "-" if stage.clips_per_second is None else f"{stage.clips_per_second:.3g}"
     minutes, seconds = divmod(round(3600 * stage.hours), 60)

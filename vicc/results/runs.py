@@ -33,12 +33,14 @@ _LAST = 20  # steps whose mean is the last loss
 
 @dataclass(frozen=True)
 class StageState:
-    """How far a stage is, and what its log says last.
+    """How far a stage is, and the last numbers of its log.
 
     Attributes:
         loss: mean of the last steps; None before the first.
-        chance_loss: what it is where nothing is told apart.
-        own_video_recall, label_recall: of the last evaluation while training, see `OnlineEvaluation`.
+        chance_loss: the loss at chance, when all videos look alike to the encoder.
+        instance_recall: instance retrieval R@1 (same video) of the last evaluation while training, see
+            `OnlineEvaluation`.
+        label_recall: where videos have labels, R@1 by label of the same evaluation.
         val_accuracy: of a classifier, at that time, on validation videos.
         clips_per_second: of all processes, over the whole stage.
         alarms: how many were said.
@@ -50,7 +52,7 @@ class StageState:
     total_steps: int
     loss: float | None
     chance_loss: float | None
-    own_video_recall: float | None
+    instance_recall: float | None
     label_recall: float | None
     val_accuracy: float | None
     clips_per_second: float | None
@@ -213,7 +215,7 @@ def _stage_state(run: Run, stage: Stage) -> StageState:
         total_steps=length.steps,
         loss=sum(losses) / len(losses) if losses else None,
         chance_loss=stage.settings.chance_loss(),
-        own_video_recall=last.get("own_video_recall"),
+        instance_recall=last.get("instance_recall"),
         label_recall=last.get("label_recall"),
         val_accuracy=last.get("val_accuracy"),
         clips_per_second=clips / seconds if seconds else None,
@@ -224,7 +226,7 @@ def _stage_state(run: Run, stage: Stage) -> StageState:
 
 def _measured_by(stage: Stage) -> str:
     """What is looked at while such a stage trains."""
-    return "val_accuracy" if stage.settings.classifies else "own_video_recall"
+    return "val_accuracy" if stage.settings.classifies else "instance_recall"
 
 
 def _evaluated(run: Run, stage: Stage) -> list[dict[str, Any]]:
@@ -287,7 +289,7 @@ def _draw(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
             _label(above, below, stage)
         panels[0, 0].set_ylabel("loss")
         classifiers = all(stage.settings.classifies for stage in stages.values())
-        panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "own video found (R@1)")
+        panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "instance retrieval R@1")
         marks = [Line2D([], [], color=color, linestyle=style) for _, (color, style) in zip(runs, cycle(looks))]
         figure.legend(marks, names, loc="outside lower center", frameon=False, ncols=2)
         with atomic_write(path, "wb") as file:

@@ -108,34 +108,34 @@ def measure_feature_mean(
     return FeatureMean(features.double().mean(dim=0).float(), count, len(videos), _WINDOWS)
 
 
-def load_prototypes(place: Path | str) -> list[torch.Tensor]:
+def load_prototypes(path: Path | str) -> list[torch.Tensor]:
     """The prototypes (K, D) of each head, float32, as the last step left them: bring them to unit length to compare
     them with embeddings.
 
     Args:
-        place: what `load_encoder` takes: a finished stage, an encoder folder, one that `vicc import` wrote, or one on
+        path: what `load_encoder` takes: a finished stage, an encoder folder, one that `vicc import` wrote, or one on
             the Hugging Face hub.
 
     Raises:
         ViccError: no such encoder, none beside it (methods such as InfoNCE have none), or a file that is damaged.
     """
-    tensors, _ = _read(encoder_folder(place) / PROTOTYPES_FILE, "prototypes")
+    tensors, _ = _read(encoder_folder(path) / PROTOTYPES_FILE, "prototypes")
     names = ["weight"] if "weight" in tensors else [f"{number}.weight" for number in range(len(tensors))]
     if sorted(tensors) != sorted(names) or any(tensor.ndim != 2 for tensor in tensors.values()):
-        raise ViccError(f"The prototypes of {place} are damaged: they hold {', '.join(sorted(tensors)) or 'nothing'}.")
+        raise ViccError(f"The prototypes of {path} are damaged: they hold {', '.join(sorted(tensors)) or 'nothing'}.")
     return [tensors[name].float() for name in names]
 
 
-def load_feature_mean(place: Path | str) -> FeatureMean:
+def load_feature_mean(path: Path | str) -> FeatureMean:
     """The mean of an encoder's features over the videos that it was trained on, or some of them.
 
     Args:
-        place: what `load_encoder` takes.
+        path: what `load_encoder` takes.
 
     Raises:
         ViccError: no such encoder, none beside it, or a file that is damaged or of another version.
     """
-    tensors, header = _read(encoder_folder(place) / MEAN_FILE, "feature mean")
+    tensors, header = _read(encoder_folder(path) / MEAN_FILE, "feature mean")
     try:
         about = json.loads(header[_MEAN_HEADER])
         if about["version"] != _VERSION:
@@ -143,7 +143,7 @@ def load_feature_mean(place: Path | str) -> FeatureMean:
         windows = Windows(**about["windows"])
         return FeatureMean(tensors["mean"], about["videos"], about["training_videos"], windows)
     except (KeyError, TypeError, ValueError) as error:
-        raise ViccError(f"The feature mean of {place} cannot be read ({type(error).__name__}: {error}).") from error
+        raise ViccError(f"The feature mean of {path} cannot be read ({type(error).__name__}: {error}).") from error
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:

@@ -170,17 +170,17 @@ def save_weights(folder: Path, config: EncoderConfig, weights: dict[str, torch.T
     write_json(folder / _CONFIG, {"vicc_encoder": 1, **asdict(config)})
 
 
-def load_encoder(place: Path | str) -> Encoder:
+def load_encoder(path: Path | str) -> Encoder:
     """Read an encoder: a ready module in eval mode that takes uint8 clips (B, C, T, H, W), see `Encoder.preprocess`.
 
     Args:
-        place: an encoder folder, a stage of a run that has one, or, where a string names no folder, OWNER/NAME or
+        path: an encoder folder, a stage of a run that has one, or, where a string names no folder, OWNER/NAME or
             OWNER/NAME@REVISION on the Hugging Face hub (downloaded once, then read from its cache).
 
     Raises:
         ViccError: no such encoder, a config of another version, or weights that do not fit it exactly.
     """
-    folder = encoder_folder(place)
+    folder = encoder_folder(path)
     content = read_json(folder / _CONFIG, what="encoder config")
     if content.pop("vicc_encoder", None) != 1:
         raise ViccError(f"{folder / _CONFIG} is not an encoder config that this version of vicc reads.")
@@ -192,18 +192,18 @@ def load_encoder(place: Path | str) -> Encoder:
     return encoder.eval()
 
 
-def encoder_folder(place: Path | str) -> Path:
+def encoder_folder(path: Path | str) -> Path:
     """The folder of the encoder that `load_encoder` reads.
 
     Raises:
         ViccError: there is none.
     """
-    folder = Path(place)
+    folder = Path(path)
     for candidate in (folder, folder / "encoder"):
         if (candidate / _CONFIG).exists():
             return candidate
-    if isinstance(place, str) and not folder.exists() and _HUB_ID.fullmatch(place):
-        return _from_hub(*place.split("@"))
+    if isinstance(path, str) and not folder.exists() and _HUB_ID.fullmatch(path):
+        return _from_hub(*path.split("@"))
     require_encoder(folder)  # which says what is there in its place
     return folder
 

@@ -4,17 +4,17 @@ import math
 import re
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from vicc.places import ExistingStore, ExistingVideos, require_store_or_videos
-from vicc.settings import Settings, flag_word, require, require_seed, sections
+from vicc.settings import OldWord, Settings, flag_word, require, require_seed, sections
 
 SinkName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True)
 class SlurmConfig(Settings):
-    """What a Slurm job asks for; only with --launcher slurm."""
+    """The resources of a Slurm job; only with --launcher slurm."""
 
     nodes: int = 1
     """Machines of a job."""
@@ -147,7 +147,7 @@ class TrainingConfig(Settings):
     ~/.cache/vicc), once."""
     videos: ExistingVideos | None = None
     """Folder of videos, in place of a store: they are decoded and DIS flow is computed while training, at a short side
-    of 128 pixels. That is slower; the measured difference is said. For large and lasting work, prepare a store."""
+    of 128 pixels. That is slower; by how much is measured and printed. For longer work, prepare a store."""
     split: str | None = None
     """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders (the videos'
     own train and test; folders:val tests val in place of test) or grouped (a hash of the groups). Default: official:1
@@ -157,13 +157,13 @@ class TrainingConfig(Settings):
     set: list[str] = field(default_factory=list)
     """Changes to the recipe, each STAGE.FIELD=VALUE, for instance rgb-1.epochs=50 flow-1.learning_rate=0.3."""
     device: str | None = None
-    """cpu, cuda, cuda:1, mps. Default: the best that is there."""
+    """Device: cpu, cuda, cuda:1, mps. Default: the fastest kind that this machine has."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto: bf16 autocast where the device computes it natively, else fp32. fp16 scales its gradients; for GPUs without
     bf16. fp64 is for comparing numbers."""
     batch_size: int | Literal["auto"] | None = None
     """Videos a step in all stages, of all processes together; the learning rate follows, and the queue stays whole
-    batches. auto: as many as fit into memory, at most a fiftieth of the videos. Default: what the recipe says."""
+    batches. auto: as many as fit into memory, at most a fiftieth of the videos. Default: that of the recipe."""
     accumulate: int = 1
     """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in the same memory, for
     a good third more time. The loss is that of the whole batch."""
@@ -173,7 +173,8 @@ class TrainingConfig(Settings):
     """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain anything."""
     threads: int | Literal["auto"] = "auto"
     """Threads that compute on CPUs, of each process. auto: measured at the first start, fewer where other programs keep
-    the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps its number, which its numbers depend on."""
+    the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps the number that it began with, since results
+    depend on it in their last bits."""
     workers: int | None = None
     """Processes that load clips beside this one; 0: this one loads them. Default: 0 on two cores or fewer, else up to
     8."""
@@ -184,21 +185,22 @@ class TrainingConfig(Settings):
     keep_checkpoints: int = 2
     """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
     allow_elastic: bool = False
-    """Resume although the result is then no longer bit-equal to that of an undisturbed run: with another number of
-    processes (they share the same batches, and queues are redistributed), or another --precision, --threads, kind of
-    --device, --accumulate or --compile than the run has had."""
+    """Resume with another number of processes (they share the same batches, and queues are redistributed), or another
+    --precision, --threads, kind of --device, --accumulate or --compile than before. The result is then no longer
+    bit-equal to that of an undisturbed run."""
     hang_minutes: float = 20.0
-    """Minutes without a step after which a process says which process, step and video hangs, and ends; 0 for never."""
+    """Minutes without a step after which training ends with an error that names the process, step and video that hang;
+    0: never."""
     log_to: tuple[SinkName, ...] = ("tensorboard",)
     """Where numbers go beside the run folder's own log: tensorboard (RUN/STAGE/tensorboard), wandb (pip install
-    'vicc[wandb]'), mlflow (pip install 'vicc[mlflow]'); nothing after --log-to for none of them."""
+    'vicc[wandb]'), mlflow (pip install 'vicc[mlflow]'). --log-to without a value: none of them."""
     dry_run: bool = False
-    """Print the plan (stages, steps, clips) and do nothing. With --launcher slurm: also print the jobs' script."""
+    """Print the plan (stages, steps, clips) without training. With --launcher slurm: also print the jobs' script."""
     launcher: Literal["here", "slurm"] = "here"
     """here: train in this process. slurm: submit a job for each stage that is not finished, each after the one before,
     and return (pip install 'vicc[slurm]')."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    """What a Slurm job asks for; only with --launcher slurm."""
+    """The resources of a Slurm job; only with --launcher slurm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -249,7 +251,7 @@ class TrainingConfig(Settings):
 class PretrainConfig(TrainingConfig):
     """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after stage.
 
-    Given again with the same --run it resumes, in the middle of an epoch if need be, or says that it is finished.
+    Given again with the same --run, the command resumes, in the middle of an epoch if need be.
 
     Example:
         vicc pretrain --recipe demo --store store --run run
@@ -270,18 +272,22 @@ class PretrainConfig(TrainingConfig):
     recipe's flow-1 becomes diff-1."""
     views: str | None = None
     """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are predicted only.
-    Default: what the recipe says. Changes of --set come after it."""
+    Default: the views of the recipe. --set is applied after it."""
     fit_to_data: bool = False
-    """Let the number of prototypes and the length of the queue follow the number of training videos."""
+    """Choose the number of prototypes and the length of the queue by the number of training videos."""
     stages: list[str] = field(default_factory=list)
     """Train only these stages of the recipe, for instance one a job. Default: all that are not finished."""
-    best: Literal["loss", "own_video_recall", "label_recall"] = "loss"
-    """What makes a checkpoint the best: the mean loss of an epoch, or R@1 of the small evaluation, for a clip of the
-    own video or, with labels, of the own class."""
+    best: Annotated[
+        Literal["loss", "instance_recall", "label_recall"], OldWord("own_video_recall", now="instance_recall")
+    ] = "loss"
+    """What makes a checkpoint the best: the lowest mean loss of an epoch, or the highest R@1 of the small evaluation
+    (see --evaluate-epochs): instance_recall, instance retrieval R@1 (same video), or, where all training videos have
+    labels, label_recall, R@1 of videos by their label."""
     evaluate_epochs: int | None = None
-    """Epochs from one small evaluation without labels to the next: does a clip find the other clip of its own video
-    among those of up to 200 training videos? One more at a stage's end. 0: none. Default: so that a twelfth as many
-    videos are looked at as are trained on, which costs less than 5 % of the time."""
+    """Epochs from one small evaluation without labels to the next: instance retrieval R@1 (same video), the share of
+    clips whose nearest clip is the other one of the same video, among up to 200 training videos. There is one more at
+    the end of a stage. 0: none. Default: so that a twelfth as many videos are looked at as are trained on, which costs
+    less than 5 % of the time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -63,16 +63,16 @@ def pretrain(
 ) -> list[StageSummary]:
     """Train the stages of a recipe that are not finished yet.
 
-    Of several processes (torchrun, or its variables set by something else) all call this; the first one writes.
+    With several processes (torchrun, or its variables set by something else) all call this; the first one writes.
 
     Args:
-        should_stop: asked after every step with the stage's name and the steps done; True stops as a signal would.
+        should_stop: called after every step with the stage's name and the steps done; True stops as a signal would.
 
     Raises:
-        Stopped: asked to stop; a checkpoint has been written.
-        ViccError: a store without enough videos or without the flow that a stage sees, a run of another recipe, seed,
-            videos or number of processes, a run in use by another process, no checkpoint that is whole; what is no
-            recipe, or a config that asks for another recipe than the one given.
+        Stopped: by a signal or `should_stop`; a checkpoint has been written.
+        ViccError: a store without enough videos or without the flow that a stage needs, a run of another recipe, seed,
+            videos or number of processes, a run in use by another process, no checkpoint that is whole;
+            something else than a recipe, or a config with the name of another recipe.
     """
     _require_recipe(recipe, config)
     for stage in recipe.stages:
@@ -185,7 +185,7 @@ def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
         if config.best == "label_recall" and dataset.labels is None:
-            raise ViccError("--best label_recall: some training videos have no label. Give --best own_video_recall.")
+            raise ViccError("--best label_recall: some training videos have no label. Give --best instance_recall.")
         return OnlineEvaluation(task.encoder, dataset, precision)
 
     def save(folder: Path, task: Task, precision: Precision) -> None:

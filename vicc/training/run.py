@@ -42,7 +42,9 @@ _FACTS_OF_A_START = ("time", "machine", "device", "precision", "threads", "vicc"
 
 
 class Run:
-    """A run, read. Every file is read once, when it is first asked for; make another `Run` to see what came since.
+    """A run of `vicc pretrain` or of a classifier, for reading: its recipe, logs, encoders and results.
+
+    Every file is read once, at its first use; make another `Run` to see later changes.
 
         run = vicc.Run("run")
         run.recipe.name, run.seed, [stage.name for stage in run.finished]
@@ -50,11 +52,11 @@ class Run:
         encoder = run.load_encoder("rgb-2")
 
     Attributes:
-        folder: where it is.
+        folder: of the run.
 
     Raises:
-        ViccError: there is no run in the folder; when something is first asked for, a file that is damaged, or stages
-            of a method that is not known here.
+        ViccError: there is no run in the folder; at the first use of a file, that it is damaged, or that a stage has
+            a method that is not known here.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -64,7 +66,7 @@ class Run:
 
     @classmethod
     def of(cls, place: Path) -> Self | None:
-        """The run that an encoder or a classifier was trained in, from its folder; None of one from elsewhere."""
+        """The run in which an encoder or a classifier was trained, from its folder; None where there is none."""
         folder = next((folder for folder in (place, place.parent, place.parent.parent) if is_run(folder)), None)
         return None if folder is None else cls(folder)
 
@@ -120,23 +122,24 @@ class Run:
 
     @property
     def seed(self) -> int | None:
+        """Seed of the training; None of runs from before it was written."""
         return self.description.get("seed")
 
     @property
     def num_videos(self) -> int:
-        """How many videos it trains on."""
+        """Number of training videos."""
         if not isinstance(count := self.description.get("videos"), int):
             raise ViccError(f"The {_DESCRIPTION} {self.folder / _RECIPE_FILE} has no number of videos: it is damaged.")
         return count
 
     @property
     def processes(self) -> int:
-        """Of how many processes every step is made; 1 of runs from before there were several."""
+        """Number of processes that share every step; 1 of runs from before there were several."""
         return int(self.description.get("processes", 1))
 
     @property
     def split(self) -> str:
-        """Name of the split that it was trained with."""
+        """Name of the split of the training."""
         return str(self.description.get("split", "of the run"))
 
     @cached_property
@@ -178,7 +181,7 @@ class Run:
         return rows
 
     def log(self, stage: str) -> list[dict[str, Any]]:
-        """The steps of a stage, each with its loss and all else that was logged; empty before it began."""
+        """The steps of a stage, each with its loss and everything else that was logged; empty before its first step."""
         return self._rows(stage, LOG_FILE)
 
     def epochs(self, stage: str) -> list[dict[str, Any]]:
@@ -186,7 +189,7 @@ class Run:
         return self._rows(stage, EPOCHS_FILE)
 
     def alarms(self, stage: str) -> list[dict[str, Any]]:
-        """What the stage's log gave reason to warn of."""
+        """The warnings of a stage, as they were printed: name, step, message."""
         return self._rows(stage, ALARMS_FILE)
 
     def _rows(self, stage: str, file: str) -> list[dict[str, Any]]:
@@ -224,8 +227,8 @@ class Run:
         return {path.stem: path for path in sorted(self.folder.glob("*.json")) if _is_result(path)}
 
     def divide(self, videos: Sequence[Video]) -> Division[Video] | None:
-        """These videos as the run divides them; None before its first step, and where it knows fewer than half of
-        them: they are of another store.
+        """These videos, divided into training and test videos as in the run; None before its first step, and where
+        fewer than half of them are in the run's split: they are then of another store.
 
         Raises:
             ViccError: the run's files are damaged.
@@ -237,10 +240,10 @@ class Run:
         return divide_by_table(videos, self.division, 1, name=self.split)
 
     def trained_on(self, videos: Sequence[Video]) -> set[str]:
-        """Which of these videos it has trained on, by their ids here.
+        """The ids of those among these videos that the run has trained on.
 
-        Those that its split names as these are called, and those of the same content, whatever they are called and
-        however many others have come since. Where either side knows no checksum, the id tells.
+        A video counts if its file has the checksum of a training video (and it is the same part of that file, where
+        files were cut), whatever its id; where one of the two has no checksum, if its id is that of a training video.
 
         Raises:
             ViccError: the run's files are damaged.

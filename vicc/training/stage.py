@@ -69,21 +69,21 @@ class LengthSettings:
 
 @dataclass(frozen=True, init=False)
 class Stage:
-    """One training: which method trains which encoder, from what, how, for how long.
+    """The training of one encoder: by which method, from which weights, how, for how long.
 
-    It is made from flat values, as --set and recipe.json name them: `Stage("rgb-1", "single_stream", "rgb", steps=100,
-    queue_length=64, optimizer="adamw", size=64)`. They are the fields of the parts below, those of the method's own
-    settings included; `optimizer` and `schedule` stand for the names in theirs.
+    A stage is made from flat values, named as in --set and recipe.json: `Stage("rgb-1", "single_stream", "rgb",
+    steps=100, queue_length=64, optimizer="adamw", size=64)`. These are the fields of the parts below, of the method's
+    own settings too; `optimizer` and `schedule` set the `name` of those two parts.
 
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
-        method: a name that `list_methods` knows: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and
+        method: a name in `list_methods()`: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and
             "coclr" its baselines; "linear_probe" and "fine_tuned" classifiers.
         start_from: stage whose weights are taken as the start; None for random weights.
-        teacher: stage whose encoder of the other stream teaches, where the method needs one.
-        encoder: the encoder that is trained; its flow bound is that of the store, once there is one.
-        settings: of the method.
-        optimizer, schedule, length: how the weights move, at which rate, for how long.
+        teacher: stage whose encoder of the other stream is the teacher, where the method needs one.
+        encoder: configuration of the encoder that is trained; its flow bound is that of the store, once there is one.
+        settings: those of the method.
+        optimizer, schedule, length: of the training: update rule, learning rate, steps or epochs.
         view_distance: how far apart the clips of a video lie, see `random_clips`.
         augmentation: how views are drawn.
     """
@@ -155,11 +155,11 @@ class Stage:
 
     @property
     def stream(self) -> Stream:
-        """What the encoder sees."""
+        """The stream that the encoder takes."""
         return self.encoder.stream
 
     def flat(self) -> dict[str, Any]:
-        """The values it is made from, all of them, `augmentation` whole."""
+        """All values that the stage is made from, by name; `augmentation` as one object."""
         values: dict[str, Any] = {"name": self.name, "method": self.method, "stream": self.stream}
         values |= {"start_from": self.start_from, "teacher": self.teacher}
         for field_name, (part, inner, _) in _places(self.method).items():
@@ -167,13 +167,13 @@ class Stage:
         return {**values, "augmentation": self.augmentation}
 
     def to_json(self) -> dict[str, Any]:
-        """What `flat` gives, as JSON has it; `stage_from_json` makes the stage of it again."""
+        """The values of `flat` as plain JSON types; `stage_from_json` makes the stage from them again."""
         return json.loads(json.dumps({**self.flat(), "augmentation": asdict(self.augmentation)}))
 
     def replace(self, **values: Any) -> "Stage":
-        """The stage with other values, by the names that `flat` has.
+        """The stage with some of the values of `flat` replaced.
 
-        With another method, what is set of the old one stays where the new one has such a field.
+        With another method, values of fields that the new method does not have are dropped.
 
         Raises:
             ViccError: as when it is made.
@@ -379,8 +379,8 @@ class Recipe:
         return replace(self, stages=tuple(stages))
 
     def with_motion(self, motion: Literal["flow", "diff"]) -> "Recipe":
-        """The recipe with another stream of motion: of flow-1, which sees flow, "diff" makes diff-1, which sees how RGB
-        changes from frame to frame.
+        """The recipe with another stream of motion: "diff" (how RGB changes from frame to frame) replaces flow, and the
+        stage flow-1 becomes diff-1.
         """
         if motion == "flow":
             return self

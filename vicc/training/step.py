@@ -41,7 +41,7 @@ class TrainingStep:
         self._copies = torch.cuda.Stream(precision.device) if precision.device.type == "cuda" else None
 
     def __call__(self, batch: Batch, epoch: int, *, learning_rate: float) -> dict[str, torch.Tensor]:
-        """Make one step; returns the loss and what else the task says of it, detached, on the device."""
+        """Make one step; returns the loss and what else the task logs, detached, on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("learning_rate_ratio", 1.0)
         self.task.before_step()

@@ -79,9 +79,9 @@ def train_stage(
         number: place of the stage in its recipe.
         later: stages that follow, for the time that is left.
         planned: what the stage was measured to take, where it was.
-        on_start: told in the first process after which step the stage goes on, when all that could refuse it has been
-            looked at and nothing is written yet.
-        should_stop: asked after every step with the steps done.
+        on_start: called in the first process with the steps done before, when all that could refuse the stage has been
+            checked and nothing is written yet.
+        should_stop: called after every step with the steps done.
 
     Raises:
         Stopped: asked to stop; a checkpoint has been written.

@@ -41,8 +41,8 @@ class Augmentation:
         crop_misfit: what is done with a crop that does not fit into the frame. "redraw" draws again, the ratio
             log-uniform. "squash" (published) draws once, the ratio uniform and turned on its side half of the time,
             and squashes the whole frame where that does not fit: 29 % of draws from 320 x 240.
-        grey_style: "luminance" is what the eye sees; "channel" (published) repeats one channel, picked at random anew
-            for every frame and stream.
+        grey_style: "luminance" is grey as the eye sees it; "channel" (published) repeats one channel, picked at random
+            anew for every frame and stream.
         flow_as_image: treat flow as the image (128, v, u) that it is stored as in the published data: colour and blur
             change it as they change RGB, and a flip mirrors it but does not negate u.
         resize: "linear", or "cubic": bicubic, antialiased as PIL does it (published); takes three times as long.
@@ -116,7 +116,8 @@ class SampleDraw:
 def draw_sample(
     settings: Augmentation, *, num_views: int, num_small_views: int = 0, rng: np.random.Generator
 ) -> SampleDraw:
-    """Draw what the views of a sample are. A small view is strong with probability `strong` in any sample."""
+    """Draw which views of a sample are strong and whether all show one clip; a small view is strong with
+    probability `strong` in any sample."""
     same_clip = bool(rng.random() < settings.same_clip)
     strong = rng.random(num_views + num_small_views) < settings.strong
     if same_clip:
@@ -229,7 +230,7 @@ def center_view(*, height: int, width: int, crop_ratio: tuple[float, float] = (3
 def evaluation_views(
     *, height: int, width: int, crops: Crops = "view", flow_as_image: bool = False
 ) -> tuple[ViewDraw, ...]:
-    """The views of a frame that a test looks at, centre first; nothing about them is random.
+    """The views of a frame that are evaluated, centre first; nothing about them is random.
 
     A square is 224 of 240 of the frame's shorter side, as published for frames of 320 x 240:
 
@@ -240,8 +241,8 @@ def evaluation_views(
         +----+---+----+
 
     Args:
-        crops: "view" is the one `center_view`, which retrieval and training's evaluation look at; "center" the square
-            in the centre.
+        crops: "view" is the one `center_view`, which retrieval and the evaluation during training use; "center" the
+            square in the centre.
         flow_as_image: whether mirrored flow keeps u, as in an `Augmentation` of that name.
     """
     if crops == "view":

@@ -368,7 +368,7 @@ class VideoReader:
     def _clocked(
         self, container: av.container.InputContainer, stream: av.VideoStream, *, origin: int | None = None
     ) -> Iterator[tuple[Fraction, av.VideoFrame]]:
-        """Decode, with each frame's seconds after the first. Times never stand still or run backwards.
+        """Decode, with each frame's seconds after the first. Times always increase.
 
         Args:
             origin: presentation time of the file's first frame, where decoding does not begin with it.

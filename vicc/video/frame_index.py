@@ -1,4 +1,4 @@
-"""Frames of a file by their numbers, exactly: an index of where decoding may begin, and the reader that uses it.
+"""Frames of a file by their indices, exactly: an index of where decoding may begin, and the reader that uses it.
 
 Frame i is the i-th that `VideoReader` yields. A container's times are no safe way to it, so an index is made by
 decoding the file once, and holds only key frames that were found to decode to the same picture after a seek.
@@ -27,7 +27,7 @@ class FrameIndex:
         num_frames: frames that decode.
         height, width: of the first one, shrunk; pixels.
         keys: (number, presentation time in the stream's unit) of frames at which decoding may begin.
-        size_changes: numbers of frames whose size in the file is not that of the frame before.
+        size_changes: indices of frames whose size in the file is not that of the frame before.
         note: what a user should know, for instance that the end of the file could not be decoded.
     """
 
@@ -41,7 +41,7 @@ class FrameIndex:
 
 
 class IndexedReader(VideoReader):
-    """A `VideoReader` that also gives frames by their numbers. Arguments are those of `VideoReader`."""
+    """A `VideoReader` that also gives frames by their indices. Arguments are those of `VideoReader`."""
 
     def index(self) -> FrameIndex:
         """Decode the whole file and look where decoding may begin.
@@ -57,13 +57,13 @@ class IndexedReader(VideoReader):
             keys = tuple(self._sound(scan))
         return FrameIndex(num_frames, *scan.size, scan.frames_per_second, keys, scan.note, tuple(scan.changes))
 
-    def frames(self, numbers: Sequence[int], index: FrameIndex) -> dict[int, np.ndarray]:
-        """Decode the frames `numbers`, uint8 (H, W, 3) each.
+    def frames(self, frame_indices: Sequence[int], index: FrameIndex) -> dict[int, np.ndarray]:
+        """Decode some frames, uint8 (H, W, 3) each, by their indices.
 
         Raises:
             VideoError: the file cannot be decoded as far as it could when its index was made.
         """
-        wanted = set(numbers)
+        wanted = set(frame_indices)
         self._canvas = index.height, index.width
         place = bisect_right(index.keys, min(wanted), key=lambda key: key[0]) - 1
         for key in (index.keys[place], None) if place >= 0 else (None,):

@@ -42,4 +42,4 @@ def test_a_picture_shows_what_there_is(tmp_path: Path, rows: int) -> None:
 
     few = height([{"step": row["step"], "loss": row["loss"]} for row in LOG[:rows]], [])
     more = height(LOG[:rows], [])
-    assert few < more < height(LOG[:rows], [{"step": 0, "own_video_recall": 0.5}])
+    assert few < more < height(LOG[:rows], [{"step": 0, "instance_recall": 0.5}])

@@ -9,6 +9,9 @@ from typing import Any
 import cv2
 import pytest
 
+from vicc.results.configs import RunsConfig
+from vicc.results.runs import compare_runs
+from vicc.training.checkpoint import load_checkpoint
 from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
@@ -80,7 +83,7 @@ def test_every_epoch_is_logged_with_its_means_and_its_evaluation(straight: Path)
     rows, epochs = read_log(straight / "rgb-1"), read_log(straight / "rgb-1", EPOCHS_FILE)
     assert [(row["epoch"], row["step"], row["steps"]) for row in epochs] == [(0, 2, 3), (1, 5, 3), (2, 7, 2)]
     assert epochs[1]["loss"] == pytest.approx(sum(row["loss"] for row in rows[3:6]) / 3)
-    assert ["own_video_recall" in row for row in epochs] == [
+    assert ["instance_recall" in row for row in epochs] == [
         True,
         False,
         True,
@@ -110,6 +113,31 @@ def test_a_setting_that_cannot_work_is_an_alarm_from_the_start(straight: Path) -
     assert (alarm["name"], alarm["step"]) == ("queue_never_fills", 0)
 
 
+def test_a_run_of_an_earlier_version_goes_on_and_finds_its_best_checkpoint(
+    recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    """It has written instance retrieval R@1 (same video) as "own_video_recall", and was started with --best so."""
+    straight, resumed = (
+        PretrainConfig(store=store_path, run=tmp_path / name, evaluate_epochs=1, best=best)  # type: ignore[arg-type]
+        for name, best in (("straight", "instance_recall"), ("resumed", "own_video_recall"))
+    )
+    pretrain(recipe, straight)
+    with pytest.raises(Stopped):
+        pretrain(recipe, resumed, should_stop=lambda stage, step: step == 6)
+    epochs = resumed.run / "rgb-1" / EPOCHS_FILE
+    assert epochs.read_text().count('"instance_recall"') == 1
+    epochs.write_text(epochs.read_text().replace('"instance_recall"', '"own_video_recall"'))
+    pretrain(recipe, resumed)
+    assert epochs.read_text().count('"own_video_recall"') == 1, "what was written stays"
+    found, expected = (timeless(read_log(config.run / "rgb-1", EPOCHS_FILE)) for config in (resumed, straight))
+    assert found == expected
+    (run,) = compare_runs(RunsConfig([resumed.run]))
+    assert run.stages[0].instance_recall == expected[-1]["instance_recall"]
+    best = [load_checkpoint(config.run / "rgb-1" / "checkpoints" / "best.pt") for config in (resumed, straight)]
+    assert best[0]["step"] == best[1]["step"]
+    assert best[0]["monitor"] == best[1]["monitor"]
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 6, 8])
 def test_a_stopped_and_resumed_stage_leaves_what_a_straight_one_does(
     recipe: Recipe, store_path: Path, tmp_path: Path, straight: Path, stop_at: int
@@ -135,7 +163,7 @@ def test_what_was_written_after_the_last_checkpoint_is_written_again(
 
 def test_nothing_is_evaluated_if_that_is_asked_for(recipe: Recipe, store_path: Path, tmp_path: Path) -> None:
     pretrain(recipe, PretrainConfig(store=store_path, run=tmp_path, evaluate_epochs=0, log_to=()))
-    assert not any("own_video_recall" in row for row in read_log(tmp_path / "rgb-1", EPOCHS_FILE))
+    assert not any("instance_recall" in row for row in read_log(tmp_path / "rgb-1", EPOCHS_FILE))
     assert not (tmp_path / "rgb-1" / "tensorboard").exists()
 
 
@@ -189,7 +217,7 @@ def test_a_warning_is_not_said_again_after_a_resume(
 @pytest.mark.parametrize(
     ("metric", "values", "expected"),
     [
-        ("own_video_recall", [0.2, 0.5, None, 0.4, 0.6], [True, True, False, False, True]),
+        ("instance_recall", [0.2, 0.5, None, 0.4, 0.6], [True, True, False, False, True]),
         ("loss", [0.2, 0.5, None, 0.4, 0.6], [True, False, True, False, True]),
     ],
 )
@@ -197,7 +225,7 @@ def test_the_best_epoch_is_the_one_asked_for(
     metric: str, values: list[float | None], expected: list[bool], recipe: Recipe
 ) -> None:
     """Recall is to rise and is not measured at every epoch; the loss, here 3, 4, 2, 5, 1, is to fall."""
-    found = iter([{} if value is None else {"own_video_recall": value} for value in values])
+    found = iter([{} if value is None else {"instance_recall": value} for value in values])
     monitor = Monitor(recipe.stages[0], StageLength(4, 1, 5, 5), evaluate=lambda: next(found), best_metric=metric)
     improved = []
     for epoch, loss in enumerate((3.0, 4.0, 2.0, 5.0, 1.0)):
@@ -207,7 +235,7 @@ def test_the_best_epoch_is_the_one_asked_for(
     assert improved == expected
 
 
-def test_slow_steps_are_told_of_once_a_stage_and_kept_with_the_stage(
+def test_slow_steps_are_warned_of_once_a_stage_and_kept_with_the_stage(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Unlike other alarms this one cannot be found in the log again, so a resume keeps it, and a new start does not."""

@@ -42,7 +42,7 @@ def test_it_finds_the_same_every_time(made) -> None:  # type: ignore[no-untyped-
     encoder, dataset = made
     first = OnlineEvaluation(encoder, dataset, CPU)()
     assert OnlineEvaluation(encoder, dataset, CPU)() == first
-    assert first.keys() == {"own_video_recall", "label_recall"}
+    assert first.keys() == {"instance_recall", "label_recall"}
     assert all(0 <= share <= 1 for share in first.values())
 
 
@@ -56,13 +56,13 @@ def test_an_encoder_that_knows_the_videos_finds_them_and_one_that_knows_nothing_
         return table[:, None].expand(-1, 2, -1).contiguous()
 
     monkeypatch.setattr(evaluation, "_features", lambda: features(torch.eye(count)))
-    assert evaluation()["own_video_recall"] == 1
+    assert evaluation()["instance_recall"] == 1
     labels = torch.eye(len(set(dataset.labels)))[torch.tensor(dataset.labels)]
     monkeypatch.setattr(evaluation, "_features", lambda: features(labels))
     assert evaluation()["label_recall"] == 1
-    assert evaluation()["own_video_recall"] < 0.5
+    assert evaluation()["instance_recall"] < 0.5
     monkeypatch.setattr(evaluation, "_features", lambda: features(torch.ones(count, 3)))
-    assert evaluation()["own_video_recall"] <= 2 / count
+    assert evaluation()["instance_recall"] <= 2 / count
 
 
 def test_without_labels_only_the_own_video_is_looked_for(  # type: ignore[no-untyped-def]
@@ -72,7 +72,7 @@ def test_without_labels_only_the_own_video_is_looked_for(  # type: ignore[no-unt
     stage = tiny_recipe.stages[1]
     task = build_task(stage, tmp_path, store)
     found = OnlineEvaluation(task.encoder, build_dataset(stage, task, store, store.videos, seed=1), CPU)()
-    assert found.keys() == {"own_video_recall"}
+    assert found.keys() == {"instance_recall"}
 
 
 def test_its_clips_are_others_than_those_that_are_trained_on(made, monkeypatch) -> None:  # type: ignore[no-untyped-def]

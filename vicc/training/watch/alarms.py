@@ -75,11 +75,11 @@ class Alarms:
         self._first: Row | None = None
 
     def start(self) -> list[Alarm]:
-        """What the settings alone tell."""
+        """The alarms that the settings alone give."""
         return self._judge(_AT_START, self._start)
 
     def steps(self, rows: Sequence[Row]) -> list[Alarm]:
-        """What some more steps tell."""
+        """The alarms that some more steps give."""
         new = []
         for row in rows:
             self._window.append(row)
@@ -179,7 +179,7 @@ def few_prototypes(facts: Facts) -> str | None:
 
 
 def rank_falls(facts: Facts) -> str | None:
-    """Embeddings of all videos become the same, the loss hardly below chance (at chance, the next rule speaks)."""
+    """Embeddings of all videos become the same, the loss hardly below chance (at chance, the next rule applies)."""
     stage, first, recent = facts.stage, facts.first, facts.recent
     if not recent or not first or "effective_rank" not in recent or not facts.late(_LATE_SHARE, _LATE_STEPS):
         return None
@@ -228,7 +228,7 @@ def data_starvation(facts: Facts) -> str | None:
     return (
         f"{100 * facts.waited:.0f} % of the time is spent waiting for clips: loading cannot keep up. Try {more}, a "
         "larger --cache-mb (a store that fits is decoded once), a store in place of --videos, or a faster disk; "
-        "`vicc bench data` says what loading can give."
+        "`vicc bench data` measures how fast loading can be."
     )
 
 
@@ -256,7 +256,7 @@ def why_not_finite(rows: Sequence[Row], stage: Stage, precision: str) -> str:
         causes.append(f"the loss had risen to {losses[-1]:.3g}")
     if not rows or rows[-1]["step"] < 100:
         causes.append("it came within the first hundred steps, so the learning rate is the first suspect")
-    told = "; ".join(causes) or "the steps before it look ordinary, which speaks for precision or for one odd video"
+    told = "; ".join(causes) or "the steps before it look ordinary, which points to the precision or to one odd video"
     lower = "" if precision == "fp32" else ", or --precision fp32"
     # A step schedule has no warm-up.
     longer = f", a longer warm-up ({_set(stage, warmup_steps=max(100, 2 * stage.schedule.warmup_steps))})"

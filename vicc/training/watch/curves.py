@@ -29,8 +29,8 @@ USE = {
     "assignment_perplexity": ("spread of the assignments", "#d55e00", "dotted"),
 }
 FOUND = {
-    "own_video_recall": ("other clip of the own video", "#0072b2", "solid"),
-    "label_recall": ("a video of the same label", "#d55e00", "dashed"),
+    "instance_recall": ("instance retrieval R@1 (same video)", "#0072b2", "solid"),
+    "label_recall": ("R@1 by label", "#d55e00", "dashed"),
 }
 ACCURACY = {
     "accuracy": ("training clips", "#0072b2", "solid"),
@@ -101,7 +101,7 @@ def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_siz
     needs: dict[Panel, str] = {
         "loss": "loss",
         "accuracy": "accuracy",
-        "found": "own_video_recall",
+        "found": "instance_recall",
         "use": "prototypes_used",
         "rank": "effective_rank",
         "gradient": "gradient_norm",
@@ -147,7 +147,7 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
         for name, (label, color, style) in FOUND.items():
             draw_curve(axes, log, name, color=color, linestyle=style, label=label, window=1, marker="o")
         axes.set_ylim(-0.03, 1.05)
-        return "nearest is (share)"
+        return "R@1 while training (share)"
     if panel == "use":
         (prototypes, *_) = stage.settings.prototype_heads() or (1,)
         most = {"prototypes_used": min(prototypes, batch_size)}

@@ -1,4 +1,4 @@
-"""What a step says of gradients and step sizes, as scalars on the device; nothing here waits for it."""
+"""Statistics of gradients and step sizes of a step, as scalars on the device; nothing here waits for it."""
 
 import torch
 

@@ -8,6 +8,7 @@ from typing import Any
 from vicc.errors import ViccError
 
 LOG_FILE, EPOCHS_FILE = "log.jsonl", "epochs.jsonl"
+_FIELDS_BEFORE = {"own_video_recall": "instance_recall"}  # names that earlier versions have written, and today's
 
 
 class StepLog:
@@ -54,6 +55,8 @@ class StepLog:
 def read_log(folder: Path, name: str = LOG_FILE) -> list[dict[str, Any]]:
     """The steps of a stage, or with `EPOCHS_FILE` its epochs, in order; empty before it began.
 
+    Fields that an earlier version has written under another name have today's.
+
     Raises:
         ViccError: a line that is not JSON, other than an unfinished last one.
     """
@@ -64,7 +67,8 @@ def read_log(folder: Path, name: str = LOG_FILE) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines[:-1], 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line)
+            rows.append({_FIELDS_BEFORE.get(field, field): value for field, value in row.items()})
+        except (ValueError, AttributeError) as error:  # no JSON, or no object
             raise ViccError(f"Line {number} of {path} is not JSON: the log is damaged.") from error
     return rows

@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs: the log, the live line, warnings, evaluations, the best checkpoint."""
+"""What is written and printed while a stage trains: log, live line, warnings, evaluations, the best checkpoint."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from vicc.training.watch.record import StageRecord
 
 
 class Monitor:
-    """Told by the loop of every step and epoch, in all processes; the first one writes and speaks.
+    """Notified by the loop of every step and epoch, in all processes; the first process writes and prints.
 
     Its state is part of the checkpoint, so that a resumed run judges an epoch as the straight run does.
 

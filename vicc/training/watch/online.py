@@ -1,4 +1,4 @@
-"""A small evaluation while training, without labels: does a clip find the other clip of its own video among all?
+"""A small evaluation while training, without labels: instance retrieval R@1 (same video).
 
 It looks at training videos only, so that nothing is chosen by what is tested in the end.
 """
@@ -50,9 +50,11 @@ class OnlineEvaluation:
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
-        """`own_video_recall`: the share of first clips whose nearest second clip is of the same video.
+        """Instance retrieval R@1 (same video), and R@1 by label where videos have labels.
 
-        Where videos have labels, also `label_recall`: the share of videos whose nearest other one has their label.
+        Returns:
+            `instance_recall`: the share of first clips whose nearest second clip is of the same video.
+            `label_recall`: the share of videos whose nearest other one has their label; left out without labels.
         """
         modes = {module: module.training for module in self._encoder.modules()}
         self._encoder.eval()
@@ -63,7 +65,7 @@ class OnlineEvaluation:
                 module.training = mode
         first, second = features.unbind(1)
         names = [str(place) for place in self._places]
-        found = {"own_video_recall": _share(hits(similarity(first, second), names, names, k=1))}
+        found = {"instance_recall": _share(hits(similarity(first, second), names, names, k=1))}
         labels = self._dataset.labels
         if labels is not None and len(set(labels)) > 1:
             known = torch.tensor([labels[place] for place in self._places])
