@@ -53,7 +53,7 @@ def test_own_method_is_trained_resumed_and_measured_by_the_command_line(folder: 
         [sys.executable, "-m", "vicc", "retrieve", *map(str, place)], cwd=folder, capture_output=True, text=True
     )
     assert unknown.returncode == 2
-    assert "There is no method 'simsiam'" in unknown.stderr
+    assert "was trained with the method 'simsiam', which is not known here" in unknown.stderr
     assert "--import MODULE" in unknown.stderr
 
 

@@ -22,6 +22,7 @@ from vicc.prepare.build import PrepareReport, prepare_videos
 from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.scan import scan_videos
 from vicc.prepare.verify import verify_store
+from vicc.video.decode import VideoReader
 
 decoded: list[str] = []
 
@@ -347,7 +348,7 @@ def test_a_file_that_could_not_be_read_for_a_time_is_tried_again(
             raise OSError(getattr(errno, kind), os.strerror(getattr(errno, kind)), str(self.path))
         yield from opened(self)
 
-    opened = build.VideoReader.__iter__
+    opened = VideoReader.__iter__
     with monkeypatch.context() as patch:
         patch.setattr("vicc.video.decode.VideoReader.__iter__", failing)
         (entry,) = run()
@@ -368,9 +369,9 @@ def test_the_end_of_a_file_that_could_not_be_read_for_a_time_is_read_the_next_ti
                 raise av.error.OSError(errno.EIO, os.strerror(errno.EIO))
             yield found
 
-    clocked = build.VideoReader._clocked
+    clocked = VideoReader._clocked
     with monkeypatch.context() as patch:
-        patch.setattr(build.VideoReader, "_clocked", broken)
+        patch.setattr(VideoReader, "_clocked", broken)
         report = prepare(place, tmp_path / "s")
     assert report.notes == {"1.mp4": "decoding stopped after 4 frames (Input/output error)"}
     report = prepare(place, tmp_path / "s")
@@ -383,7 +384,7 @@ def test_a_file_that_fails_when_its_content_is_summed_up_is_set_aside_and_not_th
     place = videos(tmp_path / "v", "1.mp4", "2.mp4")
     for run in (lambda: prepare(place, tmp_path / "s").set_aside, lambda: scan_videos(place).set_aside):
         with monkeypatch.context() as patch:
-            patch.setattr(build, "hash_file", raising(errno.ESTALE, only="1.mp4"))
+            patch.setattr(video, "hash_file", raising(errno.ESTALE, only="1.mp4"))
             build._hash_once.cache_clear()
             (entry,) = run()
         assert (entry.id, entry.reason) == ("1.mp4", f"cannot be read ({os.strerror(errno.ESTALE)})")
