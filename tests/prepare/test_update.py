@@ -22,6 +22,7 @@ from vicc.prepare.build import PrepareReport, prepare_videos
 from vicc.prepare.configs import PrepareConfig
 from vicc.prepare.scan import scan_videos
 from vicc.prepare.verify import verify_store
+from vicc.prepare.video import hash_once
 from vicc.video.decode import VideoReader
 
 decoded: list[str] = []
@@ -384,8 +385,8 @@ def test_a_file_that_fails_when_its_content_is_summed_up_is_set_aside_and_not_th
     place = videos(tmp_path / "v", "1.mp4", "2.mp4")
     for run in (lambda: prepare(place, tmp_path / "s").set_aside, lambda: scan_videos(place).set_aside):
         with monkeypatch.context() as patch:
-            patch.setattr(video, "hash_file", raising(errno.ESTALE, only="1.mp4"))
-            build._hash_once.cache_clear()
+            patch.setattr("vicc.prepare.video.hash_file", raising(errno.ESTALE, only="1.mp4"))
+            hash_once.cache_clear()
             (entry,) = run()
         assert (entry.id, entry.reason) == ("1.mp4", f"cannot be read ({os.strerror(errno.ESTALE)})")
 
