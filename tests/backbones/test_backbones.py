@@ -148,7 +148,7 @@ def keep_one_block_of_a_kind(backbone: nn.Module) -> None:
         assert kinds[0] == kinds[1]
         backbone.blocks = nn.ModuleList(backbone.blocks[number] for number in kept)
     elif isinstance(backbone, VideoSwin):
-        # Blocks with a plain window take turns with shifted ones; which the first two stages need.
+        # Blocks with a plain window take turns with shifted ones, which only the first two stages need.
         for stage, blocks in ((2, 1), (4, 1), (6, 1)):
             del backbone.features[stage][blocks:]
     elif isinstance(backbone, VideoResNet):
