@@ -1,5 +1,6 @@
 # make demo   installs what is needed into .venv and runs every step, end to end, on drawn videos
 # make test   installs what is needed into .venv and runs the tests
+# make test-fast  those tests that start no processes, train nothing and compute no whole network in float64
 # make test-slurm  starts a Slurm of two nodes on this machine, runs the tests that need one, stops it; on Debian root
 #             installs it (slurm-wlm, munge)
 # make lint   style, formatting and types
@@ -10,13 +11,16 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slurm drill lint format clean
+.PHONY: demo test test-fast test-slurm drill lint format clean
 
 demo: .venv/installed
 	$(BIN)/vicc demo $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+test-fast: .venv/installed
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not (slow or processes or trains or parity)" $(ARGS)
 
 # Two at a time, since jobs mostly wait: for nodes, for the clock, to be requeued.
 test-slurm: .venv/installed

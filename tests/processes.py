@@ -31,7 +31,7 @@ def start(words: Iterable[object], processes: int = 2) -> list["subprocess.Popen
     return started
 
 
-def finish(started: list["subprocess.Popen[str]"], *, seconds: float = 120) -> list[tuple[int, str]]:
+def finish(started: list["subprocess.Popen[str]"], *, seconds: float = 300) -> list[tuple[int, str]]:
     """Exit status and standard error of each, waited for; one that outlasts the time is killed."""
     found = []
     for process in started:

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from vicc.backbones import (
+    S3D,
     MViT,
     VideoResNet,
+    VideoSwin,
     create_backbone,
     list_backbones,
     register_backbone,
@@ -138,18 +140,42 @@ def test_bf16_agrees_with_fp32_after_batchnorm_has_seen_data(name: str) -> None:
     assert torch.cosine_similarity(result, expected).min() > 0.99
 
 
+def keep_one_block_of_a_kind(backbone: nn.Module) -> None:
+    """Exporting takes seconds a block, so those that repeat another one's code, kind of pooling included, go."""
+    if isinstance(backbone, MViT):
+        kept = (0, 1, 2, 13, 14, 15) if backbone.blocks[0].project is not None else (0, 1, 3, 14, 15)
+        kinds = [{block_kind(backbone.blocks[number]) for number in numbers} for numbers in (range(16), kept)]
+        assert kinds[0] == kinds[1]
+        backbone.blocks = nn.ModuleList(backbone.blocks[number] for number in kept)
+    elif isinstance(backbone, VideoSwin):
+        # Blocks with a plain window take turns with shifted ones, which only the first two stages need.
+        for stage, blocks in ((2, 1), (4, 1), (6, 1)):
+            del backbone.features[stage][blocks:]
+    elif isinstance(backbone, VideoResNet):
+        for stage in (backbone.layer2, backbone.layer3, backbone.layer4):
+            del stage[1:]  # the first one of a stage changes width and size; layer1 keeps two of the plain ones
+    elif isinstance(backbone, S3D) and any(isinstance(layer, FeatureGating) for layer in backbone.modules()):
+        del backbone.features[7:]  # s3d goes through the rest; here are two blocks with gates
+
+
+def block_kind(block: nn.Module) -> tuple[bool, ...]:
+    """Which of its parts a block of MViT has."""
+    attention = block.attn
+    parts = (block.project, block.pool_skip, attention.pool_q, attention.pool_k, attention.pool_v)
+    return tuple(part is not None for part in parts)
+
+
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 @pytest.mark.parametrize(
     "name",
-    # Unrolled attention makes large graphs: 10 s to 20 s, against 2 s to 9 s for convolutions.
+    # Unrolled attention makes large graphs.
     [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("mvit", "swin")) else []) for name in DISTINCT],
 )
 def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
     import onnxruntime
 
     backbone, clips = build(name).eval(), clips_for(name, batch=1)
-    if isinstance(backbone, MViT):
-        del backbone.blocks[5:12]  # of one kind with those beside them; with them exporting takes up to a minute
+    keep_one_block_of_a_kind(backbone)
     torch.onnx.export(backbone, (clips,), tmp_path / "backbone.onnx", dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "backbone.onnx", providers=["CPUExecutionProvider"])
     (result,) = session.run(None, {session.get_inputs()[0].name: clips.numpy()})

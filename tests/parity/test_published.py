@@ -28,9 +28,11 @@ CASES = [found for kind in KINDS for found in kind(Fixtures(FOLDER))]
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_threads() -> Iterator[None]:
-    """Full-size networks in float64: the one place among the tests where a second core helps."""
+    """Full-size networks in float64: the one place among the tests where a second core helps, unless another of
+    xdist's processes computes there."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     yield
     torch.set_num_threads(before)
 

@@ -244,7 +244,7 @@ def count_in_another_process(store: Path) -> int:
     return int(result.stdout or 0)
 
 
-def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 30) -> None:
+def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert process.poll() is None, process.communicate()

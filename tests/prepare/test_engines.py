@@ -87,7 +87,7 @@ def wait_for_others(folder: Path, number: int) -> int:
     if number:
         (folder / str(number)).touch()
         return number
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while (seen := len(list(folder.iterdir()))) < 20 and time.monotonic() < end:
         time.sleep(0.01)
     return seen
