@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import wraps
 from pathlib import Path
 
 import av
@@ -56,43 +55,6 @@ def _one_thread() -> Iterator[None]:
     cv2.setNumThreads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def _pictures() -> Iterator[dict[str, bool]]:
-    """A run's views and curves are drawn once in a process; after that the file of the first is written again.
-
-    Drawing takes a second, a third of a tiny stage. A module that looks at the pictures says PICTURES_MATTER = True.
-    """
-    from vicc.files import atomic_write
-    from vicc.training import train_stage
-    from vicc.training.watch import record
-
-    state = {"matter": False}
-
-    def once(draw: Callable[..., None]) -> Callable[..., None]:
-        drawn: list[bytes] = []
-
-        @wraps(draw)
-        def draw_or_write_again(path: Path, *arguments: object, **options: object) -> None:
-            if drawn and not state["matter"]:
-                with atomic_write(path, "wb") as file:
-                    file.write(drawn[0])
-            else:
-                draw(path, *arguments, **options)
-                drawn[:] = [path.read_bytes()]
-
-        return draw_or_write_again
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_stage, "write_views", once(train_stage.write_views))
-        patch.setattr(record, "write_curves", once(record.write_curves))
-        yield state
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pictures_matter(request: pytest.FixtureRequest, _pictures: dict[str, bool]) -> None:
-    _pictures["matter"] = getattr(request.module, "PICTURES_MATTER", False)
 
 
 def moving_frames(

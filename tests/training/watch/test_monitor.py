@@ -24,7 +24,6 @@ from vicc.training.watch.monitor import Monitor
 from vicc.training.watch.record import History
 from vicc.training.watch.views import VIEWS_FILE
 
-PICTURES_MATTER = True  # the folders of two runs are compared
 TIMES = {"waited", "seconds", "clips_per_second", "waited_share"}
 
 
