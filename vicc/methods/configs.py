@@ -67,6 +67,7 @@ class MethodSettings:
         num_clips: clips of a video and stream that are loaded in full resolution.
         needs_teacher: whether it needs a finished encoder of the other stream.
         classifies: whether it is a classifier, trained on a finished encoder, without projection head.
+        fewest_videos: that a process must have in a step; 2 where a BatchNorm sees one value of each.
         row_prefix: text before a stage's name in tables; None for the method's name.
         chance_name: what `chance_loss` is the logarithm of.
     """
@@ -74,6 +75,7 @@ class MethodSettings:
     num_clips: ClassVar[int] = 2
     needs_teacher: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    fewest_videos: ClassVar[int] = 1
     row_prefix: ClassVar[str | None] = None
     chance_name: ClassVar[str] = ""
 
@@ -308,6 +310,7 @@ class ClassifierSettings(MethodSettings):
 class LinearProbeSettings(ClassifierSettings):
     """Settings of a linear classifier on a frozen encoder."""
 
+    fewest_videos: ClassVar[int] = 2  # it normalises features
     row_prefix: ClassVar[str | None] = "Probed"
 
     def clips_encoded(self) -> tuple[int, int]:
