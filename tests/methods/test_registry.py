@@ -108,6 +108,18 @@ def test_a_name_stands_for_one_method(own: str) -> None:
             register_method(taken, settings=OwnSettings)(Another)
 
 
+def test_a_module_imported_again_brings_the_fields_that_it_has_now(own: str) -> None:
+    @dataclass(frozen=True)
+    class Changed(MethodSettings):
+        softness: int = 1
+
+    assert "sharpness" in Stage("rgb-1", own, "rgb", steps=3).flat()
+    register_method(own, settings=Changed)(Own)
+    assert Stage("rgb-1", own, "rgb", steps=3, softness=2).flat()["softness"] == 2
+    with pytest.raises(ViccError, match="there is no field sharpness"):
+        Stage("rgb-1", own, "rgb", steps=3, sharpness=1.0)
+
+
 def test_settings_are_a_dataclass_whose_fields_no_stage_has_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_SETTINGS", {**registry._SETTINGS})
     monkeypatch.setattr(registry, "_TASKS", {**registry._TASKS})

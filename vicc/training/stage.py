@@ -257,11 +257,15 @@ _FIXED = ("name", "method", "stream", "start_from", "teacher", "augmentation")
 _ELSEWHERE = ("flow_bound", "flow_center")
 
 
-@functools.cache
 def _places(method: str) -> dict[str, tuple[str, str, Any]]:
     """Of each flat field of a method's stages its part ("" for the stage itself), its name there, and its type."""
+    return _places_of(method, method_settings(method))  # type: ignore[arg-type]  # mypy: a class has no hash
+
+
+@functools.cache  # by the settings too: a method whose module is imported again may have others
+def _places_of(method: str, settings: type[MethodSettings]) -> dict[str, tuple[str, str, Any]]:
     found: dict[str, tuple[str, str, Any]] = {}
-    kinds: dict[str, type] = {"encoder": EncoderConfig, "settings": method_settings(method), **_PARTS}
+    kinds: dict[str, type] = {"encoder": EncoderConfig, "settings": settings, **_PARTS}
     for part, kind in kinds.items():
         if part == "length":
             found["view_distance"] = ("", "view_distance", ViewDistance)
