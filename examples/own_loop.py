@@ -35,9 +35,8 @@ def main(place: str, steps: int) -> list[float]:
     )
     batches = EpochBatches(len(dataset), min(16, len(dataset)), first_step=0, last_step=steps, seed=0)
     losses = []
-    for step, batch in enumerate(
-        ClipLoader(dataset, batches, workers=0)
-    ):  # clips (B, V, C, T, H, W) of each stream, uint8
+    loader = ClipLoader(dataset, batches, workers=0)
+    for step, batch in enumerate(loader):  # clips (B, V, C, T, H, W) of each stream, uint8
         task.before_step()  # prototypes to unit length
         loss = task(batch, epoch=0)["loss"]
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from vicc.backbones import create_backbone, list_backbones
 from vicc.backbones import registry as backbones
 from vicc.cli import main
 from vicc.errors import ViccError
+from vicc.files import write_json
 from vicc.methods import list_methods
 from vicc.methods import registry as methods
 from vicc.plugins import import_modules, imported_modules, load_plugins
+from vicc.training.run import Run
 from vicc.training.stage import Stage
+from vicc.transforms.augmentation import Augmentation
 
 WriteModule = Callable[..., str]
 
@@ -199,6 +203,28 @@ def test_a_method_of_an_installed_package_is_found_when_a_stage_asks_for_it(
     assert stage.to_json()["margin"] == 0.25
     with pytest.raises(ViccError, match=r"There is no method 'packaged-methd'.*Did you mean packaged-method"):
         Stage("rgb-1", "packaged-methd", "rgb", steps=3)
+
+
+def test_a_run_of_an_installed_method_is_read_without_any_import(
+    write_module: WriteModule, install: Callable[[str], None], tmp_path: Path
+) -> None:
+    install(write_module("packaged", OWN_METHOD.format(name="packaged-method")))
+    recipe = {
+        "name": "own",
+        "description": "",
+        "stages": [
+            {
+                "name": "rgb-1",
+                "method": "packaged-method",
+                "stream": "rgb",
+                "steps": 3,
+                "margin": 0.25,
+                "augmentation": asdict(Augmentation()),
+            }
+        ],
+    }
+    write_json(tmp_path / "run" / "recipe.json", {"recipe": recipe})
+    assert Run(tmp_path / "run").stages[0].flat()["margin"] == 0.25
 
 
 def test_an_installed_package_that_cannot_be_imported_is_named(

@@ -15,7 +15,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar
@@ -133,6 +133,37 @@ def require(condition: bool, message: str) -> None:
     """Raises ViccError, with the message, unless the condition holds: for the rules of a config of its own."""
     if not condition:
         raise ViccError(message)
+
+
+_LARGEST = 1e30  # what is computed from it must still be a float of 32 bits
+
+
+def range_problems(
+    values: Mapping[str, Any],
+    *,
+    from_one: Sequence[str] = (),
+    above_zero: Sequence[str] = (),
+    from_zero: Sequence[str] = (),
+    below_one: Sequence[str] = (),
+) -> Iterator[str]:
+    """A sentence, without its full stop, for each named value that lies outside its range; None lies in every one.
+
+    Args:
+        below_one: names of values from 0 on, below 1.
+    """
+    # Written so that nan, which compares with nothing, is refused as well.
+    for name in from_one:
+        if values[name] is not None and not values[name] >= 1:
+            yield f"{name} is {values[name]}; expected at least 1"
+    for name in above_zero:
+        if values[name] is not None and not 0 < values[name] < math.inf:
+            yield f"{name} is {values[name]}; expected a number above 0"
+    for name in from_zero:
+        if values[name] is not None and not 0 <= values[name] <= _LARGEST:
+            yield f"{name} is {values[name]}; expected 0 or more, {_LARGEST:g} at most"
+    for name in below_one:
+        if values[name] is not None and not 0 <= values[name] < 1:
+            yield f"{name} is {values[name]}; expected 0 or more, below 1"
 
 
 def require_seed(flag: str, seed: int | None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vicc.cli import COMMANDS
+from vicc.cli.commands import COMMANDS_BY_PURPOSE
 
 ROOT = Path(__file__).parents[2]
 MARK = "<!-- run by tests/cli/test_docs.py -->"
@@ -103,6 +104,14 @@ def test_what_python_blocks_import_from_vicc_is_there(path: Path) -> None:
     for module, names in re.findall(r"^from (vicc[\w.]*) import ([\w, ]+)$", "\n".join(blocks), re.MULTILINE):
         for name in names.split(","):
             assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name.strip()}"
+
+
+def test_the_page_of_commands_has_all_of_them_under_the_purposes_of_the_help() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for purpose, commands in COMMANDS_BY_PURPOSE.items():
+        table = re.search(rf"^\| {purpose} \| \|\n(?:\|.*\n)+", text, re.MULTILINE)
+        assert table, purpose
+        assert {name.split()[0] for name in commands_in(table[0].replace(", `", "\n`"))} == set(commands)
 
 
 def test_what_is_wrong_in_a_document_is_found(tmp_path: Path) -> None:

@@ -108,6 +108,18 @@ def test_a_name_stands_for_one_method(own: str) -> None:
             register_method(taken, settings=OwnSettings)(Another)
 
 
+def test_a_module_imported_again_brings_the_fields_that_it_has_now(own: str) -> None:
+    @dataclass(frozen=True)
+    class Changed(MethodSettings):
+        softness: int = 1
+
+    assert "sharpness" in Stage("rgb-1", own, "rgb", steps=3).flat()
+    register_method(own, settings=Changed)(Own)
+    assert Stage("rgb-1", own, "rgb", steps=3, softness=2).flat()["softness"] == 2
+    with pytest.raises(ViccError, match="there is no field sharpness"):
+        Stage("rgb-1", own, "rgb", steps=3, sharpness=1.0)
+
+
 def test_settings_are_a_dataclass_whose_fields_no_stage_has_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_SETTINGS", {**registry._SETTINGS})
     monkeypatch.setattr(registry, "_TASKS", {**registry._TASKS})
@@ -159,6 +171,30 @@ def test_a_field_of_another_method_is_refused_by_name_and_of_all_reaches_those_t
     assert changed.stages[1].flat()["key_momentum"] == 0.9
     with pytest.raises(ViccError, match="a field of coclr"):
         recipe.with_changes(["all.num_mined=3"])
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "said"),
+    [
+        ("single_stream", {"epsilon": 0.0}, "epsilon is 0.0; expected a number above 0"),
+        ("infonce", {"queue_length": -8}, "queue_length is -8; expected 0 or more"),
+        ("infonce", {"queue_length": 8, "key_momentum": 1.0}, "key_momentum is 1.0; expected 0 or more, below 1"),
+        ("ubernce", {"queue_length": 8, "temperature": -1.0}, "temperature is -1.0; expected a number above 0"),
+        ("fine_tuned", {"num_classes": 2, "embedding_dim": 0, "dropout": 1.0}, "dropout is 1.0; expected 0 or more"),
+    ],
+)
+def test_the_numbers_of_a_method_are_judged_by_its_settings(method: str, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ViccError, match=re.escape(f"Stage rgb-1: {said}")):
+        Stage("rgb-1", method, "rgb", steps=1, **values)
+
+
+def test_a_field_of_ones_own_method_means_what_that_method_says(own: str) -> None:
+    @dataclass(frozen=True)
+    class Signed(MethodSettings):
+        temperature: float = 1.0
+
+    register_method(own, settings=Signed)(Own)
+    assert Stage("rgb-1", own, "rgb", steps=1, temperature=-1.0).flat()["temperature"] == -1.0
 
 
 @pytest.mark.parametrize("order", [1, -1])

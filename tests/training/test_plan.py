@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+from vicc.data.store import Store
 from vicc.device import Precision, available_memory, current_memory, peak_memory, reset_peak_memory
 from vicc.errors import ViccError
 from vicc.training import plan
+from vicc.training.build import build_dataset, untrained_task
 from vicc.training.configs import PretrainConfig
 from vicc.training.cost import LoadingCost, StageCost, StepCost, measure_loading, measure_step
 from vicc.training.engine import Stopped
-from vicc.training.plan import describe_costs, most_that_fit
+from vicc.training.plan import describe_costs, most_that_fit, require_loading
 from vicc.training.pretrain import pretrain
 from vicc.training.stage import Recipe
 
@@ -141,6 +143,28 @@ def test_stages_there_is_no_time_for_are_estimated_from_their_like(
     assert seconds[1] == pytest.approx(seconds[0])
     # Four times the pixels, and two more clips without gradient, a third each.
     assert seconds[2] == pytest.approx(4 * (2 + 2 / 3) / 2 * seconds[0], rel=0.05)
+
+
+@pytest.mark.parametrize("motion", ["flow", "diff"])
+@pytest.mark.parametrize("flow_channels", ["uv", "128vu"])
+def test_what_loading_needs_is_asked_for_before_the_start_as_the_loader_asks_for_it(
+    motion: Any,
+    flow_channels: str,
+    tiny_recipe: Recipe,
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(plan, "prefetched_batches", lambda workers, batch_bytes: asked.append(batch_bytes))
+    recipe = (
+        tiny_recipe.with_motion(motion).with_changes([f"all.flow_channels={flow_channels}"]).with_views("2x32+2x16")
+    )
+    store = Store(store_path)
+    for stage in recipe.stages:
+        require_loading(recipe, stage, PretrainConfig(run=tmp_path, store=store_path), num_videos=len(store.videos))
+        dataset = build_dataset(stage, untrained_task(recipe, stage), store, store.videos, seed=0)
+        assert asked.pop() == stage.length.batch_size * dataset.sample_bytes, stage.name
 
 
 def test_the_lines_of_a_plan_add_up() -> None:

@@ -33,7 +33,7 @@ options of every command:
   --help           what the command does, its options, an example
   --json           print one JSON document on standard output instead of a table
   --debug          on an error, print the traceback as well
-  --import MODULE  import a Python module before: backbones and methods of your own; may be given several times
+  --import MODULE  import a Python module first, with backbones and methods of your own; may be given several times
 
 example, from a folder of videos to a table and a page:
   vicc prepare videos --store store

@@ -15,7 +15,7 @@ class Options:
     Attributes:
         json: print one document in place of tables.
         debug: print the traceback of an error.
-        modules: to import before, see `vicc.plugins`.
+        modules: to import before the command, see `vicc.plugins`.
     """
 
     json: bool = False

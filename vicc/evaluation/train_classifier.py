@@ -124,7 +124,7 @@ def train_classifier(
         if on_first(lambda: is_finished(config.run, stage)):
             say(f"{stage.name}: finished already")
         else:
-            require_loading(stage, config, num_videos=num_videos)
+            require_loading(recipe, stage, config, num_videos=num_videos)
             planned = _announce(recipe, config, store, labelled_split, precision, known) if is_first() else None
             goal = _goal(stage, config, pretrained, store, labelled_split, weights)
             train_stage(
@@ -196,10 +196,11 @@ def _recipe(
             f"--set {' '.join(config.set)}: {', '.join(changed)} would make another encoder than {config.encoder}. "
             "Leave that as it is."
         )
-    if stage.method == "linear_probe" and min(stage.length.batch_size, num_videos) < 2 * world_size():
+    fewest = stage.settings.fewest_videos
+    if fewest > 1 and min(stage.length.batch_size, num_videos) < fewest * world_size():
         raise ViccError(
             f"{num_videos} training videos in batches of {stage.length.batch_size} are too few for {world_size()} "
-            "processes: BatchNorm needs at least two videos for each. Give more labels, or start fewer processes."
+            "processes: BatchNorm needs at least {fewest} videos for each. Give more labels, or start fewer processes."
         )
     if config.batch_size != "auto":
         return recipe

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from vicc.batch import FlowChannels, Stream
+from vicc.settings import range_problems
 from vicc.transforms.flow_form import FlowForm
 
 ViewsWithGradient = Literal["one", "both"]
@@ -67,6 +68,7 @@ class MethodSettings:
         num_clips: clips of a video and stream that are loaded in full resolution.
         needs_teacher: whether it needs a finished encoder of the other stream.
         classifies: whether it is a classifier, trained on a finished encoder, without projection head.
+        fewest_videos: that a process must have in a step; 2 where a BatchNorm sees one value of each.
         row_prefix: text before a stage's name in tables; None for the method's name.
         chance_name: what `chance_loss` is the logarithm of.
     """
@@ -74,6 +76,7 @@ class MethodSettings:
     num_clips: ClassVar[int] = 2
     needs_teacher: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    fewest_videos: ClassVar[int] = 1
     row_prefix: ClassVar[str | None] = None
     chance_name: ClassVar[str] = ""
 
@@ -161,6 +164,7 @@ class SingleStreamSettings(MethodSettings):
     """Views in full resolution that take part in the loss, those of the teacher included."""
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        yield from range_problems(vars(self), above_zero=("epsilon", "temperature"), from_zero=("queue_length",))
         if not self.num_prototypes or min(self.num_prototypes) < 1:
             yield f"num_prototypes is {self.num_prototypes}; expected at least 1 a head"
         if not all(0 <= view < self.num_full_views for view in self.views_for_assign):
@@ -241,6 +245,9 @@ class InfoNCESettings(MethodSettings):
     chance_name: ClassVar[str] = "ln of the keys compared"
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        yield from range_problems(
+            vars(self), above_zero=("temperature",), from_zero=("queue_length",), below_one=("key_momentum",)
+        )
         if not self.queue_length:
             yield "this method compares with a queue of keys; queue_length must be above 0"
 
@@ -277,6 +284,10 @@ class CoCLRSettings(InfoNCESettings):
     needs_teacher: ClassVar[bool] = True
     row_prefix: ClassVar[str | None] = "CoCLR"
 
+    def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        yield from super().problems(encoder)
+        yield from range_problems(vars(self), from_one=("num_mined",))
+
 
 @dataclass(frozen=True)
 class ClassifierSettings(MethodSettings):
@@ -308,6 +319,7 @@ class ClassifierSettings(MethodSettings):
 class LinearProbeSettings(ClassifierSettings):
     """Settings of a linear classifier on a frozen encoder."""
 
+    fewest_videos: ClassVar[int] = 2  # it normalises features
     row_prefix: ClassVar[str | None] = "Probed"
 
     def clips_encoded(self) -> tuple[int, int]:
@@ -324,6 +336,10 @@ class FineTunedSettings(ClassifierSettings):
     """Learning rate of the backbone over that of the linear layer."""
 
     row_prefix: ClassVar[str | None] = "Fine-tuned"
+
+    def problems(self, encoder: EncoderConfig) -> Iterator[str]:
+        yield from super().problems(encoder)
+        yield from range_problems(vars(self), above_zero=("backbone_learning_rate_ratio",), below_one=("dropout",))
 
     def encoder_rate_ratio(self) -> float:
         return self.backbone_learning_rate_ratio

@@ -1,4 +1,7 @@
-"""Methods by name: the settings of each, and how it is built. No other module names a method."""
+"""Methods by name: the settings of each, and how it is built.
+
+Recipes and the layouts of published files name the methods that they are about. Whoever has a stage asks its settings.
+"""
 
 from __future__ import annotations
 
@@ -77,15 +80,20 @@ def list_methods() -> list[str]:
     return sorted(_SETTINGS)
 
 
+def has_method(name: str) -> bool:
+    """Whether there is a method of that name, be it of an installed package that was not imported yet."""
+    if name not in _SETTINGS:
+        load_plugins()
+    return name in _SETTINGS
+
+
 def method_settings(name: str) -> type[MethodSettings]:
     """The class of a method's settings.
 
     Raises:
         ViccError: no method has that name; with the names there are.
     """
-    if name not in _SETTINGS:
-        load_plugins()
-    if name not in _SETTINGS:
+    if not has_method(name):
         raise ViccError(
             f"There is no method {name!r}.{did_you_mean(str(name), _SETTINGS)} Known are {', '.join(list_methods())}; "
             "one of your own is made known with --import MODULE."

@@ -64,10 +64,9 @@ def fitted_recipe(
     to_data: bool = False,
     known: dict[str, StepCost] | None = None,
 ) -> Recipe:
-    """The recipe as --batch-size and --fit-to-data (`to_data`) want it, and said what that changes; without them as it
-    is.
+    """The recipe changed as --batch-size and --fit-to-data (`to_data`) ask, each change printed; without them as it is.
 
-    What a run has begun with stays. Fields that --set names keep what it says.
+    Values that a run has begun with stay, and so do those of fields that --set names.
 
     Args:
         known: gets what had to be measured of a stage's steps, so that a plan need not measure it again.
@@ -323,18 +322,18 @@ def num_workers(asked: int | None) -> int:
     return asked if asked is not None else (0 if cores <= 2 else min(8, cores - 2))
 
 
-def require_loading(stage: Stage, config: TrainingConfig, *, num_videos: int) -> None:
-    """See to it that the processes that load clips of a stage can hand them over, before anything else is done.
+def require_loading(recipe: Recipe, stage: Stage, config: TrainingConfig, *, num_videos: int) -> None:
+    """Check, before anything else is done, that the processes that load the clips of a stage can hand them over.
 
     Raises:
         ViccError: too little shared memory for their batches, or too few files that may be open.
     """
     batch = stage_length(stage, num_videos, world_size()).batch_size // world_size()
-    streams = {stage.stream, *(["flow" if stage.stream != "flow" else "rgb"] if stage.teacher else [])}
-    channels = sum(2 if stream == "flow" else 3 for stream in streams)
+    encoders = [stage.encoder, *(other.encoder for other in recipe.stages if other.name == stage.teacher)]
+    channels = sum(encoder.in_channels for encoder in encoders)
     full = channels * stage.settings.num_clips * stage.encoder.size**2
     groups = stage.settings.small_resolutions()
-    small = (3 if stage.stream != "flow" else 2) * sum(count * pixels**2 for count, pixels in groups)
+    small = stage.encoder.in_channels * sum(count * pixels**2 for count, pixels in groups)
     prefetched_batches(num_workers(config.workers), batch * stage.encoder.clip_frames * (full + small))
 
 

@@ -109,7 +109,7 @@ def pretrain(
         unfinished = on_first(lambda: [stage.name for stage in asked if not is_finished(config.run, stage)])
         for stage in asked:
             if stage.name in unfinished:
-                require_loading(stage, config, num_videos=len(videos))
+                require_loading(recipe, stage, config, num_videos=len(videos))
         costs: dict[str, StageCost] = {}
         if is_first() and unfinished:
             if isinstance(store, VideoFolder):
@@ -153,7 +153,7 @@ def _open_store(recipe: Recipe, config: PretrainConfig) -> FrameReader | None:
 
 
 def _require_recipe(recipe: Recipe, config: PretrainConfig) -> None:
-    """The recipe is given beside the config, whose words for it must not say something else and be ignored."""
+    """Refuse a config that asks for another recipe than the one given beside it: that would be ignored."""
     if not isinstance(recipe, Recipe):
         raise ViccError(
             f"pretrain: got {recipe!r} where a recipe is expected. Make one: vicc.create_recipe('demo', "
@@ -181,7 +181,7 @@ def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
 
 
 def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
-    """An encoder, looked at without labels while it trains."""
+    """What pretraining wants of a stage: an encoder, which is evaluated without labels while it trains."""
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
         if config.best == "label_recall" and dataset.labels is None:

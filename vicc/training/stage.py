@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from vicc.data.sampling import ViewDistance
 from vicc.errors import ViccError
 from vicc.methods.configs import EncoderConfig, MethodSettings
 from vicc.methods.registry import list_methods, method_settings
-from vicc.settings import converted, from_text, hints_of
+from vicc.settings import converted, from_text, hints_of, range_problems
 from vicc.transforms.augmentation import PRESETS, Augmentation
 from vicc.words import did_you_mean, either, nearest
 
@@ -30,9 +29,6 @@ class OptimizerSettings:
     """Of Adam the first of its two."""
     weight_decay: float = 1e-6
     """Share of a weight that every step takes away, times the learning rate."""
-
-
-_LARGEST = 1e30  # what is computed from it must still be a float of 32 bits
 
 
 @dataclass(frozen=True)
@@ -196,20 +192,14 @@ class Stage:
             self.require_flow_image()
 
     def _number_problems(self) -> Iterator[str]:
-        values = self.flat()
-        for name in ("batch_size", "clip_frames", "stride", "size", "epochs", "steps", "stop_epoch", "num_mined"):
-            if values.get(name) is not None and values[name] < 1:
-                yield f"{name} is {values[name]}; expected at least 1"
-        # Written so that nan, which compares with nothing, is refused as well.
-        for name in ("epsilon", "temperature", "flow_std", "backbone_learning_rate_ratio"):
-            if name in values and not 0 < values[name] < math.inf:
-                yield f"{name} is {values[name]}; expected a number above 0"
-        for name in ("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "queue_length", "decay"):
-            if name in values and not 0 <= values[name] <= _LARGEST:
-                yield f"{name} is {values[name]}; expected 0 or more, {_LARGEST:g} at most"
-        for name in ("momentum", "key_momentum", "dropout"):
-            if name in values and not 0 <= values[name] < 1:
-                yield f"{name} is {values[name]}; expected 0 or more, below 1"
+        """Of all but the method's settings, which judge their own."""
+        return range_problems(
+            self.flat(),
+            from_one=("batch_size", "clip_frames", "stride", "size", "epochs", "steps", "stop_epoch"),
+            above_zero=("flow_std",),
+            from_zero=("learning_rate", "final_learning_rate", "weight_decay", "warmup_steps", "decay"),
+            below_one=("momentum",),
+        )
 
     def _length_problems(self) -> Iterator[str]:
         length, schedule = self.length, self.schedule
@@ -257,11 +247,15 @@ _FIXED = ("name", "method", "stream", "start_from", "teacher", "augmentation")
 _ELSEWHERE = ("flow_bound", "flow_center")
 
 
-@functools.cache
 def _places(method: str) -> dict[str, tuple[str, str, Any]]:
     """Of each flat field of a method's stages its part ("" for the stage itself), its name there, and its type."""
+    return _places_of(method, method_settings(method))  # type: ignore[arg-type]  # mypy: a class has no hash
+
+
+@functools.cache  # by the settings too: a method whose module is imported again may have others
+def _places_of(method: str, settings: type[MethodSettings]) -> dict[str, tuple[str, str, Any]]:
     found: dict[str, tuple[str, str, Any]] = {}
-    kinds: dict[str, type] = {"encoder": EncoderConfig, "settings": method_settings(method), **_PARTS}
+    kinds: dict[str, type] = {"encoder": EncoderConfig, "settings": settings, **_PARTS}
     for part, kind in kinds.items():
         if part == "length":
             found["view_distance"] = ("", "view_distance", ViewDistance)
