@@ -1,5 +1,6 @@
 """Backbones and methods from outside: modules named by --import, and those of installed packages."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from vicc.errors import ViccError
 from vicc.methods import list_methods
 from vicc.methods import registry as methods
 from vicc.plugins import import_modules, imported_modules, load_plugins
+from vicc.training.run import Run
 from vicc.training.stage import Stage
 
 WriteModule = Callable[..., str]
@@ -98,6 +100,10 @@ def test_a_module_of_the_current_folder_brings_its_backbone(write_module: WriteM
         ("gone.deep", None, "--import gone.deep: there is no module gone, neither"),
         ("own_net.py", "", "expected the name of a module, not of a file: --import own_net"),
         ("folder/own_net.py", None, "expected the name of a module, not of a file: --import folder.own_net"),
+        ("./own_net.py", None, "expected the name of a module, not of a file: --import own_net."),
+        ("/far/own_net.py", None, "not of a file: --import own_net, in the folder /far."),
+        ("../own_net.py", None, "not of a file: --import own_net, in the folder .."),
+        ("..", None, "expected the name of a module, not of a file"),
         ("wrong", "unknown + 1", "the module cannot be imported (NameError: name 'unknown' is not defined). --debug"),
         ("torn", "def f(:", "the module cannot be imported (SyntaxError: "),
         ("needs", "import not_installed_here", "(ModuleNotFoundError: No module named 'not_installed_here')"),
@@ -199,6 +205,16 @@ def test_a_method_of_an_installed_package_is_found_when_a_stage_asks_for_it(
     assert stage.to_json()["margin"] == 0.25
     with pytest.raises(ViccError, match=r"There is no method 'packaged-methd'.*Did you mean packaged-method"):
         Stage("rgb-1", "packaged-methd", "rgb", steps=3)
+
+
+def test_a_run_of_a_method_of_an_installed_package_is_read(
+    tmp_path: Path, write_module: WriteModule, install: Callable[[str], None]
+) -> None:
+    stage = Stage("rgb-1", "single_stream", "rgb", steps=3).to_json()
+    recipe = {"name": "own", "description": "", "stages": [stage | {"method": "packaged-method"}]}
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": recipe}))
+    install(write_module("packaged", OWN_METHOD.format(name="packaged-method")))
+    assert Run(tmp_path).recipe.stages[0].method == "packaged-method"
 
 
 def test_an_installed_package_that_cannot_be_imported_is_named(

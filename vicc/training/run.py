@@ -25,7 +25,7 @@ from vicc.data.video_files import file_id
 from vicc.errors import ViccError
 from vicc.files import atomic_write, read_json, require_writable, write_json
 from vicc.methods.encoder import Encoder
-from vicc.methods.registry import list_methods
+from vicc.methods.registry import is_known
 from vicc.places import require_run
 from vicc.training.build import ENCODER_FOLDER
 from vicc.training.checkpoint import CheckpointFolder, load_encoder
@@ -103,7 +103,7 @@ class Run:
     def _require_methods(self, content: dict[str, Any]) -> None:
         stages = content.get("stages")
         named = [stage.get("method") for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
-        unknown = [method for method in named if isinstance(method, str) and method not in list_methods()]
+        unknown = [method for method in named if isinstance(method, str) and not is_known(method)]
         if unknown:
             raise ViccError(
                 f"The run {self.folder} was trained with the method {unknown[0]!r}, which is not known here: make it "
