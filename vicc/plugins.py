@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 
 from vicc.errors import ViccError
 
@@ -59,11 +60,15 @@ def load_plugins() -> None:
 
 
 def _reason(name: str, error: Exception) -> str:
+    if name.endswith(".py") or "/" in name or name.startswith("."):
+        path = Path(name).with_suffix("")
+        inside = not path.is_absolute() and ".." not in path.parts
+        module = ".".join(path.parts) if inside else path.name
+        where = "" if inside else f", in the folder {path.parent}"
+        example = f": --import {module}{where}" if module else ", for instance own_method for own_method.py"
+        return f"expected the name of a module, not of a file{example}."
     wanted = [".".join(name.split(".")[: count + 1]) for count in range(name.count(".") + 1)]
     if isinstance(error, ModuleNotFoundError) and error.name in wanted:
-        if name.endswith(".py") or "/" in name:
-            module = name.removesuffix(".py").strip("./").replace("/", ".")
-            return f"expected the name of a module, not of a file: --import {module}"
         return (
             f"there is no module {error.name}, neither in the current folder ({os.getcwd()}) nor installed. Expected "
             "the name of a Python module, for instance own_method for own_method.py."

@@ -722,6 +722,18 @@ def test_a_recipe_is_shown_with_its_values_learning_rate_and_cost(
     assert "key_momentum" not in said  # which means nothing to ViCC
 
 
+def test_a_recipe_is_shown_with_another_method_whose_fields_are_others(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["recipes", "show", "demo", "--set", "rgb-1.method=infonce", "rgb-1.queue_length=8"]
+    assert main(arguments) == 0
+    assert "changed: rgb-1.method from single_stream to infonce" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    changes = {change["field"]: (change["from"], change["to"]) for change in shown["changes"]}
+    assert changes["method"] == ("single_stream", "infonce")
+    assert changes["num_prototypes"][1] is None
+    assert changes["key_momentum"][0] is None
+
+
 def test_the_cost_of_a_recipe_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     """400 videos: 2 steps of 192 an epoch in single-stream stages, 4 of 96 across streams."""
     document, _ = succeed(

@@ -104,6 +104,17 @@ def test_a_damaged_file_is_computed_again(
     assert len(asked) == 12, "the files are whole again"
 
 
+@pytest.mark.parametrize("line", ["5", "null", "[1, 2]", '["a"]', '{"a": 1}'])
+def test_a_list_of_videos_that_is_json_of_something_else_is_computed_again(
+    line: str, get: Get, videos: list[Video], asked: list[str], tmp_path: Path
+) -> None:
+    expected = get(videos).clone()
+    [path] = tmp_path.glob("*/videos.jsonl")
+    path.write_text(f"{line}\n" + path.read_text())
+    assert torch.equal(get(videos), expected)
+    assert len(asked) == 12
+
+
 def test_a_stop_keeps_what_was_done(
     get: Get,
     videos: list[Video],

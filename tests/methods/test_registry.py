@@ -135,6 +135,31 @@ def test_settings_are_a_dataclass_whose_fields_no_stage_has_already(monkeypatch:
         Stage("rgb-1", "clashing", "rgb", steps=1)
 
 
+def test_what_is_registered_is_a_task_whose_settings_all_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SETTINGS", {**registry._SETTINGS})
+
+    @dataclass(frozen=True)
+    class Wanting(MethodSettings):
+        margin: float
+
+    with pytest.raises(ValueError, match="setting margin of method 'wanting' has no default"):
+        register_method("wanting", settings=Wanting)
+    for thing in (object, lambda: None):
+        with pytest.raises(ValueError, match=r"expected a class derived from vicc\.methods\.Task"):
+            register_method("thing", settings=OwnSettings)(thing)  # type: ignore[type-var]
+    assert not {"wanting", "thing"} & set(list_methods())
+
+
+def test_a_task_that_cannot_be_built_says_what_it_lacks(own: str) -> None:
+    class Bare(Task):
+        pass
+
+    register_method("bare", settings=OwnSettings)(Bare)
+    encoder = Encoder(EncoderConfig("rgb", backbone="s3d-demo", embedding_dim=8, clip_frames=8, size=32))
+    with pytest.raises(ViccError, match="Bare does not define from_settings"):
+        build_method("bare", OwnSettings(), encoder, batch_size=4)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

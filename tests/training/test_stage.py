@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from vicc.errors import ViccError
@@ -81,3 +83,28 @@ def test_a_stage_lasts_either_epochs_or_steps() -> None:
 def test_a_learning_rate_that_no_float_of_32_bits_holds_is_refused() -> None:
     with pytest.raises(ViccError, match=r"learning_rate is 1e\+99; expected 0 or more, 1e\+30 at most"):
         create_recipe("demo", changes=["rgb-1.learning_rate=1e99"])
+
+
+@pytest.mark.parametrize("name", ["", "all", "../other", "a/b", "a.b", ".hidden", "two words", 3, None])
+def test_a_stage_has_a_name_that_can_be_a_folder_in_the_run_and_stand_in_a_change(name: Any) -> None:
+    with pytest.raises(ViccError, match="expected letters, digits, - and _"):
+        Stage(name, "single_stream", "rgb", steps=1)
+
+
+@pytest.mark.parametrize("views", [None, "published", [], 5])
+def test_an_augmentation_that_is_none_is_refused_from_json_and_from_python(views: Any) -> None:
+    content = create_recipe("demo").to_json()
+    content["stages"][0]["augmentation"] = views
+    with pytest.raises(ViccError, match=r"Stage rgb-1: augmentation is .*; expected an object"):
+        Recipe.from_json(content)
+    if views is not None:
+        with pytest.raises(ViccError, match=r"Stage rgb-1: augmentation is .*; expected an Augmentation"):
+            Stage("rgb-1", "single_stream", "rgb", steps=1, augmentation=views)
+
+
+@pytest.mark.parametrize("field", ["flow_center", "flow_as_image"])
+def test_a_text_is_no_truth_value_of_an_augmentation(field: str) -> None:
+    content = create_recipe("demo").to_json()
+    content["stages"][0]["augmentation"][field] = "false"
+    with pytest.raises(ViccError, match=f"augmentation.{field} is 'false'; expected true or false"):
+        Recipe.from_json(content)

@@ -267,3 +267,19 @@ def test_parts_of_a_batch_are_all_of_it_in_order() -> None:
     assert torch.equal(torch.cat([part.small_clips[0]["rgb"] for part in parts]), batch.small_clips[0]["rgb"])
     assert torch.equal(torch.cat([part.label for part in parts]), batch.label)  # type: ignore[arg-type]
     assert len(batch.split(9)) == VIDEOS
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "returned None"),
+        ({"accuracy": torch.ones(())}, r"returned \['accuracy'\]"),
+        ({"loss": 1.0}, r"\['loss'\]"),
+    ],
+)
+def test_a_method_that_returns_no_loss_is_named(returned: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build("single")
+    monkeypatch.setattr(task, "forward", lambda batch, epoch: returned)
+    step = TrainingStep(task, LARC(task.parameters(), lr=0.1), Precision("fp32", CPU))
+    with pytest.raises(ViccError, match=rf"SingleStream .*{said}.*the loss under"):
+        step(small_batch("single"), 0, learning_rate=0.1)

@@ -248,14 +248,14 @@ def _applies(stage: Stage, name: str) -> bool:
 
 
 def _differences(before: Recipe, after: Recipe) -> Iterator[dict[str, Any]]:
-    """Fields in which two recipes with the same stages differ."""
+    """Fields in which two recipes with the same stages differ; None where a stage has no such field."""
     for old, new in zip(before.to_json()["stages"], after.to_json()["stages"], strict=True):
         inner_old, inner_new = old.pop("augmentation"), new.pop("augmentation")
         old |= {f"augmentation.{name}": value for name, value in inner_old.items()}
         new |= {f"augmentation.{name}": value for name, value in inner_new.items()}
-        for name in old:
-            if old[name] != new[name]:
-                yield {"stage": old["name"], "field": name, "from": old[name], "to": new[name]}
+        for name in dict.fromkeys((*old, *new)):  # of another method some fields are gone, others come
+            if old.get(name) != new.get(name):
+                yield {"stage": old["name"], "field": name, "from": old.get(name), "to": new.get(name)}
 
 
 def _learning_rate_table(

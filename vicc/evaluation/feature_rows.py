@@ -181,8 +181,8 @@ class FeatureRows:
             for line in islice(file, state.rows):
                 size += len(line)
                 try:
-                    name, content = json.loads(line)
-                except ValueError as error:
+                    name, content = map(_text, json.loads(line))
+                except (TypeError, ValueError) as error:
                     raise self._unreadable(f"{_VIDEOS}: {error}") from error
                 yield name, content
         if size != state.video_bytes:
@@ -190,6 +190,12 @@ class FeatureRows:
 
     def _unreadable(self, reason: str) -> ViccError:
         return ViccError(f"The features in {self.folder} cannot be used ({reason}). Delete that folder, measure again.")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _digests(videos: Iterable[VideoContent]) -> np.ndarray:

@@ -55,12 +55,17 @@ def register_method(name: str, *, settings: type[MethodSettings]) -> Callable[[R
             other members are used by the plan, the alarms and the tables.
 
     Raises:
-        ValueError: the name is taken by another task, or `settings` is no such dataclass.
+        ValueError: the name is taken by another task, `settings` is no such dataclass or has a field without a default,
+            or what is registered is no `Task`.
     """
     if not (dataclasses.is_dataclass(settings) and issubclass(settings, MethodSettings)):
         raise ValueError(f"The settings of method {name!r} are {settings!r}; expected a dataclass of MethodSettings.")
+    for field in dataclasses.fields(settings):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"The setting {field.name} of method {name!r} has no default; expected one for each.")
 
     def register(task: Registered) -> Registered:
+        _require_task(name, task)
         same = name in _TASKS and (_TASKS[name].__module__, _TASKS[name].__qualname__) == (
             task.__module__,
             task.__qualname__,
@@ -73,6 +78,13 @@ def register_method(name: str, *, settings: type[MethodSettings]) -> Callable[[R
         return task
 
     return register
+
+
+def _require_task(name: str, task: type) -> None:
+    from vicc.methods.task import Task  # here, since names and settings are known without torch
+
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise ValueError(f"Method {name!r} is {task!r}; expected a class derived from vicc.methods.Task.")
 
 
 def list_methods() -> list[str]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vicc.batch import Batch, Stream
+from vicc.errors import ViccError
 from vicc.methods.configs import MethodSettings
 from vicc.methods.encoder import Encoder
 
@@ -38,7 +39,7 @@ class Task(nn.Module):
             teacher: the finished encoder of the other stream; None where `settings.needs_teacher` is false.
             batch_size: videos a step, those of all processes together.
         """
-        raise TypeError(f"{cls.__name__} does not define from_settings.")
+        raise ViccError(f"{cls.__name__} does not define from_settings.")
 
     def forward(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One step's loss under "loss"; every other scalar is logged."""
@@ -46,7 +47,7 @@ class Task(nn.Module):
 
     def embed_trained(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) of the views that train the encoder."""
-        raise TypeError(f"{type(self).__name__} does not define embed_trained.")
+        raise ViccError(f"{type(self).__name__} does not define embed_trained.")
 
     def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) without gradient: of a teacher, of a key encoder, of a view that does not train."""
@@ -56,7 +57,7 @@ class Task(nn.Module):
         self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch, epoch: int
     ) -> dict[str, torch.Tensor]:
         """What `forward` returns, from the embeddings of a batch, whether they were made at once or in parts."""
-        raise TypeError(f"{type(self).__name__} does not define outputs.")
+        raise ViccError(f"{type(self).__name__} does not define outputs.")
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode of all but the teacher, whose BatchNorm must not follow this stage's batches."""

@@ -31,6 +31,9 @@ class OptimizerSettings:
     """Share of a weight that every step takes away, times the learning rate."""
 
 
+_FOLDER_NAME = re.compile(r"\w[\w-]*")
+
+
 @dataclass(frozen=True)
 class ScheduleSettings:
     """The learning rate over a stage."""
@@ -117,6 +120,11 @@ class Stage:
             ViccError: no such method or field, a value that the field cannot take, or values that contradict each
                 other; names the stage, the field, and the nearest known word.
         """
+        if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name) or name == "all":
+            raise ViccError(
+                f"A stage is named {name!r}; expected letters, digits, - and _, as its folder in the run has that "
+                'name ("all" means every stage).'
+            )
         try:
             places = _places(method)
         except ViccError as error:
@@ -133,6 +141,8 @@ class Stage:
             except ValueError as error:
                 raise ViccError(f"Stage {name}: {field_name} is {value!r}; {error}") from None
         augmentation = Augmentation() if augmentation is None else augmentation
+        if not isinstance(augmentation, Augmentation):
+            raise ViccError(f"Stage {name}: augmentation is {augmentation!r}; expected an Augmentation.")
         flow_center = augmentation.flow_center
         fields: dict[str, Any] = {
             "name": name,
@@ -488,6 +498,9 @@ def stage_from_json(content: dict[str, Any]) -> Stage:
     def tuples(values: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
+    views = content["augmentation"]
+    if not isinstance(views, dict):
+        raise ViccError(f"Stage {content['name']}: augmentation is {views!r}; expected an object with its fields.")
     known = {*_FIXED, *_places(content["method"])}
     values = {name: value for name, value in content.items() if name in known or name not in _ONCE_EVERYWHERE}
-    return Stage(**{**tuples(values), "augmentation": Augmentation(**tuples(content["augmentation"]))})
+    return Stage(**{**tuples(values), "augmentation": Augmentation(**tuples(views))})

@@ -74,6 +74,12 @@ class TrainingStep:
         return self._backward(outputs)
 
     def _backward(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if not isinstance(outputs, dict) or not isinstance(outputs.get("loss"), torch.Tensor):
+            got = sorted(outputs) if isinstance(outputs, dict) else outputs
+            raise ViccError(
+                f"{type(self.task).__name__} returned {got} for a batch; expected a dictionary of tensors with the "
+                'loss under "loss".'
+            )
         self._scaler.scale(outputs["loss"]).backward()
         return {name: value.detach() for name, value in outputs.items()}
 

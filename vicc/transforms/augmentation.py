@@ -71,6 +71,9 @@ class Augmentation:
     resize: Resize = "linear"
 
     def __post_init__(self) -> None:
+        for name in ("flow_center", "flow_as_image"):  # "false" as a text would be true
+            if not isinstance(getattr(self, name), bool):
+                raise ViccError(f"augmentation.{name} is {getattr(self, name)!r}; expected true or false.")
         for name in ("flip", "jitter", "grey", "blur", "same_clip", "strong"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
