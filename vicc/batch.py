@@ -18,12 +18,15 @@ class Batch:
     """Clips of some videos.
 
     Attributes:
-        clips: for each stream uint8 (B, V, C, T, H, W), V views a video; view v of all streams shows the same frames
-            through the same crop. In memory the channels come last, which is the fast layout of 3D convolutions.
+        clips: for each stream uint8 (B, V, C, T, H, W), V views a video; view v of all streams
+            shows the same frames through the same crop. In memory the channels come last, which is
+            the fast layout of 3D convolutions.
         index: (B,) indices of the videos in the dataset.
         label: (B,) class numbers, where every video has a label.
-        recording: (B,) numbers of the recordings the videos were cut from; clips of one group share a number.
-        small_clips: further views at lower resolutions (SwAV's multi-crop), one dict like `clips` for each resolution.
+        recording: (B,) numbers of the recordings the videos were cut from; clips of one group share
+            a number.
+        small_clips: further views at lower resolutions (SwAV's multi-crop), one dict like `clips`
+            for each resolution.
     """
 
     clips: dict[Stream, torch.Tensor]
@@ -37,11 +40,15 @@ class Batch:
         return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that an accelerator can copy from by itself; the loader's own thread calls it."""
+        """The same batch in memory that an accelerator can copy from by itself; the loader's own
+        thread calls it.
+        """
         return self.apply(lambda tensor: tensor.pin_memory())
 
     def split(self, parts: int) -> list[Batch]:
-        """The videos in so many parts, in order, as equal in size as can be; no more parts than videos."""
+        """The videos in so many parts, in order, as equal in size as can be; no more parts than
+        videos.
+        """
         parts = min(parts, len(self.index))
 
         def part(number: int) -> Batch:

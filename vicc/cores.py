@@ -1,4 +1,6 @@
-"""Processor cores that this process may use, which in a container or a job are often fewer than the machine has."""
+"""Processor cores that this process may use, which in a container or a job are often fewer than the
+machine has.
+"""
 
 import math
 import os
@@ -11,10 +13,12 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cores(*, membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> int:
-    """Cores that this process may use, 1 or more: those it may run on (taskset, Slurm, `docker --cpuset-cpus`), and no
+    """Cores that this process may use, 1 or more: those it may run on (taskset, Slurm, `docker
+    --cpuset-cpus`), and no
     more than its control groups give it time for (`docker --cpus`, Kubernetes' limits).
 
-    A fraction of a core is left out: with a thread more than there is time for, all threads are made to wait together.
+    A fraction of a core is left out: with a thread more than there is time for, all threads are
+    made to wait together.
 
     Args:
         membership: the file in which Linux says which control groups this process is in.
@@ -47,7 +51,8 @@ def _quotas(membership: Path, mount: Path) -> Iterator[float]:
         if names and "cpu" not in names.split(","):
             continue
         for root in [mount / names, mount / "cpu"] if names else [mount]:
-            # A container may see the path that the machine knows its group by, and the group itself at the root.
+            # A container may see the path that the machine knows its group by, and the group itself
+            # at the root.
             inner = root / path.strip("/")
             for folder in dict.fromkeys((inner, *inner.parents, root)):
                 if folder.is_relative_to(root):

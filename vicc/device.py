@@ -49,11 +49,15 @@ def choose_device(name: str | None = None) -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """How a model computes: in float32, in float64 (slow, for comparing numbers), or in a half of 16 bits by autocast.
+    """How a model computes: in float32, in float64 (slow, for comparing numbers), or in a half of
+    16
+    bits by autocast.
 
-    fp16 needs its gradients scaled (`TrainingStep` does), or small ones become zero; bf16 has float32's range.
+    fp16 needs its gradients scaled (`TrainingStep` does), or small ones become zero; bf16 has
+    float32's range.
 
-    All use channels-last memory: on CPUs it and bf16 alone give little, both together 2.4x to 3.2x on S3D.
+    All use channels-last memory: on CPUs it and bf16 alone give little, both together 2.4x to 3.2x
+    on S3D.
     """
 
     name: Literal["fp32", "bf16", "fp16", "fp64"]
@@ -65,7 +69,9 @@ class Precision:
         return nullcontext() if half is None else torch.autocast(self.device.type, dtype=half)
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Move a module to the device, in the number format and memory layout that suit the precision."""
+        """Move a module to the device, in the number format and memory layout that suit the
+        precision.
+        """
         if self.name == "fp64":
             module.double()
         # torch lists the 3D layout only for tensors, not in the annotation of Module.to.
@@ -76,8 +82,8 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     """Resolve "auto": bf16 where the device computes it natively, else fp32.
 
     Raises:
-        ViccError: bf16 asked for on a device that cannot compute it natively, or fp16 on one that is neither CUDA nor
-            a CPU.
+        ViccError: bf16 asked for on a device that cannot compute it natively, or fp16 on one that
+            is neither CUDA nor a CPU.
     """
     native = has_native_bf16(device)
     if name == "bf16" and not native:
@@ -90,18 +96,25 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 
 def process_cores() -> int:
-    """Cores that this process may use: its share of them where several processes of this machine train together."""
+    """Cores that this process may use: its share of them where several processes of this machine
+    train
+    together.
+    """
     return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def choose_threads(asked: int | Literal["auto"], device: torch.device) -> int:
-    """Threads to compute with: as many as asked for; with "auto" what is best now, found in about a third of a second.
+    """Threads to compute with: as many as asked for; with "auto" what is best now, found in about a
+    third of a second.
 
-    More threads than free cores are worse than one: every operation waits for all of its threads, and one that has to
-    wait for a core holds up the others. With two busy neighbours on two cores a step of the demo took 0.5 to 12 s with
-    two threads and 0.33 s with one. So threads are as many as cores are free, if they also measure faster than one.
+    More threads than free cores are worse than one: every operation waits for all of its threads,
+    and one that has to
+    wait for a core holds up the others. With two busy neighbours on two cores a step of the demo
+    took 0.5 to 12 s with two threads and 0.33 s with one. So threads are as many as cores are free,
+    if they also measure faster than one.
 
-    Where OMP_NUM_THREADS is set, or an accelerator computes, "auto" leaves the number as torch has it.
+    Where OMP_NUM_THREADS is set, or an accelerator computes, "auto" leaves the number as torch has
+    it.
     """
     if asked != "auto":
         return asked
@@ -133,9 +146,11 @@ def computing_threads(number: int) -> Iterator[None]:
 
 
 def free_cores() -> float:
-    """How many of the cores that this process may run on other programs leave free now; it only waits meanwhile.
+    """How many of the cores that this process may run on other programs leave free now; it only
+    waits meanwhile.
 
-    They may be more than `process_cores`: a container that may use two cores' time runs on any core of its machine. Of
+    They may be more than `process_cores`: a container that may use two cores' time runs on any core
+    of its machine. Of
     several processes that train together each gets its share.
     """
     shares = psutil.cpu_percent(interval=_SECONDS_TO_LOOK, percpu=True)
@@ -146,7 +161,9 @@ def free_cores() -> float:
 
 
 def _convolve() -> float:
-    """Seconds of small convolutions forward and back, as in a step of a small model: the middle of five tries."""
+    """Seconds of small convolutions forward and back, as in a step of a small model: the middle of
+    five tries.
+    """
     clips = torch.ones(4, 16, 8, 16, 16).requires_grad_()
     weights = torch.ones(16, 16, 1, 3, 3).requires_grad_()
     seconds = []
@@ -161,10 +178,13 @@ def _convolve() -> float:
 
 
 def cpu_bf16_loses_gradients(module: torch.nn.Module, example: torch.Tensor) -> list[str]:
-    """Names of 3D convolutions in `module` whose bf16 gradient cannot be trusted on a CPU, for inputs like `example`.
+    """Names of 3D convolutions in `module` whose bf16 gradient cannot be trusted on a CPU, for
+    inputs like `example`.
 
-    Where the input is shorter in time than the kernel, oneDNN's bf16 gradient of the weights reads memory it never
-    wrote: seen with torch 2.13, kernel (3, 1, 1) and two frames, off by up to 1e37, now and then NaN.
+    Where the input is shorter in time than the kernel, oneDNN's bf16 gradient of the weights reads
+    memory it never
+    wrote: seen with torch 2.13, kernel (3, 1, 1) and two frames, off by up to 1e37, now and then
+    NaN.
     """
     found: list[str] = []
     handles = []
@@ -188,9 +208,11 @@ def cpu_bf16_loses_gradients(module: torch.nn.Module, example: torch.Tensor) -> 
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Where a CPU computes, let this process keep the memory of tensors that are freed, for those that come next.
+    """Where a CPU computes, let this process keep the memory of tensors that are freed, for those
+    that come next.
 
-    The C library gives large pieces back to the system at once, and every page of the next one is then a page fault: a
+    The C library gives large pieces back to the system at once, and every page of the next one is
+    then a page fault: a
     fifth of an S3D step on one core. Nothing happens where the C library is not glibc.
     """
     if device.type == "cpu":
@@ -229,7 +251,9 @@ def current_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes of memory that programs could still take, within the limit of a container or a job if there is one."""
+    """Bytes of memory that programs could still take, within the limit of a container or a job if
+    there is one.
+    """
     in_kib = _proc_value("/proc/meminfo", "MemAvailable:")
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if in_kib is None else in_kib << 10
     group = Path("/sys/fs/cgroup")

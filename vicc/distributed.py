@@ -1,6 +1,8 @@
-"""One process or many: joining them, and the few exchanges vicc needs, which do nothing in a single process.
+"""One process or many: joining them, and the few exchanges vicc needs, which do nothing in a single
+process.
 
-Processes are started by torchrun, or by anything that sets its variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR
+Processes are started by torchrun, or by anything that sets its variables: RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR
 and MASTER_PORT.
 """
 
@@ -26,7 +28,8 @@ _BUCKET_BYTES = 64 << 20
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """Join the processes that the environment speaks of, for as long as the block lasts; nothing if it speaks of one.
+    """Join the processes that the environment speaks of, for as long as the block lasts; nothing if
+    it speaks of one.
 
     Raises:
         ViccError: a variable is missing, or the others did not come within ten minutes.
@@ -43,7 +46,8 @@ def processes(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        # gloo beside nccl: what processes agree on is exchanged between CPUs, so that no accelerator waits for it.
+        # gloo beside nccl: what processes agree on is exchanged between CPUs, so that no
+        # accelerator waits for it.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         patience = timedelta(minutes=10)
         store, number, count = next(rendezvous("env://", timeout=patience))
@@ -60,10 +64,12 @@ def processes(device: torch.device) -> Iterator[None]:
 
 
 def _fresh(store: Store) -> Store:
-    """The store in which processes find each other, without what those before a restart have left in it.
+    """The store in which processes find each other, without what those before a restart have left
+    in it.
 
-    On one machine torchrun keeps its store when it starts processes anew, and the first to arrive would go to the
-    address of one that is dead. On several machines it makes a new store, and counts restarts by machine.
+    On one machine torchrun keeps its store when it starts processes anew, and the first to arrive
+    would go to the address of one that is dead. On several machines it makes a new store, and
+    counts restarts by machine.
     """
     if os.environ.get("GROUP_WORLD_SIZE") != "1":
         return store
@@ -104,7 +110,9 @@ def is_first() -> bool:
 
 
 class Waiting:
-    """How many exchanges this process is in the middle of, where it waits for the others; for the watchdog to read."""
+    """How many exchanges this process is in the middle of, where it waits for the others; for the
+    watchdog to read.
+    """
 
     exchanges = 0
 
@@ -129,7 +137,8 @@ def lost_processes_named() -> Iterator[None]:
     """Say in a sentence that another process is gone.
 
     Raises:
-        ViccError: the connection to another process broke within the block: it has ended, or its machine has.
+        ViccError: the connection to another process broke within the block: it has ended, or its
+            machine has.
     """
     try:
         yield
@@ -178,7 +187,9 @@ def mean_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def all_gather(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensors of all processes, equal in shape, joined along the first axis in the order of ranks; no gradient."""
+    """The tensors of all processes, equal in shape, joined along the first axis in the order of
+    ranks; no gradient.
+    """
     if world_size() == 1:
         return tensor
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world_size())]
@@ -196,10 +207,12 @@ def from_first(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def average_gradients(weights: Iterable[torch.Tensor]) -> None:
-    """Replace every gradient by its mean over all processes, in buckets that are the same at every step.
+    """Replace every gradient by its mean over all processes, in buckets that are the same at every
+    step.
 
-    DistributedDataParallel divides gradients into buckets anew after its first step. With more than two processes the
-    order of a sum depends on the place in a bucket, so the first step after a resume would not be bit-equal.
+    DistributedDataParallel divides gradients into buckets anew after its first step. With more than
+    two processes the order of a sum depends on the place in a bucket, so the first step after a
+    resume would not be bit-equal.
     """
     if world_size() == 1:
         return
@@ -237,7 +250,9 @@ def mean_of_all(values: torch.Tensor) -> torch.Tensor:
 
 
 def gathered(value: Any) -> list[Any] | None:
-    """The values of all processes, in the order of ranks, on process 0; None elsewhere. Values must be picklable."""
+    """The values of all processes, in the order of ranks, on process 0; None elsewhere. Values must
+    be picklable.
+    """
     if world_size() == 1:
         return [value]
     values: list[Any] | None = [None] * world_size() if is_first() else None
@@ -247,7 +262,8 @@ def gathered(value: Any) -> list[Any] | None:
 
 
 def first_then_others(work: Callable[[], Result]) -> Result:
-    """Do `work` in process 0, which may have to download or write something, then in the others, which find it done.
+    """Do `work` in process 0, which may have to download or write something, then in the others,
+    which find it done.
 
     Raises:
         ViccError, OSError: what `work` raised, in process 0 in every process.
@@ -258,7 +274,8 @@ def first_then_others(work: Callable[[], Result]) -> Result:
 
 
 def on_first(work: Callable[[], Result]) -> Result:
-    """Do `work` in process 0 alone and give its result, or its error, to all. The result must be picklable.
+    """Do `work` in process 0 alone and give its result, or its error, to all. The result must be
+    picklable.
 
     Raises:
         ViccError, OSError: what `work` raised in process 0, in every process.

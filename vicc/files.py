@@ -1,4 +1,6 @@
-"""Atomic writes and exclusive folders: what keeps a half-written file from being taken for a whole one."""
+"""Atomic writes and exclusive folders: what keeps a half-written file from being taken for a whole
+one.
+"""
 
 import errno
 import hashlib
@@ -17,10 +19,11 @@ _SECONDS_OF_A_LOOK = 0.2  # `is_held` holds a folder itself for an instant, whic
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; it takes the name `path` only when the block ended without an error.
+    """Open a temporary file beside `path`; it takes the name `path` only when the block ended
+    without an error.
 
-    The data is on disk (fsync) before the name changes, so after a power cut there is the old file or the new one;
-    not so with sync=False, which is for what nobody needs after a power cut.
+    The data is on disk (fsync) before the name changes, so after a power cut there is the old file
+    or the new one; not so with sync=False, which is for what nobody needs after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -41,14 +44,15 @@ def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[
 
 
 def require_writable(path: Path, *, instead: str = "Give another --out") -> None:
-    """Find out before long work whether `atomic_write` could write a file there; nothing is left behind.
+    """Find out before long work whether `atomic_write` could write a file there; nothing is left
+    behind.
 
     Args:
         instead: what to do where it cannot, for the error.
 
     Raises:
-        ViccError: a folder has that name, something above it is no folder, or nothing can be written there (rights, a
-            file system that is read-only, a name that is too long).
+        ViccError: a folder has that name, something above it is no folder, or nothing can be
+            written there (rights, a file system that is read-only, a name that is too long).
     """
     try:
         if path.is_dir():
@@ -66,14 +70,18 @@ def require_writable(path: Path, *, instead: str = "Give another --out") -> None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically. In ASCII: names of files need not be valid UTF-8."""
+    """Write `content` as indented JSON, atomically. In ASCII: names of files need not be valid
+    UTF-8.
+    """
     with atomic_write(path) as file:
         json.dump(content, file, indent=2)
         file.write("\n")
 
 
 def read_json(path: Path, *, what: str) -> Any:
-    """Read a JSON file that vicc wrote; `what` names it in the error, for instance "store description"."""
+    """Read a JSON file that vicc wrote; `what` names it in the error, for instance "store
+    description".
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -86,7 +94,8 @@ def read_json(path: Path, *, what: str) -> Any:
 
 @contextmanager
 def exclusive_folder(folder: Path, *, what: str, patience_seconds: float = 0) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second process is refused, at once or after so many seconds of waiting.
+    """Hold `folder` for this process alone; a second process is refused, at once or after so many
+    seconds of waiting.
 
     Raises:
         ViccError: another process holds it.
@@ -132,7 +141,8 @@ def hash_file(path: Path) -> str:
 
 
 def _sync_names(folder: Path) -> None:
-    """Bring the names in a folder to the disk, so that after a power cut none is lost that an older one gave way to.
+    """Bring the names in a folder to the disk, so that after a power cut none is lost that an older
+    one gave way to.
 
     Not everywhere can a folder be opened, and there the file system sees to it.
     """

@@ -1,4 +1,6 @@
-"""Scripts without `if __name__ == "__main__":`, which each worker process imports and so runs again."""
+"""Scripts without `if __name__ == "__main__":`, which each worker process imports and so runs
+again.
+"""
 
 import sys
 
@@ -19,7 +21,8 @@ def refuse_without_guard() -> None:
     """To be called before workers are started.
 
     Raises:
-        ViccError: this process is a worker that is not ready itself: the script would start anew in every one of them.
+        ViccError: this process is a worker that is not ready itself: the script would start anew in
+            every one of them.
     """
     if imports_main():
         raise ViccError(f"This script started again in a worker process. {MAIN_GUARD}.")

@@ -1,7 +1,11 @@
-"""What is at a path: a store, a run, an encoder, videos; and one sentence for what is not there, from every command.
+"""What is at a path: a store, a run, an encoder, videos; and one sentence for what is not there,
+from
+every command.
 
-A leaf without heavy imports: the command line looks here before it imports what works with the place, and the library
-says the same. A URL is left to what opens it. The types of fields that name such a place are here, too.
+A leaf without heavy imports: the command line looks here before it imports what works with the
+place, and the library
+says the same. A URL is left to what opens it. The types of fields that name such a place are here,
+too.
 """
 
 import glob
@@ -53,7 +57,9 @@ def require_store_or_videos(store: Path | str | None, videos: Path | None) -> No
 
 
 def require_run(place: Path | str) -> None:
-    """Raises ViccError if a folder is no run of `vicc pretrain` (or of a command that trains classifiers)."""
+    """Raises ViccError if a folder is no run of `vicc pretrain` (or of a command that trains
+    classifiers).
+    """
     _require_signed(Path(place), "run", _RUN, made_by="vicc pretrain --store STORE --run")
 
 
@@ -100,7 +106,9 @@ _CLASSIFIER_ADVICE = (
 
 
 def require_videos(place: Path | str) -> None:
-    """Raises ViccError where videos are expected and there is nothing, an empty folder, or what vicc itself wrote."""
+    """Raises ViccError where videos are expected and there is nothing, an empty folder, or what
+    vicc itself wrote.
+    """
     path = Path(place)
     advice = "Give a folder of videos, a video file, or a list (.csv, .parquet)."
     _require_there(path, f"No such folder: {path}.", advice)
@@ -146,7 +154,9 @@ def require_exportable(place: Path | str) -> None:
 
 
 def require_result(place: str) -> None:
-    """Raises ViccError if FILE or RUN, with or without :ROW, is not there; wildcards stand for what they match."""
+    """Raises ViccError if FILE or RUN, with or without :ROW, is not there; wildcards stand for what
+    they match.
+    """
     name = place
     if not Path(place).exists() and ":" in place:
         before = place.rpartition(":")[0]
@@ -171,7 +181,8 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
 
 
 def check_places(config: Settings) -> None:
-    """Look for everything on disk that a config names, see `vicc.settings.Place`; imports nothing heavy.
+    """Look for everything on disk that a config names, see `vicc.settings.Place`; imports nothing
+    heavy.
 
     Raises:
         ViccError: something is not there, or is something else; a file to write cannot be written.
@@ -213,8 +224,9 @@ def _it_is(path: Path) -> str:
 
 
 def _require_there(path: Path, sentence: str, advice: str, *, is_right: Callable[[Path], bool] | None = None) -> None:
-    """Raises ViccError, with `sentence`, if nothing is at `path`; asks for a neighbour of nearly that name which
-    `is_right`."""
+    """Raises ViccError, with `sentence`, if nothing is at `path`; asks for a neighbour of nearly
+    that name which `is_right`.
+    """
     if path.exists():
         return
     missing = path

@@ -1,7 +1,9 @@
-"""Backbones and methods from outside the package: modules of the user's own, and installed packages that offer some.
+"""Backbones and methods from outside the package: modules of the user's own, and installed packages
+that offer some.
 
-A module is imported by `vicc COMMAND --import MODULE`. A package names its module in the entry points "vicc.plugins";
-it is imported only where a backbone or a method is asked for that is not known.
+A module is imported by `vicc COMMAND --import MODULE`. A package names its module in the entry
+points "vicc.plugins"; it is imported only where a backbone or a method is asked for that is not
+known.
 """
 
 import functools
@@ -18,7 +20,8 @@ _IMPORTED: list[str] = []
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules, the current folder searched first, as `python -m` does; they register what they bring.
+    """Import modules, the current folder searched first, as `python -m` does; they register what
+    they bring.
 
     Raises:
         ViccError: there is no such module, or importing it failed.
@@ -35,13 +38,17 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def imported_modules() -> tuple[str, ...]:
-    """What `import_modules` has imported, in its order: another process of the same command needs it too."""
+    """What `import_modules` has imported, in its order: another process of the same command needs
+    it
+    too.
+    """
     return tuple(_IMPORTED)
 
 
 @functools.cache
 def load_plugins() -> None:
-    """Import the modules of installed packages that bring backbones or methods; once, and only when one is missing.
+    """Import the modules of installed packages that bring backbones or methods; once, and only when
+    one is missing.
 
     Raises:
         ViccError: importing one of them failed.

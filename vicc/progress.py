@@ -22,7 +22,9 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 def process_number() -> int:
-    """Which of the processes that train together this is, from 0, as torchrun says it; free of torch."""
+    """Which of the processes that train together this is, from 0, as torchrun says it; free of
+    torch.
+    """
     return int(os.environ.get("RANK", "0"))
 
 
@@ -109,7 +111,9 @@ def _lines(console: "Console", description: str, total: int, start: int, unit: s
 
 
 def duration(seconds: float) -> str:
-    """A time in the two units that say it best, for instance "42 s", "3 min 20 s", "5 h 12 min", "2 d 4 h"."""
+    """A time in the two units that say it best, for instance "42 s", "3 min 20 s", "5 h 12 min", "2
+    d 4 h".
+    """
     whole = round(seconds)
     for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= (2 if unit == 60 else 1) * unit:
@@ -119,7 +123,10 @@ def duration(seconds: float) -> str:
 
 
 class _StandardError:
-    """Standard error as it is now, where a disk that is full ends no training: what is said of it is lost, no more."""
+    """Standard error as it is now, where a disk that is full ends no training: what is said of it
+    is
+    lost, no more.
+    """
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
@@ -144,7 +151,8 @@ class _StandardError:
 def new_console(kind: "type[Console] | None" = None, *, file: IO[str] | None = None) -> "Console":
     """Where rich prints: on `file`, or on standard output; a `Console`, or one of a subclass of it.
 
-    A terminal that says it has no columns is taken for one of 80, since in none rich prints nothing at all.
+    A terminal that says it has no columns is taken for one of 80, since in none rich prints nothing
+    at all.
     """
     from rich.console import Console
 

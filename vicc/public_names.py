@@ -1,4 +1,6 @@
-"""The public names of a package, imported on first use, so that importing the package costs nothing."""
+"""The public names of a package, imported on first use, so that importing the package costs
+nothing.
+"""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -12,8 +12,8 @@ from vicc.words import did_you_mean
 def create_recipe(
     name: str, *, motion: Literal["flow", "diff"] = "flow", views: str | None = None, changes: Sequence[str] = ()
 ) -> Recipe:
-    """The recipe of that name, with the stream of `motion` (see `Recipe.with_motion`) and the resolutions `views` (see
-    `Recipe.with_views`), then `changes` as STAGE.FIELD=VALUE.
+    """The recipe of that name, with the stream of `motion` (see `Recipe.with_motion`) and the
+    resolutions `views` (see `Recipe.with_views`), then `changes` as STAGE.FIELD=VALUE.
 
     Raises:
         ViccError: no such recipe, stage or field, or a value of the wrong kind.
@@ -30,9 +30,10 @@ def create_recipe(
 def default() -> Recipe:
     """ViCC with S3D for your own videos: two single-stream stages, then one cycle across streams.
 
-    The values are the paper's (clips of 32 frames at 128 pixels, K = 300, LARC, cosine) but for three: the learning
-    rate follows the batch (0.6 for 192 videos, so 0.05 for 16), both views have gradient, and 100 epochs
-    stand for the published 300 and 100. It has not been tuned on any data set: use --set to change it.
+    The values are the paper's (clips of 32 frames at 128 pixels, K = 300, LARC, cosine) but for
+    three: the learning rate follows the batch (0.6 for 192 videos, so 0.05 for 16), both views have
+    gradient, and 100 epochs stand for the published 300 and 100. It has not been tuned on any data
+    set: use --set to change it.
     """
     return Recipe(
         "default",
@@ -93,11 +94,15 @@ def demo() -> Recipe:
 
 
 def vicc_ucf101() -> Recipe:
-    """ViCC on UCF101 split 1, as published (WACV 2022): each stream alone, then two cycles across streams.
+    """ViCC on UCF101 split 1, as published (WACV 2022): each stream alone, then two cycles across
+    streams.
 
-    Sources: [paper] arXiv 2106.10137, [README] and [scripts] of the published implementation. Stages carry the
-    published names: rgb-1 is ViCC-RGB-1, flow-1 ViCC-Flow-1; rgb-2-cycle-1 and flow-2-cycle-1 stand between; rgb-2 is
-    ViCC-RGB-2, flow-2 ViCC-Flow-2, both after the second cycle. Published precision: fp32, across streams fp16.
+    Sources: [paper] arXiv 2106.10137, [README] and [scripts] of the published implementation.
+    Stages carry the
+    published names: rgb-1 is ViCC-RGB-1, flow-1 ViCC-Flow-1; rgb-2-cycle-1 and flow-2-cycle-1 stand
+    between; rgb-2 is
+    ViCC-RGB-2, flow-2 ViCC-Flow-2, both after the second cycle. Published precision: fp32, across
+    streams fp16.
 
     batch_size and queue_length are those of all processes together, published on 4 GPUs.
     """
@@ -107,14 +112,17 @@ def vicc_ucf101() -> Recipe:
 def vicc_k400() -> Recipe:
     """ViCC on Kinetics-400. An assumption: epochs and all other values are those of UCF101.
 
-    Neither the paper's recipe nor the scripts give values of their own for Kinetics-400. It has 25 times as many
+    Neither the paper's recipe nor the scripts give values of their own for Kinetics-400. It has 25
+    times as many
     videos, so 25 times as many steps: look at `vicc recipes show vicc_k400` before you start it.
     """
     return Recipe("vicc_k400", "ViCC on Kinetics-400 with the values of UCF101, which is assumed", _published_vicc())
 
 
 def infonce_ucf101() -> Recipe:
-    """InfoNCE of both streams on UCF101, the start of CoCLR (Han et al., NeurIPS 2020); values of the CoCLR README."""
+    """InfoNCE of both streams on UCF101, the start of CoCLR (Han et al., NeurIPS 2020); values of
+    the CoCLR README.
+    """
     return Recipe(
         "infonce_ucf101", "the published InfoNCE on UCF101, both streams", _published_contrastive("infonce", **_UCF101)
     )
@@ -130,9 +138,11 @@ def infonce_k400() -> Recipe:
 
 
 def ubernce_ucf101() -> Recipe:
-    """UberNCE of both streams on UCF101, with labels: the upper bound in the CoCLR paper, section 3.
+    """UberNCE of both streams on UCF101, with labels: the upper bound in the CoCLR paper, section
+    3.
 
-    The CoCLR README gives no command for it. The values are those of its InfoNCE, whose program trains it: assumed.
+    The CoCLR README gives no command for it. The values are those of its InfoNCE, whose program
+    trains it: assumed.
     """
     return Recipe(
         "ubernce_ucf101",
@@ -142,10 +152,11 @@ def ubernce_ucf101() -> Recipe:
 
 
 def coclr_ucf101() -> Recipe:
-    """CoCLR on UCF101: InfoNCE of both streams, then two cycles of co-training; values of the CoCLR README.
+    """CoCLR on UCF101: InfoNCE of both streams, then two cycles of co-training; values of the CoCLR
+    README.
 
-    The README shows one cycle; that there are two is from the CoCLR paper, section 4.2. As in `vicc_ucf101`, rgb-2 and
-    flow-2 are the results.
+    The README shows one cycle; that there are two is from the CoCLR paper, section 4.2. As in
+    `vicc_ucf101`, rgb-2 and flow-2 are the results.
     """
     stages = (
         *_published_contrastive("infonce", **_UCF101),
@@ -155,7 +166,9 @@ def coclr_ucf101() -> Recipe:
 
 
 def coclr_k400() -> Recipe:
-    """CoCLR on Kinetics-400: InfoNCE of both streams on 4 GPUs, then one cycle on 2; values of the CoCLR README."""
+    """CoCLR on Kinetics-400: InfoNCE of both streams on 4 GPUs, then one cycle on 2; values of the
+    CoCLR README.
+    """
     stages = (
         *_published_contrastive("infonce", **_K400),
         *_cycles(
@@ -166,7 +179,10 @@ def coclr_k400() -> Recipe:
 
 
 def _vicc_stages(*, single: dict[str, Any], cross: dict[str, Any], **common: Any) -> tuple[Stage, ...]:
-    """The alternation of the paper, one cycle: each stream alone, then RGB taught by flow, then flow taught by RGB."""
+    """The alternation of the paper, one cycle: each stream alone, then RGB taught by flow, then
+    flow
+    taught by RGB.
+    """
     return (
         Stage("rgb-1", "single_stream", "rgb", **common, **single),
         Stage("flow-1", "single_stream", "flow", **common, **single),
@@ -175,7 +191,10 @@ def _vicc_stages(*, single: dict[str, Any], cross: dict[str, Any], **common: Any
 
 
 def _cycles(method: Literal["cross_stream", "coclr"], count: int, **values: Any) -> Iterator[Stage]:
-    """Cycles after rgb-1 and flow-1: RGB taught by the newest flow, then flow by the newest RGB; the last are -2."""
+    """Cycles after rgb-1 and flow-1: RGB taught by the newest flow, then flow by the newest RGB;
+    the
+    last are -2.
+    """
     rgb, flow = "rgb-1", "flow-1"
     for cycle in range(1, count + 1):
         suffix = "2" if cycle == count else f"2-cycle-{cycle}"
@@ -194,7 +213,8 @@ def _published_inputs() -> dict[str, Any]:
         "stride": 1,  # --ds
         "size": 128,  # --img_dim
         "view_distance": "any",
-        # Flow is stored as an image: 128 in red, v, u; in pixels of frames whose shorter side is 240.
+        # Flow is stored as an image: 128 in red, v, u; in pixels of frames whose shorter side is
+        # 240.
         "flow_channels": "128vu",
         "flow_short_side": 240,
         "augmentation": PRESETS["published"],
@@ -238,7 +258,8 @@ def _published_vicc() -> tuple[Stage, ...]:
         "views_for_assign": (0, 1, 2, 3),
     }
     return (
-        # The queue of RGB opens at 150 in [scripts], whose checkpoint was released, and at 200 in the [README].
+        # The queue of RGB opens at 150 in [scripts], whose checkpoint was released, and at 200 in
+        # the [README].
         Stage("rgb-1", "single_stream", "rgb", **single, queue_from_epoch=150),
         Stage("flow-1", "single_stream", "flow", **single, queue_from_epoch=200),
         *_cycles("cross_stream", 2, **cross),
@@ -258,7 +279,9 @@ def _published_contrastive(method: Literal["infonce", "ubernce"], *, queue_lengt
 
 
 def _contrastive_values(*, queue_length: int, gpus: int) -> dict[str, Any]:
-    """What InfoNCE, UberNCE and CoCLR share; where the CoCLR README gives no flag, the default of its programs."""
+    """What InfoNCE, UberNCE and CoCLR share; where the CoCLR README gives no flag, the default of
+    its programs.
+    """
     return {
         **_published_inputs(),
         "batch_size": 32 * gpus,  # --batch_size

@@ -1,7 +1,9 @@
-"""Retrieval: for each query, is one of the k most similar gallery videos of its class? (paper, section 4)
+"""Retrieval: for each query, is one of the k most similar gallery videos of its class? (paper,
+section
+4)
 
-Features are (N, D), a row for each video. Whatever needs all similarities works in blocks, so that the whole matrix of
-queries by gallery is never held.
+Features are (N, D), a row for each video. Whatever needs all similarities works in blocks, so that
+the whole matrix of queries by gallery is never held.
 """
 
 import math
@@ -18,12 +20,15 @@ _GALLERY_BLOCK = 1 << 15
 
 
 def centered(features: torch.Tensor) -> torch.Tensor:
-    """Features (N, D) of one set, its mean taken out, then of unit length (published, each set by its own mean)."""
+    """Features (N, D) of one set, its mean taken out, then of unit length (published, each set by
+    its own mean).
+    """
     return F.normalize(features - features.mean(dim=0), dim=1)
 
 
 def fused(parts: Sequence[torch.Tensor], weights: Sequence[float] | None = None) -> torch.Tensor:
-    """One set of features whose similarities are the mean of those of the parts, each (N, D) of unit length.
+    """One set of features whose similarities are the mean of those of the parts, each (N, D) of
+    unit length.
 
     Published: the similarity matrices added; that differs by a factor, which changes no order.
 
@@ -43,7 +48,8 @@ def similarity(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
 def search(
     queries: torch.Tensor, gallery: torch.Tensor, *, k: int, exclude_self: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k most similar gallery rows of each query: similarities and gallery indices, (Q, k) each, nearest first.
+    """The k most similar gallery rows of each query: similarities and gallery indices, (Q, k) each,
+    nearest first.
 
     Of equally similar rows the earlier comes first, as in `rank_classes`.
 
@@ -72,7 +78,9 @@ def search(
 def _nearest(
     queries: torch.Tensor, gallery: torch.Tensor, k: int, *, own: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest of one block of the gallery; query i is gallery row i - own, if that is given and in the block."""
+    """The nearest of one block of the gallery; query i is gallery row i - own, if that is given and
+    in the block.
+    """
     similarities = queries @ gallery.t()
     if own is not None:
         # On the diagonal that begins `own` rows below, or columns to the left of, the corner.
@@ -81,13 +89,16 @@ def _nearest(
 
 
 def _top(similarities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest of each row and their places, largest first; of equal ones the earlier (`topk` takes any)."""
+    """The k largest of each row and their places, largest first; of equal ones the earlier (`topk`
+    takes any).
+    """
     size = similarities.shape[1]
     values, places = similarities.topk(min(k + 1, size), dim=1)
     if size > k:
         tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0] if k else places.new_empty(0)
         values, places = values[:, :k], places[:, :k]
-        # Where the last that is taken equals the first that is not, which one `topk` took is chance.
+        # Where the last that is taken equals the first that is not, which one `topk` took is
+        # chance.
         places[tied] = similarities[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
     places = places.sort(dim=1).values
     order = similarities.gather(1, places).sort(dim=1, descending=True, stable=True)
@@ -104,10 +115,12 @@ class Rankings:
     """How each query orders the whole gallery; of equally similar videos the earlier comes first.
 
     Attributes:
-        ranks: (Q,) place, from 1, of the first gallery video of the query's class; R@k is the share of queries whose
-            rank is at most k. One more than the gallery has where the class is not in it.
-        precisions: (Q,) average precision: the mean, over the gallery videos of the query's class, of the share of that
-            class among all that are at least as near. 0 where the class is not in the gallery.
+        ranks: (Q,) place, from 1, of the first gallery video of the query's class; R@k is the share
+            of queries whose rank is at most k. One more than the gallery has where the class is not
+            in it.
+        precisions: (Q,) average precision: the mean, over the gallery videos of the query's class,
+            of the share of that class among all that are at least as near. 0 where the class is not
+            in the gallery.
     """
 
     ranks: torch.Tensor
@@ -140,9 +153,11 @@ def telling_ks(query_labels: Sequence[str], gallery_labels: Sequence[str]) -> li
 def hits(
     similarities: torch.Tensor, query_labels: Sequence[str], gallery_labels: Sequence[str], *, k: int
 ) -> torch.Tensor:
-    """For each query (Q,), whether one of its k nearest gallery videos has its label, from all similarities (Q, G).
+    """For each query (Q,), whether one of its k nearest gallery videos has its label, from all
+    similarities (Q, G).
 
-    Of equally near videos the earlier comes first, so features that are all the same find one video, not their own.
+    Of equally near videos the earlier comes first, so features that are all the same find one
+    video, not their own.
     """
     queries, gallery = (torch.tensor(numbers) for numbers in _numbered(query_labels, gallery_labels))
     _, nearest = _top(similarities, k)
@@ -155,7 +170,9 @@ def _numbered(*lists: Sequence[str]) -> list[list[int]]:
 
 
 def chance_recall(query_labels: Sequence[str], gallery_labels: Sequence[str], *, k: int) -> float:
-    """R@k of a random order of the gallery, exactly: 1 - C(G - m, k) / C(G, k) for a class of m in the gallery."""
+    """R@k of a random order of the gallery, exactly: 1 - C(G - m, k) / C(G, k) for a class of m in
+    the gallery.
+    """
     size, counts = len(gallery_labels), Counter(gallery_labels)
     k = min(k, size)
     missed = [math.comb(size - counts[label], k) / math.comb(size, k) for label in query_labels]
@@ -165,8 +182,9 @@ def chance_recall(query_labels: Sequence[str], gallery_labels: Sequence[str], *,
 def chance_precision(query_labels: Sequence[str], gallery_labels: Sequence[str]) -> float:
     """Mean average precision of a random order of the gallery, exactly.
 
-    Place i of G is relevant with probability m / G, and of the i - 1 before it a share (m - 1) / (G - 1) is expected to
-    be relevant if it is; so an average precision is 1 / G times the sum over i of (1 + (i - 1) (m - 1) / (G - 1)) / i.
+    Place i of G is relevant with probability m / G, and of the i - 1 before it a share (m - 1) / (G
+    - 1) is expected to be relevant if it is; so an average precision is 1 / G times the sum over i
+    of (1 + (i - 1) (m - 1) / (G - 1)) / i.
     """
     size, counts = len(gallery_labels), Counter(gallery_labels)
     harmonic = sum(1 / place for place in range(1, size + 1))

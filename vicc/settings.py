@@ -1,6 +1,8 @@
-"""What a settings field accepts, from Python and from the command line, and what is said of anything else.
+"""What a settings field accepts, from Python and from the command line, and what is said of
+anything else.
 
-The settings themselves are in the `configs.py` of the folder that uses them. A leaf, free of heavy imports.
+The settings themselves are in the `configs.py` of the folder that uses them. A leaf, free of heavy
+imports.
 """
 
 import ast
@@ -33,7 +35,9 @@ class Positional:
 
 @dataclass(frozen=True)
 class Place:
-    """Marks a field that names something on disk, of the kind that `vicc.places` looks for; of some, a URL will do."""
+    """Marks a field that names something on disk, of the kind that `vicc.places` looks for; of
+    some, a URL will do.
+    """
 
     kind: str
     url: bool = False
@@ -41,7 +45,9 @@ class Place:
 
 @dataclass(frozen=True)
 class OldWord:
-    """Marks a field of which a value once had another name, which is taken still and stands for today's."""
+    """Marks a field of which a value once had another name, which is taken still and stands for
+    today's.
+    """
 
     old: str
     now: str
@@ -57,20 +63,25 @@ def sections(*titled: tuple[str, tuple[str, ...]]) -> Sections:
 
 @dataclass(frozen=True)
 class Settings:
-    """The base of every config: values are converted to the fields' types, or refused in the words of the field.
+    """The base of every config: values are converted to the fields' types, or refused in the words
+    of
+    the field.
 
-    A string will do for a path ("~" is the home folder, as in a shell; a URL stays a string where one is allowed), a
-    tuple for a list, one value for a list of one, a whole number for a float.
+    A string will do for a path ("~" is the home folder, as in a shell; a URL stays a string where
+    one is allowed), a tuple for a list, one value for a list of one, a whole number for a float.
     """
 
     SECTIONS: ClassVar[Sections] = ()
-    """Under which titles the help shows its fields, see `sections`. A config adds to the sections of its bases."""
+    """Under which titles the help shows its fields, see `sections`. A config adds to the sections
+    of its bases.
+    """
 
     def __post_init__(self) -> None:
         """Convert all fields; a config with rules of its own checks them after calling this.
 
         Raises:
-            ViccError: a value that the field cannot take; names the class, the field, the value and what is expected.
+            ViccError: a value that the field cannot take; names the class, the field, the value and
+                what is expected.
         """
         for name, hint in hints_of(type(self)).items():
             value = getattr(self, name)
@@ -86,7 +97,8 @@ def takes_settings(kind: type[Settings]) -> Callable[[Callable[Parameters, Retur
     """Around a function of one config: another call is answered with how to make one.
 
     Raises (the function):
-        ViccError: what stands in the config's place is none of `kind`, or arguments are missing or not known.
+        ViccError: what stands in the config's place is none of `kind`, or arguments are missing or
+            not known.
     """
 
     def decorate(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
@@ -130,7 +142,10 @@ def flag_word(field_name: str) -> str:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ViccError, with the message, unless the condition holds: for the rules of a config of its own."""
+    """Raises ViccError, with the message, unless the condition holds: for the rules of a config of
+    its
+    own.
+    """
     if not condition:
         raise ViccError(message)
 
@@ -146,7 +161,8 @@ def range_problems(
     from_zero: Sequence[str] = (),
     below_one: Sequence[str] = (),
 ) -> Iterator[str]:
-    """A sentence, without its full stop, for each named value that lies outside its range; None lies in every one.
+    """A sentence, without its full stop, for each named value that lies outside its range; None
+    lies in every one.
 
     Args:
         below_one: names of values from 0 on, below 1.
@@ -172,7 +188,10 @@ def require_seed(flag: str, seed: int | None) -> None:
 
 
 def sections_of(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
-    """`SECTIONS` of a config and of all its bases: the bases' sections first, in each the class's own fields first."""
+    """`SECTIONS` of a config and of all its bases: the bases' sections first, in each the class's
+    own
+    fields first.
+    """
     merged: dict[str, tuple[str, ...]] = {}
     for one in reversed(kind.__mro__):
         for title, names in vars(one).get("SECTIONS", ()):
@@ -274,7 +293,8 @@ _WORDS: dict[Any, str] = {
 
 
 def from_text(text: str, hint: Any, *, finite: bool = True) -> Any:
-    """The value that a word of the command line stands for; with finite=False also nan and inf, for others to judge.
+    """The value that a word of the command line stands for; with finite=False also nan and inf, for
+    others to judge.
 
     Raises:
         ValueError: none; its text says what is expected.

@@ -1,6 +1,9 @@
-"""Tables for a terminal, a pipe or a log of any width: nothing is left out, and no word or number is broken.
+"""Tables for a terminal, a pipe or a log of any width: nothing is left out, and no word or number
+is
+broken.
 
-A table that is too wide is cut into groups of columns, the first column repeated in each; where not even two columns
+A table that is too wide is cut into groups of columns, the first column repeated in each; where not
+even two columns
 fit, or there is a single row, it is turned: each value on a line of its own.
 """
 
@@ -25,9 +28,10 @@ class TextTable:
 
     Attributes:
         header: a title for each column; all empty for a table without one.
-        sections: groups of rows of cells. The first cell names its row. A row that is shorter than the header has
-            nothing in the other columns. A line break in a cell stays one.
-        numbers: all columns but the first hold numbers: they stand to the right, and a cell is kept in one line.
+        sections: groups of rows of cells. The first cell names its row. A row that is shorter than
+            the header has nothing in the other columns. A line break in a cell stays one.
+        numbers: all columns but the first hold numbers: they stand to the right, and a cell is kept
+            in one line.
         alarming: words that are red on a terminal.
     """
 
@@ -49,7 +53,9 @@ class Line:
 
 @functools.cache
 def _console_type() -> "type[Console]":
-    """rich's, but for a pipe that nobody reads any more: rich would end the program with the status of an error."""
+    """rich's, but for a pipe that nobody reads any more: rich would end the program with the status
+    of an error.
+    """
     from rich.console import Console
 
     class PipeConsole(Console):
@@ -76,10 +82,11 @@ def print_line(line: str) -> None:
 
 
 def layout(table: TextTable, width: int) -> list[Line]:
-    """The lines of a table, none wider than `width` but for a word that is wider by itself (20 signs at most).
+    """The lines of a table, none wider than `width` but for a word that is wider by itself (20
+    signs at most).
 
-    Every word of the title, the header, the cells and the caption stands in one line, but for words of more than 20
-    signs, which are folded where they must be.
+    Every word of the title, the header, the cells and the caption stands in one line, but for words
+    of more than 20 signs, which are folded where they must be.
     """
     columns = _columns(table)
     groups = _groups(columns, width, numbers=table.numbers)
@@ -96,7 +103,9 @@ def layout(table: TextTable, width: int) -> list[Line]:
 
 @dataclass(frozen=True)
 class _Column:
-    """Widths of a column: `least` keeps every word whole, `whole_cells` every line of a cell, `natural` all of it."""
+    """Widths of a column: `least` keeps every word whole, `whole_cells` every line of a cell,
+    `natural` all of it.
+    """
 
     least: int
     whole_cells: int
@@ -114,7 +123,9 @@ def _columns(table: TextTable) -> list[_Column]:
 
 
 def _groups(columns: Sequence[_Column], width: int, *, numbers: bool) -> list[dict[int, int]] | None:
-    """Columns that stand side by side, with their widths; the first one in every group. None where two do not fit."""
+    """Columns that stand side by side, with their widths; the first one in every group. None where
+    two do not fit.
+    """
     name, *values = columns
     choices = [[column.whole_cells for column in values]] * numbers + [[column.least for column in values]]
     needed = next((needs for needs in choices if name.least + _GAP + max(needs, default=0) <= width), None)
@@ -130,7 +141,9 @@ def _groups(columns: Sequence[_Column], width: int, *, numbers: bool) -> list[di
 
 
 def _widened(group: dict[int, int], columns: Sequence[_Column], width: int) -> dict[int, int]:
-    """The columns of a group, the narrow ones first, as wide as their cells want to be and as there is room."""
+    """The columns of a group, the narrow ones first, as wide as their cells want to be and as there
+    is room.
+    """
     widths = dict(group)
     room = width - sum(widths.values()) - _GAP * (len(widths) - 1)
     while room > 0:
@@ -165,7 +178,9 @@ def _side_by_side(table: TextTable, columns: Sequence[_Column], widths: dict[int
 
 
 def _turned(table: TextTable, width: int) -> Iterator[Line]:
-    """A row as its name and, indented below, a line for each of its values, behind the title of its column."""
+    """A row as its name and, indented below, a line for each of its values, behind the title of its
+    column.
+    """
     name, *titles = (" ".join(title.split()) for title in table.header)
     if len(titles) == 1 and (name or titles[0]):
         # Two columns need no title at each value.
@@ -182,7 +197,9 @@ def _turned(table: TextTable, width: int) -> Iterator[Line]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A text in lines, broken between words; each line begins with the blanks that its own first line begins with."""
+    """A text in lines, broken between words; each line begins with the blanks that its own first
+    line begins with.
+    """
     lines = []
     for line in _printable(text).split("\n") if text else ():
         indent = " " * (len(line) - len(line.lstrip(" ")))
@@ -202,7 +219,9 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _folded(word: str, room: int) -> list[str]:
-    """A word in pieces where it is too long to stay whole, if possible behind the signs that divide a path or an id."""
+    """A word in pieces where it is too long to stay whole, if possible behind the signs that divide
+    a path or an id.
+    """
     from rich.cells import chop_cells
 
     pieces = []
@@ -237,7 +256,9 @@ def _num_cells(text: str) -> int:
 
 
 def _printable(text: str) -> str:
-    """The text with signs that a terminal would obey, or cannot show, written as Python writes them."""
+    """The text with signs that a terminal would obey, or cannot show, written as Python writes
+    them.
+    """
     plain = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be Unicode
     return "".join(
         sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in plain

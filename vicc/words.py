@@ -6,9 +6,11 @@ _ALIKE = 0.6  # of difflib: two thirds of the letters in their order
 
 
 def nearest(word: str, known: Iterable[str], *, number: int = 3) -> list[str]:
-    """The known words that `word` was most likely meant to be, best first; none where all are far from it.
+    """The known words that `word` was most likely meant to be, best first; none where all are far
+    from it.
 
-    Capitals, hyphens, underscores and blanks make no difference. Words clearly further than the best are left out.
+    Capitals, hyphens, underscores and blanks make no difference. Words clearly further than the
+    best are left out.
     """
     from difflib import SequenceMatcher  # only after a mistake
 
@@ -26,7 +28,9 @@ def nearest(word: str, known: Iterable[str], *, number: int = 3) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question to put after an error sentence, with a blank before it: " Did you mean rgb-1?"; or nothing."""
+    """A question to put after an error sentence, with a blank before it: " Did you mean rgb-1?"; or
+    nothing.
+    """
     found = nearest(word, known)
     return f" Did you mean {either(found)}?" if found else ""
 

@@ -1,4 +1,5 @@
-"""Clip to feature map. A backbone is an `nn.Module` from (B, C, T, H, W) to (B, num_features, t, h, w).
+"""Clip to feature map. A backbone is an `nn.Module` from (B, C, T, H, W) to (B, num_features, t, h,
+w).
 
 >>> from vicc.backbones import create_backbone, list_backbones
 >>> for name in list_backbones():

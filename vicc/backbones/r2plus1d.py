@@ -1,7 +1,8 @@
-"""R(2+1)D with one block a stage: every 3D convolution is one over space, then one over time (Tran et al., CVPR 2018).
+"""R(2+1)D with one block a stage: every 3D convolution is one over space, then one over time (Tran
+et al., CVPR 2018).
 
-The R(2+1)D of the ViCC paper, under its published parameter names. torchvision's `r2plus1d_18` is another network: it
-has two blocks a stage, a narrower stem and plain convolutions in the shortcuts.
+The R(2+1)D of the ViCC paper, under its published parameter names. torchvision's `r2plus1d_18` is
+another network: it has two blocks a stage, a narrower stem and plain convolutions in the shortcuts.
 """
 
 import torch
@@ -13,7 +14,8 @@ from vicc.backbones.registry import register_backbone
 class SpatioTemporalConv(nn.Module):
     """A convolution over time and space in two: over space, BatchNorm, ReLU, over time.
 
-    It has as many middle channels as keep the number of weights of the 3D convolution (the paper's M_i).
+    It has as many middle channels as keep the number of weights of the 3D convolution (the paper's
+    M_i).
 
     Args:
         kernel: size in time and in space; odd, and padded by half of it.
@@ -38,9 +40,11 @@ class SpatioTemporalConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of 3 x 3 x 3 and a shortcut, which is a convolution itself where the block strides.
+    """Two convolutions of 3 x 3 x 3 and a shortcut, which is a convolution itself where the block
+    strides.
 
-    Shape: (B, in_channels, T, H, W) -> (B, out_channels, T / stride, H / stride, W / stride), rounded up.
+    Shape: (B, in_channels, T, H, W) -> (B, out_channels, T / stride, H / stride, W / stride),
+    rounded up.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:

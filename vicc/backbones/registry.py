@@ -14,8 +14,8 @@ from vicc.words import did_you_mean
 class Backbone(Protocol):
     """The interface of a backbone: an `nn.Module` whose output has `num_features` channels.
 
-    It may also have `blocks`, an iterable of the modules it calls one after the other; then activations can be computed
-    a second time in place of being kept (--checkpoint-activations).
+    It may also have `blocks`, an iterable of the modules it calls one after the other; then
+    activations can be computed a second time in place of being kept (--checkpoint-activations).
     """
 
     num_features: int
@@ -29,7 +29,8 @@ _ALIASES: dict[str, str] = {}  # another name: the name under which the backbone
 
 
 def register_backbone(name: str, *, aliases: Sequence[str] = ()) -> Callable[[Factory], Factory]:
-    """Decorator: register a function of `in_channels` under a name. The module it returns must have `num_features`.
+    """Decorator: register a function of `in_channels` under a name. The module it returns must have
+    `num_features`.
 
     Args:
         aliases: other names that mean the same; a config that names one records `name`.
@@ -60,7 +61,9 @@ def create_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
 
 
 def require_backbone(name: str) -> str:
-    """The name under which a backbone is listed: an alias becomes what it stands for, any other name stays.
+    """The name under which a backbone is listed: an alias becomes what it stands for, any other
+    name
+    stays.
 
     Raises:
         ViccError: no backbone has that name; with the names there are.

@@ -1,8 +1,9 @@
 """S3D: separable 3D Inception (Xie et al., ECCV 2018).
 
-At full width and depth it is torchvision's `models.video.s3d(norm_layer=nn.BatchNorm3d).features`, key for key and bit
-for bit, which is the backbone of the ViCC paper. The blocks stand here, since to import torchvision takes longer than
-torch itself. S3D-G adds feature gating to every Inception block.
+At full width and depth it is torchvision's `models.video.s3d(norm_layer=nn.BatchNorm3d).features`,
+key for key and bit for bit, which is the backbone of the ViCC paper. The blocks stand here, since
+to import torchvision takes longer than torch itself. S3D-G adds feature gating to every Inception
+block.
 """
 
 from collections.abc import Sequence
@@ -91,7 +92,9 @@ class InceptionBlock(nn.Module):
 
 
 class FeatureGating(nn.Module):
-    """Scale each channel by what the whole clip holds: average, linear, sigmoid (the paper's feature gating).
+    """Scale each channel by what the whole clip holds: average, linear, sigmoid (the paper's
+    feature
+    gating).
 
     Shape: (B, channels, t, h, w) -> the same.
     """
@@ -122,10 +125,12 @@ class S3D(nn.Module):
     Args:
         in_channels: channels of a clip.
         width: factor on every layer's channels, rounded to multiples of 4.
-        blocks: Inception blocks kept, 1 to 9 (all). Pooling layers go with the blocks they stand before.
+        blocks: Inception blocks kept, 1 to 9 (all). Pooling layers go with the blocks they stand
+            before.
         gating: feature gating in every Inception block (S3D-G).
 
-    Shape: (B, in_channels, T, H, W) -> (B, num_features, T / 8, H / 32, W / 32) with all nine blocks.
+    Shape: (B, in_channels, T, H, W) -> (B, num_features, T / 8, H / 32, W / 32) with all nine
+    blocks.
     """
 
     def __init__(self, in_channels: int = 3, *, width: float = 1.0, blocks: int = 9, gating: bool = False) -> None:
@@ -181,5 +186,7 @@ def s3d_g(in_channels: int) -> S3D:
 
 @register_backbone("s3d-demo")
 def s3d_demo(in_channels: int) -> S3D:
-    """A quarter of the width, the first four blocks: 128 features; for small clips, in minutes on a laptop."""
+    """A quarter of the width, the first four blocks: 128 features; for small clips, in minutes on a
+    laptop.
+    """
     return S3D(in_channels, width=0.25, blocks=4)

@@ -1,6 +1,8 @@
-"""torchvision's video models under torchvision's names, each up to its last feature map and with random weights.
+"""torchvision's video models under torchvision's names, each up to its last feature map and with
+random weights.
 
-Parameters keep torchvision's names, so its weights fit once the classifier's are left out. torchvision is imported when
+Parameters keep torchvision's names, so its weights fit once the classifier's are left out.
+torchvision is imported when
 one of them is built: that takes longer than torch itself.
 """
 
@@ -24,7 +26,8 @@ class VideoResNet(nn.Module):
     Args:
         model: torchvision's `VideoResNet`, whose layers it takes over.
 
-    Shape: (B, in_channels, T, H, W) -> (B, 512, t, H / 16, W / 16), rounded up; t is T / 8, with MC3 T.
+    Shape: (B, in_channels, T, H, W) -> (B, 512, t, H / 16, W / 16), rounded up; t is T / 8, with
+    MC3 T.
     """
 
     def __init__(self, model: video.VideoResNet, in_channels: int = 3) -> None:
@@ -78,8 +81,9 @@ class VideoSwin(nn.Module):
 class MViT(nn.Module):
     """Multiscale Vision Transformer, v1 (Fan et al., ICCV 2021) and v2 (Li et al., CVPR 2022).
 
-    The class token takes part in attention but is no part of the feature map. Positions stretch to clips of any size:
-    relative ones (v2) within torchvision's attention, absolute ones (v1, made for 16 x 224 x 224) here.
+    The class token takes part in attention but is no part of the feature map. Positions stretch to
+    clips of any size: relative ones (v2) within torchvision's attention, absolute ones (v1, made
+    for 16 x 224 x 224) here.
 
     Args:
         model: torchvision's `MViT`, whose layers it takes over.
@@ -110,7 +114,9 @@ class MViT(nn.Module):
         return self.norm(tokens)[:, 1:].transpose(1, 2).unflatten(2, size)
 
     def _positions(self, size: torch.Size) -> torch.Tensor:
-        """v1's learned positions, stretched linearly to a grid of t x h x w patches: (t * h * w, channels)."""
+        """v1's learned positions, stretched linearly to a grid of t x h x w patches: (t * h * w,
+        channels).
+        """
         t, h, w = size
         space = self.pos_encoding.spatial_pos.unflatten(0, self.pos_encoding.spatial_size).permute(2, 0, 1)[None]
         if space.shape[2:] != (h, w):

@@ -1,4 +1,6 @@
-"""Words to calls. `vicc.cli.commands` is the whole command line: a command is a function, its config becomes the flags.
+"""Words to calls. `vicc.cli.commands` is the whole command line: a command is a function, its
+config
+becomes the flags.
 
 Nothing heavy is imported before a command is known, so that `vicc --help` answers at once.
 """
@@ -52,9 +54,11 @@ _EVERYWHERE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard error), 130 stopped.
+    """Run one command; returns the exit status: 0 done, 2 bad input (one sentence on standard
+    error), 130 stopped.
 
-    What is printed into a pipe that nobody reads any more ends the program silently with 141, as other programs end.
+    What is printed into a pipe that nobody reads any more ends the program silently with 141, as
+    other programs end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_closed_streams()
@@ -86,8 +90,8 @@ def _main(words: list[str]) -> int:
     except ViccError as error:
         return _complain(str(error))
     try:
-        # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans up after the other.
-        # So is Slurm's warning that the time is nearly over.
+        # A polite end (a scheduler's, a container's) is a Ctrl-C: what cleans up after one cleans
+        # up after the other. So is Slurm's warning that the time is nearly over.
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGUSR1, _interrupt)
         return _run(*found, options)
@@ -131,7 +135,9 @@ class OutputLostError(ViccError):
 
 @contextmanager
 def _output() -> Iterator[None]:
-    """Around what is printed: who reads it through a pipe (head, less) may have had enough, which is no error.
+    """Around what is printed: who reads it through a pipe (head, less) may have had enough, which
+    is
+    no error.
 
     Raises:
         OutputLostError: standard output takes nothing, since its disk is full, for instance.
@@ -160,8 +166,8 @@ def _drop_output() -> None:
 def open_closed_streams() -> None:
     """Let standard streams that are closed (>&-, some services) lead nowhere.
 
-    Python has None in their place; worse, the next file that is opened, a store's perhaps, would become standard output
-    for every library and child process that prints.
+    Python has None in their place; worse, the next file that is opened, a store's perhaps, would
+    become standard output for every library and child process that prints.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -197,7 +203,8 @@ def _complain(message: str) -> int:
     from vicc.progress import complain, process_number
 
     if process_number() != 0:
-        # Most mistakes are those of all processes. The first has then said it, and torchrun ends the others.
+        # Most mistakes are those of all processes. The first has then said it, and torchrun ends
+        # the others.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(3)
     complain(message)

@@ -1,4 +1,6 @@
-"""Words to a call: the command that they name, its config, and the call itself. The demo calls commands likewise."""
+"""Words to a call: the command that they name, its config, and the call itself. The demo calls
+commands likewise.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
-    """The command that words begin with: its name, of one word or two, itself, and the words after it.
+    """The command that words begin with: its name, of one word or two, itself, and the words after
+    it.
 
     Raises:
         ViccError: there is no such command.
@@ -57,7 +60,8 @@ def call(name: str, command: Command, words: Sequence[str], *, before: Callable[
 
 
 def _check_split(config: Any) -> None:
-    """Look for the split that a config names in its store; what needs the videos is for the command itself.
+    """Look for the split that a config names in its store; what needs the videos is for the command
+    itself.
 
     Raises:
         ViccError: no such split or fold.
@@ -85,7 +89,9 @@ _OTHER_COMMANDS = {
 
 
 def _command_meant(name: str) -> str:
-    """Which command an unknown one was meant to be: one of its letters, of two words, or by another program's name."""
+    """Which command an unknown one was meant to be: one of its letters, of two words, or by another
+    program's name.
+    """
     if name.casefold() in _OTHER_COMMANDS:
         return f" Did you mean {_OTHER_COMMANDS[name.casefold()]}?"
     for group_name, group in COMMANDS.items():

@@ -1,6 +1,7 @@
 """All commands of the command line, grouped by purpose, each with the function that does it.
 
-Nothing is imported here but what a command needs to be found, so that `vicc --help` answers at once.
+Nothing is imported here but what a command needs to be found, so that `vicc --help` answers at
+once.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Command:
-    """A command by its function, "module:function", whose one argument is the config that the words become."""
+    """A command by its function, "module:function", whose one argument is the config that the words
+    become.
+    """
 
     summary: str
     function: str

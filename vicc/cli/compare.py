@@ -33,7 +33,8 @@ def _after_table(config: TableConfig, document: Any) -> str:
     """From many to two, from all classes of one to its classes, and to which are taken for which.
 
     Args:
-        document: of the table shown; of models, those that can be compared stand in one group of columns.
+        document: of the table shown; of models, those that can be compared stand in one group of
+            columns.
     """
     from vicc.results.comparable import open_measured
 

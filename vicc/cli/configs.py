@@ -10,7 +10,9 @@ from vicc.settings import Positional, Settings, require, require_seed
 
 @dataclass(frozen=True)
 class RecipesConfig(Settings):
-    """List the recipes that `vicc pretrain --recipe` knows, or show one: stages, learning rate, what it costs.
+    """List the recipes that `vicc pretrain --recipe` knows, or show one: stages, learning rate,
+    what
+    it costs.
 
     Example:
         vicc recipes
@@ -29,8 +31,12 @@ class RecipesConfig(Settings):
     videos: int | None = None
     """Training videos. Default: those of the data the recipe was made for, else of UCF101."""
     clips_per_second: float = 7.0
-    """Clips that one GPU trains on in a second, for the hours. Default: what the published jobs come to (S3D, up to 38
-    hours on four GPUs of 24 GB). Newer GPUs do many times that: see `seconds` in log.jsonl of your own run."""
+    """Clips that one GPU trains on in a second, for the hours. Default: what the published jobs
+    come
+    to (S3D, up to 38
+    hours on four GPUs of 24 GB). Newer GPUs do many times that: see `seconds` in log.jsonl of your
+    own run.
+    """
     gpus: int = 4
     """GPUs that share the work, for the hours."""
     plot: NewFile | None = None
@@ -65,9 +71,11 @@ class RecipesConfig(Settings):
 
 @dataclass(frozen=True)
 class DemoConfig(Settings):
-    """Run every step, end to end, on drawn videos: videos, prepare, pretrain, retrieve, report. Minutes on two cores.
+    """Run every step, end to end, on drawn videos: videos, prepare, pretrain, retrieve, report.
+    Minutes on two cores.
 
-    Every step is an ordinary command, shown before it runs. Given again, the demo continues where it stopped.
+    Every step is an ordinary command, shown before it runs. Given again, the demo continues where
+    it stopped.
 
     Example:
         vicc demo --out vicc-demo

@@ -1,4 +1,6 @@
-"""`vicc demo`: every step, end to end, on drawn videos, by ordinary commands, each shown before it runs."""
+"""`vicc demo`: every step, end to end, on drawn videos, by ordinary commands, each shown before it
+runs.
+"""
 
 import resource
 import shlex
@@ -11,12 +13,15 @@ from vicc.cli.outcome import Outcome
 from vicc.cores import usable_cores
 from vicc.progress import say
 
-# 99.6 % of the drawn videos' displacements lie within: a bound of 20 would waste 40 % of the 8 bits.
+# 99.6 % of the drawn videos' displacements lie within: a bound of 20 would waste 40 % of the 8
+# bits.
 FLOW_BOUND = 12.0
 
 
 def demo(config: DemoConfig) -> Outcome:
-    """Videos, store, run, table, report, all under `config.out`. What is there already is not made again."""
+    """Videos, store, run, table, report, all under `config.out`. What is there already is not made
+    again.
+    """
     began = time.monotonic()
     videos, store, run = (config.out / name for name in ("videos", "store", "run"))
     page = config.out / "report.html"
@@ -73,7 +78,9 @@ def demo(config: DemoConfig) -> Outcome:
 
 
 def _peak_gib() -> float:
-    """Peak memory, from above: this process's peak and, for every core, that of the largest of its children."""
+    """Peak memory, from above: this process's peak and, for every core, that of the largest of its
+    children.
+    """
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit

@@ -1,4 +1,6 @@
-"""Words of a command line to a config, and a config to its help: a field is a flag, its docstring the flag's help.
+"""Words of a command line to a config, and a config to its help: a field is a flag, its docstring
+the
+flag's help.
 
 argparse reads the words and lays out the help. A wrong word is answered in one sentence.
 """
@@ -41,7 +43,8 @@ class Flag:
     """A field as the command line sees it.
 
     Attributes:
-        field: its name in the config; with `owner`, in the config that this field of the whole one holds.
+        field: its name in the config; with `owner`, in the config that this field of the whole one
+            holds.
         hint: the annotation, marks included.
         default: MISSING where a value must be given.
         help: the docstring below the field, on one line.
@@ -94,7 +97,9 @@ class Flag:
 
 
 def flags_of(config_type: type[Settings]) -> list[Flag]:
-    """The flags of a command in the order of the fields; those of a config inside it stand among them."""
+    """The flags of a command in the order of the fields; those of a config inside it stand among
+    them.
+    """
     found = []
     hints, helps = hints_of(config_type), docstrings_of(config_type)
     for entry in fields(config_type):
@@ -115,7 +120,8 @@ def parse(config_type: type[Settings], words: Iterable[str], *, command: str) ->
     """The config that the words of a command line describe.
 
     Raises:
-        ViccError: a flag that is not known, a word too many, a value that is none, something missing.
+        ViccError: a flag that is not known, a word too many, a value that is none, something
+            missing.
     """
     flags = flags_of(config_type)
     known = {word: flag for flag in flags if not flag.positional for word in flag.words}
@@ -156,7 +162,8 @@ def _spelled(words: Iterable[str], known: dict[str, Flag], command: str, see: st
     """The words with hyphens for underscores in the names of flags.
 
     Raises:
-        ViccError: a flag that is not known; argparse takes one with a blank in its value for a value itself.
+        ViccError: a flag that is not known; argparse takes one with a blank in its value for a
+            value itself.
     """
     spelled = list(words)
     for at, word in enumerate(itertools.takewhile(lambda word: word != "--", spelled)):
@@ -173,7 +180,9 @@ def _spelled(words: Iterable[str], known: dict[str, Flag], command: str, see: st
 
 
 class _Once(argparse.Action):
-    """Keeps the value of a flag; given again with another one it is refused, where argparse drops the first."""
+    """Keeps the value of a flag; given again with another one it is refused, where argparse drops
+    the first.
+    """
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         value = not option_string.startswith("--no-") if self.nargs == 0 else values
@@ -206,7 +215,9 @@ def help_text(config_type: type[Settings], *, command: str, more: str) -> str:
 
 
 def _parser(config_type: type[Settings], flags: list[Flag], command: str, more: str = "") -> argparse.ArgumentParser:
-    """Its sections are those of `sections_of`, what is given by position first, what is in none of them last."""
+    """Its sections are those of `sections_of`, what is given by position first, what is in none of
+    them last.
+    """
     parser = argparse.ArgumentParser(
         usage=" ".join(["vicc", command, *(_usage(flag) for flag in flags if flag.positional), "[OPTIONS]"]),
         description=inspect.getdoc(config_type),
@@ -249,7 +260,9 @@ def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
 
 
 class _Layout(argparse.HelpFormatter):
-    """Wraps paragraph by paragraph, at blanks only; a line of an example that is too long goes on after a backslash."""
+    """Wraps paragraph by paragraph, at blanks only; a line of an example that is too long goes on
+    after a backslash.
+    """
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -1,4 +1,6 @@
-"""What was meant by a command line that is refused: text to put after the sentence that says so, or nothing."""
+"""What was meant by a command line that is refused: text to put after the sentence that says so, or
+nothing.
+"""
 
 import os
 from pathlib import Path
@@ -6,7 +8,8 @@ from pathlib import Path
 from vicc.places import what_is_at
 from vicc.words import did_you_mean, nearest
 
-# What other programs call a flag, and the one here, if the command has it, else a field of the recipe's stages.
+# What other programs call a flag, and the one here, if the command has it, else a field of the
+# recipe's stages.
 _OTHER_NAMES = {
     "lr": "learning-rate",
     "wd": "weight-decay",
@@ -67,7 +70,10 @@ def _stage_fields() -> list[str]:
 
 
 def stray_meant(word: str, unused: set[str]) -> str:
-    """Which of the `unused` flags a word without a flag belongs to: what is there says so, or the word itself."""
+    """Which of the `unused` flags a word without a flag belongs to: what is there says so, or the
+    word
+    itself.
+    """
     if word.startswith("-"):  # behind --, which makes a word of a flag
         return ""
     guesses = {

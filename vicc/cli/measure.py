@@ -38,7 +38,9 @@ def retrieve(config: RetrieveConfig) -> Outcome:
 
 
 def _after_retrieve(config: RetrieveConfig, *, labelled: bool) -> str:
-    """A page to look at, which runs have; encoders alone are classified, or asked where no video has a label."""
+    """A page to look at, which runs have; encoders alone are classified, or asked where no video
+    has a label.
+    """
     flags = _encoder_flags(config)
     if config.run is not None and config.out is None:
         return command_line("report", *flags)
@@ -76,7 +78,9 @@ def test(config: MeasuredClassifiers) -> Outcome:
 
 
 def _measured(result: "Result", where: "Path", following: str) -> Outcome:
-    """What a command that measures leaves; the first process shows it, and names the command that is useful next."""
+    """What a command that measures leaves; the first process shows it, and names the command that
+    is useful next.
+    """
     from vicc.evaluation.result import in_short
     from vicc.progress import process_number
     from vicc.results.printed import result_table

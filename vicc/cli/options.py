@@ -1,4 +1,6 @@
-"""What every command takes, before its name or after it; taken out before the rest of the words is read."""
+"""What every command takes, before its name or after it; taken out before the rest of the words is
+read.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -22,7 +22,9 @@ class Outcome:
 
 
 def say_next(command: str) -> None:
-    """The last line of a command that ended well: what is usually given after it, with the same modules imported."""
+    """The last line of a command that ended well: what is usually given after it, with the same
+    modules imported.
+    """
     if "--import" not in command:
         words = ["vicc", *(word for module in imported_modules() for word in ("--import", module))]
         command = command.replace("vicc ", f"{shlex.join(words)} ", 1)

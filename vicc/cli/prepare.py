@@ -1,4 +1,6 @@
-"""Commands that make a store of videos: draw, prepare, check, divide, and measure how fast it loads."""
+"""Commands that make a store of videos: draw, prepare, check, divide, and measure how fast it
+loads.
+"""
 
 from dataclasses import asdict
 from pathlib import Path

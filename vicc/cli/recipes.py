@@ -106,7 +106,8 @@ def _set_flag(changes: list[str]) -> list[str]:
 def stage_cost(stage: Stage, length: StageLength, clips_per_second: float) -> StageCost:
     """What a stage takes on GPUs that each train on so many clips a second.
 
-    A clip without gradient counts a third, a smaller view by its share of a full view's pixels. Reading videos is not
+    A clip without gradient counts a third, a smaller view by its share of a full view's pixels.
+    Reading videos is not
     counted: it has to keep up.
     """
     with_gradient, without = stage.settings.clips_encoded()
@@ -132,7 +133,9 @@ def total_cost(costs: list[StageCost]) -> StageCost:
 
 
 def learning_rate_curve(stage: Stage, length: StageLength) -> list[tuple[float, float]]:
-    """Points (epoch, learning rate) of the whole schedule, also those around milestones and the end of warm-up."""
+    """Points (epoch, learning rate) of the whole schedule, also those around milestones and the end
+    of warm-up.
+    """
     rate = stage_learning_rate(stage, length)
     last = length.schedule_steps - 1
     corners = [stage.schedule.warmup_steps, *(epoch * length.steps_per_epoch for epoch in stage.schedule.milestones)]
@@ -144,7 +147,10 @@ def learning_rate_curve(stage: Stage, length: StageLength) -> list[tuple[float, 
 def plot_learning_rate(
     recipe: Recipe, lengths: dict[str, StageLength], curves: dict[str, list[tuple[float, float]]], path: Path
 ) -> None:
-    """Write a figure: one panel a stage, as wide as the stage is long; dashed is the schedule that is not run."""
+    """Write a figure: one panel a stage, as wide as the stage is long; dashed is the schedule that
+    is
+    not run.
+    """
     from matplotlib.figure import Figure
 
     ends = [lengths[stage.name].schedule_steps / lengths[stage.name].steps_per_epoch for stage in recipe.stages]
@@ -188,7 +194,9 @@ def _draw_stage(panel: Any, stage: Stage, curve: list[tuple[float, float]], stop
 
 
 def _values_tables(recipe: Recipe) -> Iterator[TextTable]:
-    """What differs between stages, stage by stage; then what is the same wherever it means something."""
+    """What differs between stages, stage by stage; then what is the same wherever it means
+    something.
+    """
     rows = _rows(recipe)
     differing, same = [], []
     for name, values in rows.items():
@@ -248,7 +256,9 @@ def _applies(stage: Stage, name: str) -> bool:
 
 
 def _differences(before: Recipe, after: Recipe) -> Iterator[dict[str, Any]]:
-    """Fields in which two recipes with the same stages differ; None where a stage has no such field."""
+    """Fields in which two recipes with the same stages differ; None where a stage has no such
+    field.
+    """
     for old, new in zip(before.to_json()["stages"], after.to_json()["stages"], strict=True):
         inner_old, inner_new = old.pop("augmentation"), new.pop("augmentation")
         old |= {f"augmentation.{name}": value for name, value in inner_old.items()}

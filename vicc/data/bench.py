@@ -66,7 +66,8 @@ def bench_data(config: BenchConfig) -> DataBench:
     """Load training samples of a store for some seconds a row; nothing is written.
 
     Raises:
-        ViccError: no such store, one without videos, or one whose files differ from what is asked for.
+        ViccError: no such store, one without videos, or one whose files differ from what is asked
+            for.
     """
     store = Store(config.store)
     if not store.videos:

@@ -1,4 +1,5 @@
-"""The local cache of remote stores: where it lies, how large it may grow, what is removed when it does.
+"""The local cache of remote stores: where it lies, how large it may grow, what is removed when it
+does.
 
 VICC_CACHE/shards/STORE/*.lmdb   copies of shards; the longest unused are removed first
 VICC_CACHE/shards/STORE/.used    locked by every process that reads this store: its shards are not removed
@@ -24,12 +25,16 @@ _marked: set[tuple[int, Path]] = set()
 
 
 def cache_folder() -> Path:
-    """Where copies of remote shards are kept. They can be deleted at any time that nothing reads them."""
+    """Where copies of remote shards are kept. They can be deleted at any time that nothing reads
+    them.
+    """
     return Path(os.environ.get("VICC_CACHE") or Path.home() / ".cache" / "vicc").expanduser()
 
 
 def hold(folder: Path) -> None:
-    """Keep the shards in this folder of the cache until this process ends, however full the cache gets."""
+    """Keep the shards in this folder of the cache until this process ends, however full the cache
+    gets.
+    """
     key = os.getpid(), folder
     if key not in _held:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,8 @@ def mark_used(shard: Path) -> None:
 
 
 def make_room(count: int) -> None:
-    """Remove the longest unused shards of stores that no process reads, so that `count` more bytes fit into the bound.
+    """Remove the longest unused shards of stores that no process reads, so that `count` more bytes
+    fit into the bound.
 
     Raises:
         ViccError: VICC_CACHE_GB is no number.
@@ -75,7 +81,9 @@ def make_room(count: int) -> None:
 
 
 def cache_bound(size: int) -> float:
-    """Bytes that the cached shards may take in all: VICC_CACHE_GB, or four fifths of the cache and the free space.
+    """Bytes that the cached shards may take in all: VICC_CACHE_GB, or four fifths of the cache and
+    the
+    free space.
 
     Args:
         size: bytes that they take now.

@@ -27,8 +27,9 @@ class StoreInfoConfig(Settings):
 class StoreMergeConfig(Settings):
     """Write a new store of all videos of several stores that were prepared with equal settings.
 
-    Its files are the same, byte for byte, as those of a store prepared at once. A video that several stores have in the
-    same form is taken once; one that they have in different forms is refused by name.
+    Its files are the same, byte for byte, as those of a store prepared at once. A video that
+    several stores have in the same form is taken once; one that they have in different forms is
+    refused by name.
 
     Example:
         vicc store merge store.part-01-of-02 store.part-02-of-02 --store store
@@ -49,7 +50,8 @@ class StoreMergeConfig(Settings):
 
 @dataclass(frozen=True)
 class StoreDropConfig(Settings):
-    """Take videos out of a store and give their space back. All that are named are taken out, or none.
+    """Take videos out of a store and give their space back. All that are named are taken out, or
+    none.
 
     `vicc prepare` on a folder that still has their files would add them again.
 
@@ -74,10 +76,12 @@ class StoreDropConfig(Settings):
 
 @dataclass(frozen=True)
 class StoreCopyConfig(Settings):
-    """Copy a store to a URL, from one, or to another folder. Given again, it sends only what is missing.
+    """Copy a store to a URL, from one, or to another folder. Given again, it sends only what is
+    missing.
 
-    Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the address of another server
-    than Amazon's from AWS_ENDPOINT_URL. The manifest is copied last, so that half a copy is not taken for a store.
+    Keys come from the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the address
+    of another server than Amazon's from AWS_ENDPOINT_URL. The manifest is copied last, so that half
+    a copy is not taken for a store.
 
     Example:
         vicc store copy store s3://bucket/store
@@ -93,9 +97,10 @@ class StoreCopyConfig(Settings):
 class BenchConfig(Settings):
     """Measure how fast a store feeds training on this machine.
 
-    Prints samples a second of one process for each stream and for both (a sample is two clips), the share of time that
-    goes into reading, decoding and augmenting, the clips a second that each loader worker gives, the frames a second
-    of computing flow, and the bytes a frame. Nothing is written.
+    Prints samples a second of one process for each stream and for both (a sample is two clips), the
+    share of time that goes into reading, decoding and augmenting, the clips a second that each
+    loader worker gives, the frames a second of computing flow, and the bytes a frame. Nothing is
+    written.
 
     Example:
         vicc bench data --store store

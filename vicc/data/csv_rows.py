@@ -19,15 +19,16 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 def read_csv(
     path: Path, *, required: Iterable[str], what: str, errors: str = "strict"
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file by column, each with the number of its line in the file; `what` names the file in errors.
+    """The rows of a CSV file by column, each with the number of its line in the file; `what` names
+    the file in errors.
 
-    Commas, semicolons or tabs stand between the cells, whichever gives the columns required. Names of columns are in
-    small letters; blanks and quotes around a cell are taken away, but for the columns `path` and `id`. Empty rows are
-    left out.
+    Commas, semicolons or tabs stand between the cells, whichever gives the columns required. Names
+    of columns are in small letters; blanks and quotes around a cell are taken away, but for the
+    columns `path` and `id`. Empty rows are left out.
 
     Raises:
-        ViccError: on iteration, for a file that cannot be read, a column that is missing or there twice, or a row of
-            another length than the heading.
+        ViccError: on iteration, for a file that cannot be read, a column that is missing or there
+            twice, or a row of another length than the heading.
     """
     required = tuple(required)
     try:
@@ -93,7 +94,8 @@ def _reader(file: IO[str], required: tuple[str, ...]) -> "tuple[_csv.Reader, lis
     fitting = [delimiter for delimiter in _DELIMITERS if set(required) <= set(columns(delimiter))]
     delimiter = fitting[0] if fitting else _DELIMITERS[0]
     file.seek(0)
-    # A blank after the delimiter belongs to no cell where the heading has one too; else it may begin a file's name.
+    # A blank after the delimiter belongs to no cell where the heading has one too; else it may
+    # begin a file's name.
     reader = csv.reader(file, delimiter=delimiter, skipinitialspace=f"{delimiter} " in heading)
     next(reader, None)
     return reader, columns(delimiter)

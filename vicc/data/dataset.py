@@ -1,7 +1,7 @@
 """Clips of videos as samples. Every sample is a pure function of (seed, epoch, video id, view).
 
-So it does not matter which worker or rank loads a sample, and a run that resumes in mid-epoch sees what a run that
-never stopped would have seen.
+So it does not matter which worker or rank loads a sample, and a run that resumes in mid-epoch sees
+what a run that never stopped would have seen.
 """
 
 import hashlib
@@ -65,8 +65,8 @@ class _View:
 class ClipDataset(Dataset[Sample]):
     """Random clips of videos, each video a sample; a pure function of seed, epoch, video and view.
 
-    Small views show the frames of the full ones in turn, the first small view those of the first, each through a crop
-    of its own.
+    Small views show the frames of the full ones in turn, the first small view those of the first,
+    each through a crop of its own.
 
     Args:
         reader: where frames come from.
@@ -184,7 +184,9 @@ class ClipDataset(Dataset[Sample]):
     def _cut(
         self, video: Video, stream: Stream, indices: np.ndarray, groups: Sequence[list[_View]]
     ) -> list[np.ndarray]:
-        """Views of one stream, uint8 (V, T, size, size, C) a group; `indices` (V, T): the frames of each clip."""
+        """Views of one stream, uint8 (V, T, size, size, C) a group; `indices` (V, T): the frames of
+        each clip.
+        """
         needed = sorted({view.clip for views in groups for view in views})
         frames = {clip: _read(self.reader, video, stream, indices[clip]) for clip in needed}
         return [
@@ -288,7 +290,8 @@ def _numbered(names: Sequence[Any]) -> list[int]:
 
 
 def sample_rng(seed: int, epoch: int, video_id: str, view: int | None = None, *, part: int = 0) -> np.random.Generator:
-    """The random stream of one sample (which frames), or of one of its views (which crop, which colours).
+    """The random stream of one sample (which frames), or of one of its views (which crop, which
+    colours).
 
     Args:
         view: index of the view; None for what is drawn once a sample.

@@ -20,7 +20,8 @@ class PassedOver:
 
     Attributes:
         reason: a few words; for files whose names do not end as videos do, `other suffix .txt`.
-        examples: the first few, relative to the folder; fewer, or none, where these were read for what they say.
+        examples: the first few, relative to the folder; fewer, or none, where these were read for
+            what they say.
     """
 
     reason: str
@@ -29,13 +30,18 @@ class PassedOver:
 
     @property
     def is_loss(self) -> bool:
-        """Whether videos are likely to be among them, and not only notes and pictures that lie beside videos."""
+        """Whether videos are likely to be among them, and not only notes and pictures that lie
+        beside videos.
+        """
         return self.reason not in (_HIDDEN, _LOOP) and not self.reason.startswith(_OTHER_SUFFIX)
 
 
 @dataclass(frozen=True)
 class WalkedFolder:
-    """What a folder holds: video files as paths relative to it, files of the name looked for, what was passed over."""
+    """What a folder holds: video files as paths relative to it, files of the name looked for, what
+    was
+    passed over.
+    """
 
     files: list[PurePosixPath]
     named: list[PurePosixPath]
@@ -45,11 +51,12 @@ class WalkedFolder:
 def walk_folder(folder: Path, *, look_for: str = "") -> WalkedFolder:
     """Find the videos in a folder and in all folders in it, sorted by name.
 
-    Links to files and folders are followed. A folder that several names lead to is taken once, by its own name before
-    any link, so that a link to a folder above ends nowhere.
+    Links to files and folders are followed. A folder that several names lead to is taken once, by
+    its own name before any link, so that a link to a folder above ends nowhere.
 
     Args:
-        look_for: name in small letters of files that are read for what they say, and so are not passed over.
+        look_for: name in small letters of files that are read for what they say, and so are not
+            passed over.
     """
     root = os.path.realpath(folder)
     files: list[PurePosixPath] = []
@@ -101,7 +108,9 @@ def walk_folder(folder: Path, *, look_for: str = "") -> WalkedFolder:
 
 
 def without_read(passed: Sequence[PassedOver], folder: Path, files: Iterable[Path]) -> tuple[PassedOver, ...]:
-    """What was passed over in a folder, without files in it that were read for what they say, such as lists."""
+    """What was passed over in a folder, without files in it that were read for what they say, such
+    as lists.
+    """
     root = Path(os.path.realpath(folder))
     read: dict[str, list[str]] = defaultdict(list)
     for file in dict.fromkeys(files):
@@ -117,7 +126,9 @@ def without_read(passed: Sequence[PassedOver], folder: Path, files: Iterable[Pat
 
 
 class _Passed:
-    """Counts names by reason; of millions of pictures beside the videos only the first few names are kept."""
+    """Counts names by reason; of millions of pictures beside the videos only the first few names
+    are kept.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -1,4 +1,5 @@
-"""A frame pack: the encoded frames of one stream of one video, its writer and its reader side by side.
+"""A frame pack: the encoded frames of one stream of one video, its writer and its reader side by
+side.
 
     uint32                  length of the header
     header                  JSON: stream, codec, quality, num, height, width; for flow also bound and method
@@ -6,11 +7,15 @@
     uint32 x num            CRC-32 of each encoded frame
     bytes                   the encoded frames
 
-A pack describes itself, so it can be read without knowing how the rest of a store was made. The checksums are looked
-at whenever a frame is read: decoders conceal damage, and a frame that is silently wrong is worse than none.
+A pack describes itself, so it can be read without knowing how the rest of a store was made. The
+checksums are looked
+at whenever a frame is read: decoders conceal damage, and a frame that is silently wrong is worse
+than none.
 
-Codecs: "h264" in groups of `GOP` frames that begin with a key frame, RGB as YUV 4:2:0 (BT.601, 16 to 235), flow as
-luma alone, so that quality 0 keeps it bit for bit; "jpeg", one image a frame. Which and why: docs/decisions/data.md.
+Codecs: "h264" in groups of `GOP` frames that begin with a key frame, RGB as YUV 4:2:0 (BT.601, 16
+to 235), flow as
+luma alone, so that quality 0 keeps it bit for bit; "jpeg", one image a frame. Which and why:
+docs/decisions/data.md.
 """
 
 import json
@@ -32,8 +37,9 @@ Codec = Literal["h264", "jpeg"]
 
 GOP = 8
 _HEADER = ("stream", "codec", "num", "height", "width")
-# No B-frames, no deblocking, no arithmetic coding: frames are read many times and written once. `mbtree` makes x264's
-# output depend on memory that it did not write, and equal runs are to write equal stores.
+# No B-frames, no deblocking, no arithmetic coding: frames are read many times and written once.
+# `mbtree` makes x264's output depend on memory that it did not write, and equal runs are to write
+# equal stores.
 _X264 = {
     "preset": "veryfast",
     "tune": "fastdecode",
@@ -43,7 +49,9 @@ _X264 = {
 
 @dataclass(frozen=True)
 class PackHeader:
-    """What a pack says of itself. `num` frames of `height` x `width` pixels; `body` is where its table begins."""
+    """What a pack says of itself. `num` frames of `height` x `width` pixels; `body` is where its
+    table begins.
+    """
 
     stream: StoredStream
     codec: str
@@ -63,8 +71,8 @@ class FrameEncoder:
     Args:
         stream: "rgb" takes uint8 (H, W, 3); "flow" takes the stored form, uint8 (H, W, 2).
         codec: how frames are encoded.
-        quality: "h264": 0 (lossless) to 51, the smaller the better; constant rate factor for RGB, constant quantiser
-            for flow. "jpeg": 1 to 100, the larger the better.
+        quality: "h264": 0 (lossless) to 51, the smaller the better; constant rate factor for RGB,
+            constant quantiser for flow. "jpeg": 1 to 100, the larger the better.
         about: further entries of the header, for instance the bound of flow.
 
     Raises:
@@ -198,7 +206,8 @@ def check_frame_indices(frame_indices: Sequence[int], *, stream: str, num: int) 
 
 
 def decode_frames(data: bytes | memoryview, frame_indices: Sequence[int]) -> np.ndarray:
-    """Some frames of a pack, in any order and as often as asked for: uint8 (T, H, W, 3 for rgb or 2 for flow).
+    """Some frames of a pack, in any order and as often as asked for: uint8 (T, H, W, 3 for rgb or 2
+    for flow).
 
     Raises:
         ViccError: a damaged pack, or a frame that it does not have.
@@ -254,7 +263,9 @@ def _decode_jpeg(encoded: _Encoded, numbers: Sequence[int], *, grey: bool) -> It
 
 
 def _decode_h264(encoded: _Encoded, numbers: Sequence[int], *, grey: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """`numbers` ascend. Each run of neighbouring groups is decoded once, from its first key frame on."""
+    """`numbers` ascend. Each run of neighbouring groups is decoded once, from its first key frame
+    on.
+    """
     wanted = set(numbers)
     for first, last in _runs(numbers):
         context = av.CodecContext.create("h264", "r")
@@ -271,7 +282,9 @@ def _decode_h264(encoded: _Encoded, numbers: Sequence[int], *, grey: bool) -> It
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Key frame and last frame of each stretch of groups that holds some of the numbers, which ascend."""
+    """Key frame and last frame of each stretch of groups that holds some of the numbers, which
+    ascend.
+    """
     if not numbers:
         return
     first, last = numbers[0] // GOP * GOP, numbers[0]
@@ -294,8 +307,8 @@ def _grey_image(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _rgb_image(frame: av.VideoFrame) -> np.ndarray:
-    # OpenCV wants the three planes as one image of one and a half times the height; it made them, so it turns them back
-    # with the same matrix.
+    # OpenCV wants the three planes as one image of one and a half times the height; it made them,
+    # so it turns them back with the same matrix.
     height, width = frame.height, frame.width
     image = np.empty((height * 3 // 2, width), np.uint8)
     image[:height] = _plane(frame.planes[0])
@@ -309,7 +322,8 @@ def _plane(plane: Any) -> np.ndarray:
 
 
 def read_frames(data: bytes | memoryview, frame_indices: Sequence[int]) -> int:
-    """Read what decoding these frames reads, check its checksums and decode nothing; returns the bytes.
+    """Read what decoding these frames reads, check its checksums and decode nothing; returns the
+    bytes.
 
     Raises:
         ViccError: a damaged pack, or a frame that it does not have.

@@ -1,4 +1,6 @@
-"""What training and evaluation need to read frames: of a prepared store, or of a folder of video files."""
+"""What training and evaluation need to read frames: of a prepared store, or of a folder of video
+files.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +35,10 @@ class FrameReader(Protocol):
 
         Args:
             stream: "rgb" or "flow".
-            frame_indices: from 0, in any order and as often as wanted; flow has one frame fewer than rgb.
+            frame_indices: from 0, in any order and as often as wanted; flow has one frame fewer
+                than rgb.
 
         Raises:
-            ViccError: no such video, stream or frame, or data that cannot be read; the message names the video.
+            ViccError: no such video, stream or frame, or data that cannot be read; the message
+                names the video.
         """

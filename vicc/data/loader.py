@@ -1,4 +1,6 @@
-"""Samples of a dataset as batches, loaded by other processes: in which order, and what goes wrong there in words."""
+"""Samples of a dataset as batches, loaded by other processes: in which order, and what goes wrong
+there in words.
+"""
 
 import os
 import signal
@@ -23,15 +25,18 @@ Item = TypeVar("Item")
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of one rank from a step of the stage to its end, epoch after epoch, each epoch in its own order.
+    """Batches of one rank from a step of the stage to its end, epoch after epoch, each epoch in its
+    own order.
 
-    Videos left over when an epoch does not divide into whole global batches are left out of that epoch. All
-    ranks draw the same order and take disjoint parts of each global batch, so they make equally many steps.
+    Videos left over when an epoch does not divide into whole global batches are left out of that
+    epoch. All ranks draw the same order and take disjoint parts of each global batch, so they make
+    equally many steps.
 
     Args:
         num_videos: size of the dataset.
         batch_size: videos a rank and step.
-        first_step, last_step: steps of the stage, counted over epochs from 0; the last is not included.
+        first_step, last_step: steps of the stage, counted over epochs from 0; the last is not
+            included.
     """
 
     def __init__(
@@ -75,16 +80,17 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 class ClipLoader:
-    """Loads batches in their order; iterate over it once. One iterator runs through all epochs, so workers start once.
+    """Loads batches in their order; iterate over it once. One iterator runs through all epochs, so
+    workers start once.
 
     Args:
         workers: processes that load; 0: this process loads. The batches do not depend on it.
         start_method: how the workers start; None for the platform's own.
 
     Raises:
-        ViccError: too little shared memory for the batches of the workers, or too few files that may be open; on
-            iteration, a video that cannot be read (the message names it), or a worker that has died or could not hand
-            over what it loaded.
+        ViccError: too little shared memory for the batches of the workers, or too few files that
+            may be open; on iteration, a video that cannot be read (the message names it), or a
+            worker that has died or could not hand over what it loaded.
     """
 
     def __init__(
@@ -108,7 +114,8 @@ class ClipLoader:
             worker_init_fn=_start_worker,
             prefetch_factor=prefetched,
             multiprocessing_context=start_method if workers else None,
-            # Its own: the start of an iterator would draw from torch's random stream, which a resume must find unused.
+            # Its own: the start of an iterator would draw from torch's random stream, which a
+            # resume must find unused.
             generator=torch.Generator(),
         )
 
@@ -140,7 +147,8 @@ class ClipLoader:
 
 @contextmanager
 def worker_deaths_named() -> Iterator[None]:
-    """Say in a sentence that a loader's worker has died: torch raises that wherever this process is, by a signal.
+    """Say in a sentence that a loader's worker has died: torch raises that wherever this process
+    is, by a signal.
 
     Raises:
         ViccError: a worker died within the block, or no more files may be open.
@@ -167,15 +175,18 @@ def load_in_order(
     item_bytes: int = 0,
     name_of: Callable[[Any], str] = str,
 ) -> Iterator[Item]:
-    """Items of any dataset in the order of `keys`, made by so many processes; 0 makes them in this one.
+    """Items of any dataset in the order of `keys`, made by so many processes; 0 makes them in this
+    one.
 
     Args:
-        item_bytes: the most that an item's tensors take, if that is known, to see whether they can be handed over.
+        item_bytes: the most that an item's tensors take, if that is known, to see whether they can
+            be handed over.
         name_of: what the items of a key are called, for an error.
 
     Raises:
-        ViccError: on iteration, what the dataset raised, a worker that has died, could not hand over what it made or
-            has made nothing for 20 minutes, too little shared memory or too few open files for the workers.
+        ViccError: on iteration, what the dataset raised, a worker that has died, could not hand
+            over what it made or has made nothing for 20 minutes, too little shared memory or too
+            few open files for the workers.
     """
     loader = DataLoader(
         _Caught(dataset),
@@ -216,7 +227,9 @@ def _next_item(items: Iterator[Any], name: Callable[[], str]) -> Any:
 
 
 class _Caught(Dataset[Any]):
-    """A dataset whose mistakes are results: torch would hand an error of a worker on as text, traceback and all."""
+    """A dataset whose mistakes are results: torch would hand an error of a worker on as text,
+    traceback and all.
+    """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -234,8 +247,8 @@ class _Guarded(Dataset[Sample | ViccError]):
     def __init__(self, dataset: ClipDataset, *, workers: int) -> None:
         self.dataset = dataset
         self._caught = _Caught(dataset)
-        # Which video each process is loading, -1 for none; in shared memory, since a process that hangs cannot tell.
-        # Without workers there need be no such memory.
+        # Which video each process is loading, -1 for none; in shared memory, since a process that
+        # hangs cannot tell. Without workers there need be no such memory.
         self.at = torch.full((max(1, workers),), -1)
         if workers:
             self.at.share_memory_()
@@ -278,7 +291,8 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # and so is Slurm's warning
     if "SLURM_JOB_ID" in os.environ:
-        # Slurm sends it to every process of a job. torch lets a worker die of it, and with it the run, before the
-        # main process has written its checkpoint. A worker that hangs is Slurm's to kill.
+        # Slurm sends it to every process of a job. torch lets a worker die of it, and with it the
+        # run, before the main process has written its checkpoint. A worker that hangs is Slurm's to
+        # kill.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)

@@ -1,7 +1,10 @@
-"""What processes that load clips need beside memory: shared memory to hand clips over, and files that may be open.
+"""What processes that load clips need beside memory: shared memory to hand clips over, and files
+that
+may be open.
 
-Containers have little of the first (Docker gives 64 MiB), some services little of the second. What is too little is
-said before anything is loaded; what is used up on the way, by the process that finds it.
+Containers have little of the first (Docker gives 64 MiB), some services little of the second. What
+is too little is said before anything is loaded; what is used up on the way, by the process that
+finds it.
 """
 
 import errno
@@ -24,11 +27,14 @@ _FILES_A_WORKER, _FILES_UNDER_WAY = 4, 32  # pipes in the main process; tensors 
 
 
 def prefetched_batches(workers: int, batch_bytes: int) -> int | None:
-    """Batches that each of some workers may load ahead: four, or as many as fit into the shared memory in which they
+    """Batches that each of some workers may load ahead: four, or as many as fit into the shared
+    memory
+    in which they
     are handed over; None without workers.
 
     Raises:
-        ViccError: not even one fits, or the workers would need more open files than this process may have.
+        ViccError: not even one fits, or the workers would need more open files than this process
+            may have.
     """
     if workers == 0:
         return None
@@ -37,7 +43,8 @@ def prefetched_batches(workers: int, batch_bytes: int) -> int | None:
     free = shared_memory_free()
     if free is None or batch_bytes == 0:
         return _MOST_PREFETCHED
-    # The batch that is computed with is in there as well, and processes of this machine share all of it.
+    # The batch that is computed with is in there as well, and processes of this machine share all
+    # of it.
     fit = free // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) // batch_bytes - 1
     if fit < workers:
         needed = _size((workers + 1) * batch_bytes)
@@ -46,7 +53,9 @@ def prefetched_batches(workers: int, batch_bytes: int) -> int | None:
 
 
 def shared_memory_free() -> int | None:
-    """Bytes that processes can still share; 0 where there is no place for it; None where the system does not say."""
+    """Bytes that processes can still share; 0 where there is no place for it; None where the system
+    does not say.
+    """
     if sys.platform != "linux":
         return None
     if not os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
@@ -56,10 +65,11 @@ def shared_memory_free() -> int | None:
 
 
 def share_from_worker(item: Any) -> Any:
-    """An item with its tensors in shared memory, or the error that they do not fit there; in the main process as it is.
+    """An item with its tensors in shared memory, or the error that they do not fit there; in the
+    main process as it is.
 
-    torch would put them there itself, in a thread that loses an item that does not fit and leaves the main process
-    waiting for it.
+    torch would put them there itself, in a thread that loses an item that does not fit and leaves
+    the main process waiting for it.
     """
     if get_worker_info() is None or isinstance(item, ViccError):
         return item

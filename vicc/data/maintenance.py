@@ -48,7 +48,9 @@ from vicc.words import did_you_mean
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store holds. `bytes` are those of each stream; `problems` are what is seen without reading it all."""
+    """What a store holds. `bytes` are those of each stream; `problems` are what is seen without
+    reading it all.
+    """
 
     store: str
     settings: dict[str, Any]
@@ -148,12 +150,13 @@ class Merged:
 def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: int = SHARD_BYTES) -> Merged:
     """Write a new store of all videos of some stores that were prepared with equal settings.
 
-    Its files are those of a store that was prepared at once, in order of the ids, with the same size of shards. The
-    folder gets its name when all is written; of a URL it is written here and copied there at the end. A file that
-    several stores have in the same form is taken once.
+    Its files are those of a store that was prepared at once, in order of the ids, with the same
+    size of shards. The folder gets its name when all is written; of a URL it is written here and
+    copied there at the end. A file that several stores have in the same form is taken once.
 
     Raises:
-        ViccError: other settings, other content of the same id, a store whose run has not ended, a folder that exists.
+        ViccError: other settings, other content of the same id, a store whose run has not ended, a
+            folder that exists.
     """
     if len({str(place) for place in places}) < len(places) or not places:
         raise ViccError(f"{len(places)} stores to merge, some of them twice: expected different ones.")
@@ -217,9 +220,11 @@ def merge_stores(places: Sequence[Path | str], out: Path | str, *, shard_bytes: 
 
 
 def _require_nothing_lost(folder: Path, url: str, places: Sequence[Path | str]) -> None:
-    """Raises ViccError if the folder in which the store of a URL is prepared holds files that none of `places` has.
+    """Raises ViccError if the folder in which the store of a URL is prepared holds files that none
+    of `places` has.
 
-    They are of a `vicc prepare` that was killed, or whose copy to the URL failed, and would be overwritten.
+    They are of a `vicc prepare` that was killed, or whose copy to the URL failed, and would be
+    overwritten.
     """
     if is_held(folder):
         raise ViccError(f"The store of {url} is being prepared in {folder} now. Wait until that has ended.")
@@ -268,7 +273,8 @@ def _slices(owners: dict[str, Store], shard_bytes: int) -> Iterator[list[str]]:
 
 
 def _carry_splits(stores: Sequence[Store], ids: set[str], out: Path) -> list[str]:
-    """Take over split files that all stores have, as the jobs of --shard do, or a store that holds all videos.
+    """Take over split files that all stores have, as the jobs of --shard do, or a store that holds
+    all videos.
 
     The others divide only a part of the videos.
     """
@@ -292,7 +298,9 @@ def _carry_splits(stores: Sequence[Store], ids: set[str], out: Path) -> list[str
 
 
 def _merge_segments(stores: Sequence[Store], out: Path) -> None:
-    """Take over the lengths and shots that were measured; a file of which stores have different ones is left out."""
+    """Take over the lengths and shots that were measured; a file of which stores have different
+    ones is left out.
+    """
     header: dict[str, Any] = {}
     videos: dict[str, Any] = {}
     contradicted: set[str] = set()
@@ -332,7 +340,8 @@ class Dropped:
 
 
 def drop_videos(place: Path, ids: Iterable[str] = (), *, labels: Iterable[str] = (), dry_run: bool = False) -> Dropped:
-    """Take videos out of a store, by id or by label: all of them or none. Their shards are written anew.
+    """Take videos out of a store, by id or by label: all of them or none. Their shards are written
+    anew.
 
     Raises:
         ViccError: an id or a label that the store does not have, a store in use.
@@ -383,7 +392,8 @@ def copy_store(source: Path | str, target: Path | str) -> Copied:
     The manifest is copied last: a copy that has not ended is no store at a URL.
 
     Raises:
-        ViccError: no store, no access, a store whose run has not ended, a target that is something else.
+        ViccError: no store, no access, a store whose run has not ended, a target that is something
+            else.
     """
     if isinstance(target, str) and is_url(target):
         if isinstance(source, str) and is_url(source):

@@ -1,7 +1,9 @@
-"""The manifest of a store: its shards with their checksums, and every record with the shard it stands in.
+"""The manifest of a store: its shards with their checksums, and every record with the shard it
+stands
+in.
 
-A store in a folder is read from its shards, which are the truth. A store behind a URL is read from its manifest, which
-is copied there last, so that a copy that is under way is not taken for a store.
+A store in a folder is read from its shards, which are the truth. A store behind a URL is read from
+its manifest, which is copied there last, so that a copy that is under way is not taken for a store.
 """
 
 import json
@@ -24,7 +26,8 @@ class ShardFile:
     """A shard as a file.
 
     Attributes:
-        content: blake2b over the checksums of its records, which also follows from reading the records alone.
+        content: blake2b over the checksums of its records, which also follows from reading the
+            records alone.
         blake2b: of the file.
     """
 
@@ -93,7 +96,9 @@ def read_manifest(data: bytes, *, where: str) -> Manifest:
 
 
 def stale_shards(manifest: Manifest, folder: Path) -> list[str]:
-    """What of a local store is not as its manifest says, each in a few words; sizes are compared, contents are not."""
+    """What of a local store is not as its manifest says, each in a few words; sizes are compared,
+    contents are not.
+    """
     known = {shard.name: shard.bytes for shard in manifest.shards}
     found = {file.name: file.stat().st_size for file in folder.glob("shard-*.lmdb")}
     return [

@@ -1,8 +1,9 @@
 """One tolerance for every file that names videos: groups, split files, lists.
 
-A name that is exactly a video's wins. Else it is read as it was meant: with backslashes, `./`, blanks or quotes around
-it, absolute or with the folder's own name before it, in another Unicode form; and, for a video that no other name has
-taken, without its suffix, with another one, or in other letters' case.
+A name that is exactly a video's wins. Else it is read as it was meant: with backslashes, `./`,
+blanks or quotes around it, absolute or with the folder's own name before it, in another Unicode
+form; and, for a video that no other name has taken, without its suffix, with another one, or in
+other letters' case.
 """
 
 import os
@@ -37,7 +38,8 @@ class VideoNames:
 
     Args:
         ids: of the videos.
-        folder: where the videos are, for absolute names and for names that begin with the folder's own.
+        folder: where the videos are, for absolute names and for names that begin with the folder's
+            own.
     """
 
     def __init__(self, ids: Iterable[str], *, folder: Path | None = None) -> None:
@@ -60,7 +62,8 @@ class VideoNames:
             by_stem[_stem(path)].add(video)
         roots = [*self._roots, *_common_root(names, by_stem)]
         for index, loose in ((by_path, False), (by_stem, True)):
-            # A second spelling of the same path is seen as such; a guess takes no video that another name means.
+            # A second spelling of the same path is seen as such; a guess takes no video that
+            # another name means.
             taken = {name for name in found if name is not None} if loose else set()
             for number, name in enumerate(names):
                 if found[number] is not None or name in ambiguous:
@@ -91,7 +94,9 @@ class VideoNames:
 
 
 def _common_root(names: Sequence[str], by_stem: Mapping[str, set[str]]) -> list[str]:
-    """The folder that all absolute names of videos lie in, wherever they were written; none if there are several."""
+    """The folder that all absolute names of videos lie in, wherever they were written; none if
+    there are several.
+    """
     roots = set()
     for path in map(clean_path, names):
         if path.startswith("/") or path[1:3] == ":/":
@@ -103,7 +108,9 @@ def _common_root(names: Sequence[str], by_stem: Mapping[str, set[str]]) -> list[
 
 
 def clean_path(text: str) -> str:
-    """A path as it is meant: slashes, no `./`, no blanks or quotes around it, composed Unicode (NFC)."""
+    """A path as it is meant: slashes, no `./`, no blanks or quotes around it, composed Unicode
+    (NFC).
+    """
     text = unquoted(text).replace("\\", "/")
     return unicodedata.normalize("NFC", posixpath.normpath(text)) if text else ""
 
@@ -125,8 +132,10 @@ class ExistingFiles:
         self._listed: dict[Path, list[str]] = {}
 
     def find(self, path: Path) -> Path:
-        """The file that an absolute path means: itself, or the single one whose name differs in its Unicode form or,
-        where there is none, in its suffix or case. A path that means no file is given back."""
+        """The file that an absolute path means: itself, or the single one whose name differs in its
+            Unicode form or,
+        where there is none, in its suffix or case. A path that means no file is given back.
+        """
         if os.path.lexists(path):
             return path
         here = Path(path.anchor)

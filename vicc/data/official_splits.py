@@ -1,4 +1,6 @@
-"""The divisions published with UCF101, HMDB51 and Kinetics, all folds, looked up by the names of the clips."""
+"""The divisions published with UCF101, HMDB51 and Kinetics, all folds, looked up by the names of
+the clips.
+"""
 
 import re
 from collections import defaultdict
@@ -39,8 +41,9 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Lists:
-    """The lists of one data set, the `files` in `place`; `key` turns a clip's name without its suffix into a key of
-    `rows`, and `unclear` are keys of several rows that differ."""
+    """The lists of one data set, the `files` in `place`; `key` turns a clip's name without its
+    suffix into a key of `rows`, and `unclear` are keys of several rows that differ.
+    """
 
     title: str
     place: Path
@@ -53,9 +56,12 @@ class _Lists:
 
 @dataclass(frozen=True)
 class OfficialSplits:
-    """What the official lists say of some videos: the files, labelled by the lists where they had no label, a table
-    with a row for each file that the lists name (None: no file), sentences that a user should see, and the lists that
-    were read."""
+    """What the official lists say of some videos: the files, labelled by the lists where they had
+    no
+    label, a table
+    with a row for each file that the lists name (None: no file), sentences that a user should see,
+    and the lists that were read.
+    """
 
     files: list[VideoFile]
     table: SplitTable | None
@@ -76,15 +82,19 @@ def with_official_splits(
 def find_official_splits(place: Path, files: Sequence[VideoFile], *, given: Path | None = None) -> OfficialSplits:
     """Find the official lists that name these videos.
 
-    Clips are found by their names without suffix, so converted files are too. Kinetics' validation videos are the
-    tested ones; its test videos are tested only where no list of validation videos is there.
+    Clips are found by their names without suffix, so converted files are too. Kinetics' validation
+    videos are the tested ones; its test videos are tested only where no list of validation videos
+    is there.
 
     Args:
-        place: where the files were found; lists in it and in the usual folders in it and beside it are found.
-        given: the folder of the lists or, for Kinetics, the CSV file; then nothing else is searched.
+        place: where the files were found; lists in it and in the usual folders in it and beside it
+            are found.
+        given: the folder of the lists or, for Kinetics, the CSV file; then nothing else is
+            searched.
 
     Raises:
-        ViccError: `given` holds no official lists, or none that names one of the videos; a list that cannot be read.
+        ViccError: `given` holds no official lists, or none that names one of the videos; a list
+            that cannot be read.
     """
     found = [lists for folder in _folders(place, given) for lists in _read_lists(folder)]
     if given is not None and not found:

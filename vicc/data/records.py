@@ -28,7 +28,9 @@ _TOO_FEW_FRAMES = re.compile(r"(\d+) frames?, fewer than \d+")
 
 @dataclass(frozen=True)
 class FileState:
-    """What the file of a video was when it was read; size and time tell whether it has changed since."""
+    """What the file of a video was when it was read; size and time tell whether it has changed
+    since.
+    """
 
     bytes: int
     modified_ns: int
@@ -40,13 +42,16 @@ class Video:
     """One video of a store.
 
     Attributes:
-        id: path of its file below the folder that was prepared, and which part of the file it is, if that was cut.
+        id: path of its file below the folder that was prepared, and which part of the file it is,
+            if that was cut.
         frames_per_second: of the stored frames.
         source: size, time and checksum of the file.
-        label, group, split: its class, the recording it was cut from, "train" or "test"; None where not known.
+        label, group, split: its class, the recording it was cut from, "train" or "test"; None where
+            not known.
         num_frames: RGB frames; there is one flow frame fewer.
         height, width: of the stored frames, pixels.
-        note: what is worth knowing of its preparation, for instance that the end of the file could not be decoded.
+        note: what is worth knowing of its preparation, for instance that the end of the file could
+            not be decoded.
     """
 
     id: str
@@ -72,12 +77,15 @@ class SetAside:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How the videos of a store were prepared; the same for all of them, or their features could not be compared.
+    """How the videos of a store were prepared; the same for all of them, or their features could
+    not be compared.
 
     Attributes:
         short_side: of the stored frames, pixels.
-        flow, flow_bound: method of the optical flow, and the largest displacement kept, in pixels per stored frame.
-        flow_at: frames that flow is computed from: the stored ones, or those of the file ("native", published).
+        flow, flow_bound: method of the optical flow, and the largest displacement kept, in pixels
+            per stored frame.
+        flow_at: frames that flow is computed from: the stored ones, or those of the file ("native",
+            published).
         codec, quality, flow_quality: how frames are encoded, see `FrameEncoder`.
         frames_per_second: rate that videos were sampled at by time; None: every frame was kept.
     """
@@ -141,12 +149,15 @@ class Record:
         return "" if blake2b(data) == self.packs[stream].blake2b else "its checksum does not fit"
 
     def is_final(self, state: FileState, *, min_frames: int | None = None) -> bool:
-        """Whether the same file would come to the same end again: it has the same size and time of change, and what was
-        wrong with it, if anything, was not the system's fault for a time, nor a bound that is lower now.
+        """Whether the same file would come to the same end again: it has the same size and time of
+            change, and what was
+        wrong with it, if anything, was not the system's fault for a time, nor a bound that is lower
+        now.
 
         Args:
             state: of the file as it is today, of no bytes and time where it cannot be looked at.
-            min_frames: the fewest that a video is kept for today; None: what was too short stays so.
+            min_frames: the fewest that a video is kept for today; None: what was too short stays
+                so.
         """
         if (self.entry.source.bytes, self.entry.source.modified_ns) != (state.bytes, state.modified_ns):
             return False
@@ -163,7 +174,8 @@ class Record:
 
 
 def is_passing(reason: str) -> bool:
-    """Whether a reason why a file was skipped, or a note on it, speaks of the system and not of the file's content.
+    """Whether a reason why a file was skipped, or a note on it, speaks of the system and not of the
+    file's content.
 
     Reasons of content stay until the file changes; these are tried again the next time.
     """
@@ -183,7 +195,9 @@ def record_of(entry: Video | SetAside, packs: Mapping[str, PackSum]) -> tuple[Re
 
 
 def parse_record(kind: str, value: bytes) -> Record:
-    """A record from its value. Raises ValueError, TypeError, KeyError or AttributeError for a damaged one."""
+    """A record from its value. Raises ValueError, TypeError, KeyError or AttributeError for a
+    damaged one.
+    """
     return _record(kind, unprotect(value), value)
 
 

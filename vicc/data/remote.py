@@ -1,10 +1,11 @@
-"""Stores behind a URL (s3:// and what else fsspec knows): copied up whole, read shard by shard through a local cache.
+"""Stores behind a URL (s3:// and what else fsspec knows): copied up whole, read shard by shard
+through a local cache.
 
-A store there has the files of a local one. Beside each shard stands SHARD.blake2b, the checksum of what was copied, so
-that a copy given again sends only what is missing. The manifest goes last.
+A store there has the files of a local one. Beside each shard stands SHARD.blake2b, the checksum of
+what was copied, so that a copy given again sends only what is missing. The manifest goes last.
 
-The cache is that of `vicc.data.cache`. Keys and passwords come from the environment, as fsspec and the cloud's own
-tools read them; a URL that holds some is refused.
+The cache is that of `vicc.data.cache`. Keys and passwords come from the environment, as fsspec and
+the cloud's own tools read them; a URL that holds some is refused.
 """
 
 import hashlib
@@ -27,7 +28,9 @@ from vicc.progress import progress
 
 _STORE_FILE = "store.json"
 SEGMENTS_FILE = "segments.json"
-"""Of a store's folder: lengths and shots of files that were measured to be cut. Without it they are measured again."""
+"""Of a store's folder: lengths and shots of files that were measured to be cut. Without it they are
+measured again.
+"""
 _CHUNK_BYTES = 8 << 20
 
 
@@ -57,10 +60,12 @@ def remote_manifest(url: str) -> Manifest | None:
 
 
 def fetch_shard(url: str, shard: ShardFile) -> Path:
-    """A shard of a remote store as a local file: copied once, whichever process asks first, and checked.
+    """A shard of a remote store as a local file: copied once, whichever process asks first, and
+    checked.
 
     Raises:
-        ViccError: the shard is not there or is not what the manifest says, no access, no network, a full disk.
+        ViccError: the shard is not there or is not what the manifest says, no access, no network, a
+            full disk.
     """
     path = cache_folder() / "shards" / _url_key(url) / f"{shard.blake2b}.lmdb"
     hold(path.parent)
@@ -103,9 +108,11 @@ def _reader(files: Any, root: str, name: str) -> Any:
 
 
 def upload_store(folder: Path, manifest: Manifest, url: str) -> int:
-    """Copy a local store to a URL; what is there already is not sent again. Returns the bytes that were sent.
+    """Copy a local store to a URL; what is there already is not sent again. Returns the bytes that
+    were sent.
 
-    Shards that an older store there had and this one lacks are removed, once the new manifest stands.
+    Shards that an older store there had and this one lacks are removed, once the new manifest
+    stands.
 
     Raises:
         ViccError: no access, no network; the same command given again goes on where it was.
@@ -119,7 +126,8 @@ def upload_store(folder: Path, manifest: Manifest, url: str) -> int:
         others = [_STORE_FILE, *other_files(folder), *[SEGMENTS_FILE] * (folder / SEGMENTS_FILE).exists()]
         with _megabytes("copy", sum(shard.bytes for shard in missing)) as advance:
             for shard in missing:
-                # The checksum after the shard: one of which only a part, or an older one, is there is sent again.
+                # The checksum after the shard: one of which only a part, or an older one, is there
+                # is sent again.
                 _send(folder / shard.name, files, f"{root}/{shard.name}", advance)
                 files.pipe_file(f"{root}/{shard.name}.blake2b", shard.blake2b.encode())
         for name in others:
@@ -154,7 +162,8 @@ def _make_folder(files: Any, path: str) -> None:
 
 
 def download_store(url: str, manifest: Manifest, folder: Path) -> int:
-    """Copy a remote store into a folder; shards that are there already stay. Returns the bytes that were fetched.
+    """Copy a remote store into a folder; shards that are there already stay. Returns the bytes that
+    were fetched.
 
     Raises:
         ViccError: as `fetch_shard`.
@@ -178,7 +187,8 @@ def download_store(url: str, manifest: Manifest, folder: Path) -> int:
 
 
 def read_segments(place: Path | str) -> bytes | None:
-    """The file of a store, here or remote, that remembers what was measured of videos; None where there is none.
+    """The file of a store, here or remote, that remembers what was measured of videos; None where
+    there is none.
 
     Raises:
         ViccError: no access, no network.
@@ -192,7 +202,8 @@ def read_segments(place: Path | str) -> bytes | None:
 
 
 def splits_folder(place: Path | str) -> Path:
-    """The folder of a store's split files; those of a URL are copied to the local cache first, each time.
+    """The folder of a store's split files; those of a URL are copied to the local cache first, each
+    time.
 
     Raises:
         ViccError: no access, no network.
@@ -217,12 +228,17 @@ def _download_splits(url: str, folder: Path) -> None:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Files of a local store, beside its shards and what describes them, that belong to it: its split files."""
+    """Files of a local store, beside its shards and what describes them, that belong to it: its
+    split
+    files.
+    """
     return sorted(path.relative_to(folder).as_posix() for path in (folder / "splits").glob("*.csv"))
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path there. Made anew each time: fsspec's must not cross a fork."""
+    """The file system of a URL and the path there. Made anew each time: fsspec's must not cross a
+    fork.
+    """
     import fsspec
 
     parts = urlsplit(url)

@@ -1,8 +1,11 @@
 """Files of a store: shards that never change, and the journal that a run under way writes.
 
-Both are LMDB files with the keys of `vicc.data.store`. The journal takes one transaction a video. A shard is written in
-one go from sorted keys, so its bytes follow from what it holds and from nothing else: not from readers that were open,
-nor from a writer that was killed on the way. Since it never changes it is read without LMDB's locks.
+Both are LMDB files with the keys of `vicc.data.store`. The journal takes one transaction a video. A
+shard is written in
+one go from sorted keys, so its bytes follow from what it holds and from nothing else: not from
+readers that were open,
+nor from a writer that was killed on the way. Since it never changes it is read without LMDB's
+locks.
 """
 
 import hashlib
@@ -27,7 +30,8 @@ _DIGEST_BYTES = 16
 class OpenFiles:
     """The open shards and journal of one store in one process.
 
-    LMDB allows a file to be open only once in a process, so all holders share; a file is closed when the last of them
+    LMDB allows a file to be open only once in a process, so all holders share; a file is closed
+    when the last of them
     lets go of it. An open file must not cross a fork: the child begins with none.
     """
 
@@ -110,7 +114,8 @@ def _new_environment(path: Path, *, write: bool, lock: bool) -> lmdb.Environment
     try:
         environment = lmdb.open(
             str(path), subdir=False, readonly=not write, lock=lock, readahead=False, max_readers=512, mode=0o666,
-            # A process has address space for some hundred terabytes, and a store may have many shards.
+            # A process has address space for some hundred terabytes, and a store may have many
+            # shards.
             map_size=_MAP_BYTES if path.name == JOURNAL else path.stat().st_size,
         )  # fmt: skip
     except lmdb.Error as error:
@@ -139,7 +144,9 @@ def next_shard_name(names: list[str]) -> str:
 
 
 def has_journal(folder: Path) -> bool:
-    """Whether videos may lie outside of the shards. One of no bytes is of a writer killed as it began."""
+    """Whether videos may lie outside of the shards. One of no bytes is of a writer killed as it
+    began.
+    """
     journal = folder / JOURNAL
     return journal.exists() and journal.stat().st_size > 0
 
@@ -151,8 +158,8 @@ def remove_journal(folder: Path) -> None:
 
 
 def write_shard(path: Path, values: Mapping[bytes, lmdb.Environment | bytes]) -> str:
-    """Write a shard from keys and their values, or the files where those stand; it replaces an older one at once or not
-    at all.
+    """Write a shard from keys and their values, or the files where those stand; it replaces an
+    older one at once or not at all.
 
     Returns:
         blake2b of the file.
@@ -208,7 +215,9 @@ def blake2b(data: bytes | memoryview) -> str:
 
 
 def key_of(kind: str, video_id: str) -> bytes:
-    """The key of a record or a pack. LMDB's keys have at most 511 bytes; names of files may be longer."""
+    """The key of a record or a pack. LMDB's keys have at most 511 bytes; names of files may be
+    longer.
+    """
     return f"{kind}:{blake2b(video_id.encode('utf-8', 'surrogateescape'))}".encode()
 
 

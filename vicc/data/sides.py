@@ -1,6 +1,8 @@
-"""Folders and words that name a side of a division: train, val, test, in the spellings that are met.
+"""Folders and words that name a side of a division: train, val, test, in the spellings that are
+met.
 
-A folder is a side if a counterpart stands beside it: a training side beside a validation or test side. Alone it is one
+A folder is a side if a counterpart stands beside it: a training side beside a validation or test
+side. Alone it is one
 only if it holds nothing but folders (of classes). Else it is a class that happens to be called so.
 """
 
@@ -12,8 +14,10 @@ from typing import Literal
 
 Split = Literal["train", "test"]
 Side = Literal["train", "val", "test"]
-"""The side of a video, as a folder or list names it. `val` only where videos for testing are named too: then those
-alone are tested."""
+"""The side of a video, as a folder or list names it. `val` only where videos for testing are named
+too: then those
+alone are tested.
+"""
 
 Folders = tuple[str, ...]
 """Names of folders, from the outermost one."""
@@ -60,7 +64,9 @@ def kind_of(text: str) -> Kind | None:
 
 
 def resolve_sides(kinds: Sequence[Kind | None]) -> list[Side | None]:
-    """The side of each video. Of held-out videos of several kinds (val and test) only one kind is tested."""
+    """The side of each video. Of held-out videos of several kinds (val and test) only one kind is
+    tested.
+    """
     tested = next((kind for kind in _RANKS if kind in kinds), None)
     sides: dict[Kind | None, Side | None] = {"train": "train", "val": "val", "eval": "val", tested: "test", None: None}
     return [sides[kind] for kind in kinds]
@@ -74,7 +80,8 @@ def find_side_folders(folders_of_files: Iterable[Folders]) -> SideFolders:
         for depth in range(len(folders)):
             children[folders[:depth]].add(folders[depth])
     found = _search(children, direct, depths=frozenset())
-    # Once more, as CLASS/train beside CLASS/test shows what CLASS/train of a class without test videos is.
+    # Once more, as CLASS/train beside CLASS/test shows what CLASS/train of a class without test
+    # videos is.
     return _search(children, direct, depths=frozenset(map(len, found.sides))) if found.sides else found
 
 
@@ -94,7 +101,9 @@ def _search(children: Mapping[Folders, set[str]], direct: set[Folders], *, depth
 def _sides_among(
     parent: Folders, names: set[str], direct: set[Folders], others: bool
 ) -> tuple[dict[Folders, Kind], list[str]]:
-    """The sides among folders that stand side by side; `others`: whether there are sides elsewhere at this depth."""
+    """The sides among folders that stand side by side; `others`: whether there are sides elsewhere
+    at this depth.
+    """
     parsed = {name: _parse(name) for name in sorted(names)}
     looks = {name: (kind, rest) for name, (kind, rest) in parsed.items() if kind is not None}
     found = {name: kind for name, (kind, rest) in looks.items() if _has_counterpart(kind, rest, looks.values())}
@@ -122,7 +131,9 @@ def _sides_among(
 
 
 def _has_counterpart(kind: Kind, rest: Folders, looks: Iterable[tuple[Kind, Folders]]) -> bool:
-    """Whether the other side is there: with the same words (train-clean-100 and test-clean), or one of the
+    """Whether the other side is there: with the same words (train-clean-100 and test-clean), or one
+    of
+    the
     two is the plain word (train and test_unseen).
     """
     across = [_telling(other_rest) for other, other_rest in looks if (other == "train") != (kind == "train")]
@@ -130,7 +141,9 @@ def _has_counterpart(kind: Kind, rest: Folders, looks: Iterable[tuple[Kind, Fold
 
 
 def _parse(name: str) -> tuple[Kind | None, Folders]:
-    """The kind that a name has a word for, and its other words: `kinetics400_train` gives train, kinetics and 400."""
+    """The kind that a name has a word for, and its other words: `kinetics400_train` gives train,
+    kinetics and 400.
+    """
     tokens = re.findall(r"[^\W\d_]+|\d+", name.casefold())
     kinds: set[Kind] = set()
     rest: list[str] = []
@@ -156,7 +169,9 @@ def _without_neutral_end(token: str) -> tuple[str, str]:
 
 
 def _telling(rest: Folders) -> Folders:
-    """The words that say more than that this is a set of videos: no numbers, no `set`, no single letters."""
+    """The words that say more than that this is a set of videos: no numbers, no `set`, no single
+    letters.
+    """
     return tuple(word for word in rest if not word.isdigit() and len(word) > 1 and word not in _NEUTRAL)
 
 

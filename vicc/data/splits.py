@@ -1,8 +1,10 @@
-"""Which videos are for training and which for testing: the folders' own division, split files, grouped folds.
+"""Which videos are for training and which for testing: the folders' own division, split files,
+grouped
+folds.
 
-A split file is a CSV with a column `id` and a column for each fold, 1, 2, ..., whose cells are train, test or empty
-(the video is unused in that fold). A store keeps its own as STORE/splits/NAME.csv. A row that names a whole file stands
-for all parts of it.
+A split file is a CSV with a column `id` and a column for each fold, 1, 2, ..., whose cells are
+train, test or empty (the video is unused in that fold). A store keeps its own as
+STORE/splits/NAME.csv. A row that names a whole file stands for all parts of it.
 """
 
 import csv
@@ -49,10 +51,11 @@ Member = TypeVar("Member", bound=SplitMember)
 
 @dataclass(frozen=True)
 class Division(Generic[Member]):
-    """Training and test videos, each in the order given; videos that the split leaves out are in neither.
+    """Training and test videos, each in the order given; videos that the split leaves out are in
+    neither.
 
-    `name` is what `--split` takes to have it again, `notes` are sentences that a user should see, and `missing` are the
-    videos that the split names and that are not here.
+    `name` is what `--split` takes to have it again, `notes` are sentences that a user should see,
+    and `missing` are the videos that the split names and that are not here.
     """
 
     name: str
@@ -81,13 +84,15 @@ def divide_videos(
     """Divide videos into training and test videos.
 
     Args:
-        split: NAME:FOLD of a split file in `splits_folder`, FILE.csv:FOLD, `folders` (their own train and test),
-            `folders:val` (val in place of test) or `grouped` (see `train_and_test`). The fold can be left out where
-            there is one only. None: official:1 where there are official splits, else as `train_and_test` does.
+        split: NAME:FOLD of a split file in `splits_folder`, FILE.csv:FOLD, `folders` (their own
+            train and test), `folders:val` (val in place of test) or `grouped` (see
+            `train_and_test`). The fold can be left out where there is one only. None: official:1
+            where there are official splits, else as `train_and_test` does.
         test_share, seed: of a division by groups.
 
     Raises:
-        ViccError: no such split or fold, a split file that cannot be used or that names none of the videos.
+        ViccError: no such split or fold, a split file that cannot be used or that names none of the
+            videos.
     """
     if split is None and (splits_folder / f"{OFFICIAL}.csv").exists():
         split = f"{OFFICIAL}:1"
@@ -126,7 +131,9 @@ def note_on_sides_passed_over(videos: Sequence[SplitMember]) -> tuple[str, ...]:
 
 
 def note_on_groups_of_sides(videos: Sequence[SplitMember]) -> tuple[str, ...]:
-    """A sentence on groups that the sides which folders or a list give tear apart; none for a single side."""
+    """A sentence on groups that the sides which folders or a list give tear apart; none for a
+    single side.
+    """
     held_out = [video for video in videos if video.split in _HELD_OUT]
     others = [video for video in videos if video.split not in _HELD_OUT]
     return _note_on_shared_groups(others, held_out, "folders")
@@ -215,9 +222,10 @@ def train_and_test(
 ) -> tuple[list[Member], list[Member]]:
     """Divide videos into training and test videos without a split file.
 
-    The folders' own `train` and `test` are kept where there are any; videos of `val` are then on neither side.
-    Otherwise labelled videos are divided so that about `test_share` of each class is tested and no group lies on both
-    sides; the division depends only on the seed and the names of the groups. Videos without labels train.
+    The folders' own `train` and `test` are kept where there are any; videos of `val` are then on
+    neither side. Otherwise labelled videos are divided so that about `test_share` of each class is
+    tested and no group lies on both sides; the division depends only on the seed and the names of
+    the groups. Videos without labels train.
     """
     own = _tested_side(videos)
     if own is not None:
@@ -226,9 +234,11 @@ def train_and_test(
 
 
 def divide_by_groups(videos: Sequence[Member], *, test_share: float, seed: int) -> tuple[list[Member], list[Member]]:
-    """Training and test videos, about `test_share` of each class, whole groups only; a class keeps training videos.
+    """Training and test videos, about `test_share` of each class, whole groups only; a class keeps
+    training videos.
 
-    Depends on the seed and the names of the groups alone. Videos without labels are never tested: they train, but for
+    Depends on the seed and the names of the groups alone. Videos without labels are never tested:
+    they train, but for
     those of a group that is tested, which are on neither side.
     """
     groups: dict[str, list[Member]] = defaultdict(list)
@@ -256,11 +266,12 @@ def group_name(video: SplitMember) -> str:
 
 
 def grouped_folds(videos: Sequence[SplitMember], *, folds: int, seed: int = 0) -> SplitTable:
-    """Divide videos into folds, each tested once, so that no group lies in two of them and every class is spread as
-    evenly as whole groups allow. Depends only on the seed, ids, labels and groups, not on the order.
+    """Divide videos into folds, each tested once, so that no group lies in two of them and every
+    class is spread as evenly as whole groups allow. Depends only on the seed, ids, labels and
+    groups, not on the order.
 
-    The largest groups are placed first, each to the fold where its classes are rarest; then groups move, or change
-    places with one another, as long as that makes the folds more even.
+    The largest groups are placed first, each to the fold where its classes are rarest; then groups
+    move, or change places with one another, as long as that makes the folds more even.
 
     Raises:
         ViccError: fewer groups than folds.
@@ -293,15 +304,17 @@ _MOST_SWAPPED = 300  # groups: trying all pairs of more takes minutes and gains 
 
 
 def _counts(members: Iterable[SplitMember]) -> Counter[Hashable]:
-    # Labels in one order, or sums of floats would depend on the order of the videos. Videos without a label are spread
-    # as evenly as those of a class.
+    # Labels in one order, or sums of floats would depend on the order of the videos. Videos without
+    # a label are spread as evenly as those of a class.
     counts: Counter[Hashable] = Counter(sorted(video.label or "" for video in members))
     counts[_All] = counts.total()
     return counts
 
 
 def _distribute(groups: Mapping[str, Counter[Hashable]], folds: int, seed: int) -> dict[str, int]:
-    """The fold of each group. Minimises the sum, over folds and classes, of n * n / (videos of the class)."""
+    """The fold of each group. Minimises the sum, over folds and classes, of n * n / (videos of the
+    class).
+    """
     total: Counter[Hashable] = Counter()
     for counts in groups.values():
         total.update(counts)
@@ -439,7 +452,8 @@ def divide_by_table(videos: Sequence[Member], table: SplitTable, fold: int, *, n
 
 
 def _rows_of_videos(videos: Sequence[SplitMember], table: SplitTable, fold: int, name: str) -> dict[str, str]:
-    """For each video the name by which the table calls it, or its file; its own id where it does not.
+    """For each video the name by which the table calls it, or its file; its own id where it does
+    not.
 
     Raises:
         ViccError: the table names none of the videos, or one of them twice, on different sides.

@@ -11,15 +11,18 @@ A store is a folder:
 Keys inside a shard and the journal, where h is a hash of the video's id:
 
     video:h                 record: id, label, group, split, num_frames, frames_per_second, size, source (see `Video`),
-                            and of each pack its length and blake2b. JSON, behind 16 bytes of blake2b of itself
+                            and of each pack its length and blake2b. JSON, behind 16 bytes of
+                            blake2b of itself
     aside:h                 record: id, reason, source: a file that could not be used; no file is lost silently
     rgb:h, flow:h           a frame pack, see `frame_pack`: the encoded frames of one stream, which describe themselves
     gone:h                  record, in the journal only: the shards' video of this id is dropped or changed
 
-All keys of one video are written in one transaction: a video is there as a whole or not at all. When a shard is full,
-and at the end, the journal is folded into shards, each written anew from its sorted keys and given its name at the end.
-Which videos share a shard follows from their order and sizes. So a store depends on what was prepared, in which order
-and with which settings, and on nothing else: killed at any moment and given again, a run ends with the same files.
+All keys of one video are written in one transaction: a video is there as a whole or not at all.
+When a shard is full,
+and at the end, the journal is folded into shards, each written anew from its sorted keys and given
+its name at the end. Which videos share a shard follows from their order and sizes. So a store
+depends on what was prepared, in which order and with which settings, and on nothing else: killed at
+any moment and given again, a run ends with the same files.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,15 +78,18 @@ _STREAMS = get_args(StoredStream)
 
 
 class Store:
-    """Read access to a prepared store. Cheap to send to another process: files are opened there, on first use.
+    """Read access to a prepared store. Cheap to send to another process: files are opened there, on
+    first use.
 
-    A store that is being prepared elsewhere is read as it is now: whole videos. Open it again to see more.
+    A store that is being prepared elsewhere is read as it is now: whole videos. Open it again to
+    see more.
 
     Args:
-        path: the store's folder, or a URL such as s3://bucket/store, whose shards are copied to a local cache when a
-            frame of theirs is first asked for.
-        cache_bytes: decoded frames kept in memory, at most. A stream of a video is kept as a whole when it is first
-            read, until nothing more fits; in a store that fits, later epochs decode nothing.
+        path: the store's folder, or a URL such as s3://bucket/store, whose shards are copied to a
+            local cache when a frame of theirs is first asked for.
+        cache_bytes: decoded frames kept in memory, at most. A stream of a video is kept as a whole
+            when it is first read, until nothing more fits; in a store that fits, later epochs
+            decode nothing.
 
     Raises:
         ViccError: not a store, a store of a newer format, or a damaged one; no access to a URL.
@@ -117,11 +123,13 @@ class Store:
         self.set_aside = [entry for entry in entries if isinstance(entry, SetAside)]
 
     def frames(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> np.ndarray:
-        """Decode some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
+        """Decode some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form
+        for flow.
 
         Args:
             stream: "rgb" or "flow".
-            frame_indices: from 0, in any order and as often as wanted; flow has one frame fewer than rgb.
+            frame_indices: from 0, in any order and as often as wanted; flow has one frame fewer
+                than rgb.
 
         Raises:
             ViccError: no such video, stream or frame, or damaged data; the message names the video.
@@ -130,7 +138,9 @@ class Store:
             return self._decode(key, data, frame_indices)
 
     def read(self, video_id: str, stream: StoredStream, frame_indices: Sequence[int]) -> int:
-        """Read what `frames` would read, and decode nothing; returns the bytes. Errors are those of `frames`."""
+        """Read what `frames` would read, and decode nothing; returns the bytes. Errors are those of
+        `frames`.
+        """
         with self._pack(video_id, stream) as (_, data):
             return read_frames(data, frame_indices)
 
@@ -191,7 +201,9 @@ class Store:
         return {**self.__dict__, "_cache": {}}
 
     def file_of(self, video_id: str) -> lmdb.Environment:
-        """The open file in which a video stands. One that a writer elsewhere has moved is looked for again, once."""
+        """The open file in which a video stands. One that a writer elsewhere has moved is looked
+        for again, once.
+        """
         try:
             environment = self._open(self.shard_of[video_id])
             with environment.begin() as transaction:
@@ -213,10 +225,13 @@ class Store:
 
 
 class StoreWriter:
-    """Adds videos to a store, creating it if needed. Use it inside `exclusive_folder`: one writer at a time.
+    """Adds videos to a store, creating it if needed. Use it inside `exclusive_folder`: one writer
+    at a
+    time.
 
-    What `add`, `put_aside` and `drop` did is on disk when they return; `close` folds it into shards and writes the
-    manifest. A writer that was killed leaves a store that can be read, and the next one goes on where it was.
+    What `add`, `put_aside` and `drop` did is on disk when they return; `close` folds it into shards
+    and writes the manifest. A writer that was killed leaves a store that can be read, and the next
+    one goes on where it was.
 
     Args:
         path: the store's folder.
@@ -258,7 +273,9 @@ class StoreWriter:
             self._note(video_id, entry)
 
     def has(self, video_id: str, state: FileState, *, min_frames: int | None = None) -> bool:
-        """Whether this very file has been prepared or skipped already, for good: see `Record.is_final`."""
+        """Whether this very file has been prepared or skipped already, for good: see
+        `Record.is_final`.
+        """
         known = self._known(video_id)
         return known is not None and known.is_final(state, min_frames=min_frames)
 
@@ -285,7 +302,8 @@ class StoreWriter:
         self._write(entry.id, record, {}, value)
 
     def drop(self, video_ids: Iterable[str]) -> None:
-        """Take videos, or skipped files, out of the store: all of them or none. `close` gives their space back.
+        """Take videos, or skipped files, out of the store: all of them or none. `close` gives their
+            space back.
 
         Raises:
             ViccError: an id that the store does not have.
@@ -305,10 +323,11 @@ class StoreWriter:
             self._note(video_id, None)
 
     def restate(self, videos: Iterable[Video]) -> None:
-        """Change what the store says of videos that it holds; their frames stay as they are and are not decoded.
+        """Change what the store says of videos that it holds; their frames stay as they are and are
+        not decoded.
 
-        On disk after `close`, which copies the shards in which one of them stands. Given again after a kill, it ends
-        with the same files.
+        On disk after `close`, which copies the shards in which one of them stands. Given again
+        after a kill, it ends with the same files.
         """
         for video in videos:
             known = self._known(video.id)
@@ -323,7 +342,8 @@ class StoreWriter:
                 self._restated[video.id] = record, value
 
     def move(self, video_id: str, video: Video) -> None:
-        """Give a video another id, and what else is known of it; its frames are taken over as they are.
+        """Give a video another id, and what else is known of it; its frames are taken over as they
+        are.
 
         On disk when this returns; it then stands where a video prepared now would stand.
         """
@@ -411,15 +431,17 @@ class StoreWriter:
         return (names[-1], size) if names and size < self.shard_bytes else (next_shard_name(names), 0)
 
     def _fold_if_full(self) -> None:
-        # Asked after every video, so that a shard holds as many as it would have held had no writer been stopped.
-        # Changed videos go back to their shards; a journal full of them is folded too, or it would grow without end.
+        # Asked after every video, so that a shard holds as many as it would have held had no writer
+        # been stopped. Changed videos go back to their shards; a journal full of them is folded
+        # too, or it would grow without end.
         if self._journal and max(self._growing()[1] + self._new_bytes, self._journal_bytes) >= self.shard_bytes:
             self._fold()
 
     def _fold(self) -> None:
         """Write the shards anew that the journal changes, then take the journal away.
 
-        Killed in between, the next writer finds shards that hold some of the journal already, and does it again.
+        Killed in between, the next writer finds shards that hold some of the journal already, and
+        does it again.
         """
         growing = self._growing()[0]
         changed: dict[str, dict[str, Record]] = {}
@@ -433,7 +455,8 @@ class StoreWriter:
             name = self._home[video_id]
             changed.setdefault(name, dict(self._shards[name]))[video_id] = record
         with self._disk_errors():
-            # Also a sign that the shards are being written, for whoever looks at the store before they all are.
+            # Also a sign that the shards are being written, for whoever looks at the store before
+            # they all are.
             journal = self._files.journal(self.path / JOURNAL, write=True)
             for name, records in sorted(changed.items()):
                 if not records:
@@ -476,8 +499,9 @@ def make_manifest(
 
     Args:
         shards: the records of each shard, by id.
-        known: blake2b of shards as files, where they have just been written. Others are taken from the manifest that
-            stands in the folder, as far as the records are the same, or else computed.
+        known: blake2b of shards as files, where they have just been written. Others are taken from
+            the manifest that stands in the folder, as far as the records are the same, or else
+            computed.
     """
     old: dict[tuple[str, int, str], str] = {}
     if (folder / MANIFEST).exists():
@@ -519,7 +543,10 @@ def store_exists(place: Path | str) -> bool:
 
 
 def mark_unfinished(folder: Path) -> None:
-    """A `vicc prepare` into a store begins: it lacks videos until `mark_finished`, however the command ends."""
+    """A `vicc prepare` into a store begins: it lacks videos until `mark_finished`, however the
+    command
+    ends.
+    """
     (folder / _UNFINISHED).touch()
 
 
@@ -529,12 +556,16 @@ def mark_finished(folder: Path) -> None:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a `vicc prepare` into a store is under way, or was the last one and did not come to its end."""
+    """Whether a `vicc prepare` into a store is under way, or was the last one and did not come to
+    its end.
+    """
     return has_journal(folder) or (folder / _UNFINISHED).exists()
 
 
 def say_if_unfinished(store: Store) -> None:
-    """Warn whoever trains on, divides or measures a store that lacks some of its videos, as it looks like any other."""
+    """Warn whoever trains on, divides or measures a store that lacks some of its videos, as it
+    looks like any other.
+    """
     if isinstance(store.path, Path) and is_unfinished(store.path):
         say(
             f"warning: the store {store.path} is not complete: its `vicc prepare` is at work or was stopped, with "
@@ -590,7 +621,8 @@ def _records_of_folder(folder: Path, files: OpenFiles) -> list[tuple[str, Record
     """Every record of a store and where it stands, as one moment has them."""
     for _ in range(10):
         try:
-            # The journal first: a writer that folds it meanwhile has its videos in the shards before it is gone.
+            # The journal first: a writer that folds it meanwhile has its videos in the shards
+            # before it is gone.
             journal = dict(_journal_records(folder, files))
             shards = [(name, record) for name, record in _shard_records(folder, files)]
         except FileNotFoundError:

@@ -23,9 +23,10 @@ class Survey:
         passed_over: files and folders that are no videos of it, by reason.
         classes: by name. `single_class` is the one class that all had, which is no label.
         without_label: the first few; `unlabelled` is their number.
-        groups: number of groups; `groups_from` is how many videos have theirs from where; `ungrouped` have none.
-        split: by side, "train", "val", "test" and "none"; of official lists in their first fold, where "none" is unused
-            or not named.
+        groups: number of groups; `groups_from` is how many videos have theirs from where;
+            `ungrouped` have none.
+        split: by side, "train", "val", "test" and "none"; of official lists in their first fold,
+            where "none" is unused or not named.
         split_from: "folders", "list", "official", or nothing.
         folds: of the official lists.
         notes: sentences that a user should see.
@@ -103,7 +104,9 @@ class Survey:
 
 @dataclass(frozen=True)
 class SurveyedVideos:
-    """The videos of a folder, file or list, their sides by official lists, and the survey of it all."""
+    """The videos of a folder, file or list, their sides by official lists, and the survey of it
+    all.
+    """
 
     files: list[VideoFile]
     official: SplitTable | None
@@ -111,11 +114,12 @@ class SurveyedVideos:
 
 
 def survey_videos(place: Path, *, groups: Path | None = None, official_splits: Path | None = None) -> SurveyedVideos:
-    """List the videos of a folder, file or list, and count what there is; see `list_video_files` and
-    `find_official_splits`.
+    """List the videos of a folder, file or list, and count what there is; see `list_video_files`
+    and `find_official_splits`.
 
     Raises:
-        ViccError: no such path, no video in it, a list, groups file or official lists that cannot be used.
+        ViccError: no such path, no video in it, a list, groups file or official lists that cannot
+            be used.
     """
     listing = list_video_files(place, groups=groups)
     official = find_official_splits(place, listing.files, given=official_splits)
@@ -137,7 +141,9 @@ def survey_videos(place: Path, *, groups: Path | None = None, official_splits: P
 
 
 def survey_members(place: str, videos: Sequence[SplitMember], *, set_aside: Sequence[str] = ()) -> Survey:
-    """Count videos that are known already, such as those of a store, and files that could not be used."""
+    """Count videos that are known already, such as those of a store, and files that could not be
+    used.
+    """
     aside = (PassedOver("skipped", len(set_aside), tuple(set_aside[:_EXAMPLES])),) if set_aside else ()
     split_from = "folders or list" if any(video.split for video in videos) else ""
     return _survey(place, videos, listing=Listing([], aside, split_from=split_from), table=None, notes=())

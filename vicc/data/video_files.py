@@ -1,4 +1,6 @@
-"""The videos of a folder, of one file, or of a list of paths in CSV or Parquet, and what is known of them."""
+"""The videos of a folder, of one file, or of a list of paths in CSV or Parquet, and what is known
+of them.
+"""
 
 import math
 import os
@@ -45,15 +47,16 @@ class VideoFile:
     """A video file, or a part of one, and what its folder or list says of it.
 
     Attributes:
-        id: path relative to the folder, with forward slashes, and `#START-END` for a part; the video's name everywhere
-            in vicc. Sorted by id, the parts of a file are in the order of time (in files of up to 27 hours).
+        id: path relative to the folder, with forward slashes, and `#START-END` for a part; the
+            video's name everywhere in vicc. Sorted by id, the parts of a file are in the order of
+            time (in files of up to 27 hours).
         label: class name, or None where nothing names a class.
-        group: the recording that it was cut from; videos of one group never fall into both training and test. None: a
-            recording of its own.
-        split: "train" or "test" where folder or list says so, else None; "val" where it has both val and test: then the
-            videos of val are neither trained on nor tested unless asked for.
-        start, end: seconds after the file's first frame between which the video lies, `end` itself left out. None:
-            from the beginning, to the end.
+        group: the recording that it was cut from; videos of one group never fall into both training
+            and test. None: a recording of its own.
+        split: "train" or "test" where folder or list says so, else None; "val" where it has both
+            val and test: then the videos of val are neither trained on nor tested unless asked for.
+        start, end: seconds after the file's first frame between which the video lies, `end` itself
+            left out. None: from the beginning, to the end.
     """
 
     id: str
@@ -71,7 +74,8 @@ class Listing:
 
     Attributes:
         passed_over: files and folders that are no videos of it, by reason.
-        single_class: the one class that all labelled videos had, which is no label, so that they have none.
+        single_class: the one class that all labelled videos had, which is no label, so that they
+            have none.
         groups_from: how many videos have their group from where.
         split_from: what names the sides: "folders", "list", or nothing.
         notes: sentences that a user should see.
@@ -86,7 +90,8 @@ class Listing:
 
 
 def discover_videos(place: Path, *, groups: Path | None = None) -> list[VideoFile]:
-    """List videos as `list_video_files` does; print what was passed over and what else is worth knowing.
+    """List videos as `list_video_files` does; print what was passed over and what else is worth
+    knowing.
 
     Raises:
         ViccError: no such path, no video in it, or a list or groups file that cannot be used.
@@ -102,16 +107,20 @@ def discover_videos(place: Path, *, groups: Path | None = None) -> list[VideoFil
 def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
     """List the videos of a folder, a single video file or a list (.csv, .parquet), sorted by id.
 
-    Understood layouts of a folder: `video.mp4` (no labels), `class/video.mp4`, and either of them inside `train/` and
-    `test/`, in the spellings that `vicc.data.sides` lists. With `val/` in place of `test/` that is tested; beside
-    `test/` it is neither trained on nor tested. A label is the name of the folder that holds the file; one single class
-    is no label. Links are followed. A file `groups.csv` in the folder, or the one given, with a column `path` and a
-    column `group` (and `label`, which then wins over the folder's name), says which clips are of the same recording.
+    Understood layouts of a folder: `video.mp4` (no labels), `class/video.mp4`, and either of them
+    inside `train/` and
+    `test/`, in the spellings that `vicc.data.sides` lists. With `val/` in place of `test/` that is
+    tested; beside `test/` it is neither trained on nor tested. A label is the name of the folder
+    that holds the file; one single class is no label. Links are followed. A file `groups.csv` in
+    the folder, or the one given, with a column `path` and a column `group` (and `label`, which then
+    wins over the folder's name), says which clips are of the same recording.
 
-    A list has a column `path` (relative to the list's folder, or absolute) and may have `label`, `group`, `split`
-    (train, val or test) and `start` and `end` in seconds, so that several rows may be parts of one file.
+    A list has a column `path` (relative to the list's folder, or absolute) and may have `label`,
+    `group`, `split` (train, val or test) and `start` and `end` in seconds, so that several rows may
+    be parts of one file.
 
-    Where nothing names a group, the names of UCF101, HMDB51 and Kinetics do. Nothing is said: the listing has it all.
+    Where nothing names a group, the names of UCF101, HMDB51 and Kinetics do. Nothing is said: the
+    listing has it all.
 
     Raises:
         ViccError: no such path, no video in it, or a list or groups file that cannot be used.
@@ -142,13 +151,16 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
 
 
 def _composed(file: VideoFile) -> VideoFile:
-    """With its label and group in one Unicode form (NFC): file systems and spreadsheets differ in it."""
+    """With its label and group in one Unicode form (NFC): file systems and spreadsheets differ in
+    it.
+    """
     label, group = (name and unicodedata.normalize("NFC", name) for name in (file.label, file.group))
     return replace(file, label=label, group=group)
 
 
 def _note_on_spelling(files: Sequence[VideoFile]) -> list[str]:
-    """Classes, and groups, that are likely to be one, since their names differ in case or blanks only.
+    """Classes, and groups, that are likely to be one, since their names differ in case or blanks
+    only.
 
     The signs in a group's name count: tape-1-12 is not tape-11-2.
     """
@@ -167,7 +179,9 @@ def _note_on_spelling(files: Sequence[VideoFile]) -> list[str]:
 
 
 def _note_on_no_names(files: Sequence[VideoFile]) -> list[str]:
-    """Labels and groups that are other programs' words for an empty cell, and are names here all the same."""
+    """Labels and groups that are other programs' words for an empty cell, and are names here all
+    the same.
+    """
     notes = []
     for what in ("label", "group"):
         names: Counter[str] = Counter(getattr(file, what) or "" for file in files)
@@ -181,7 +195,9 @@ def _note_on_no_names(files: Sequence[VideoFile]) -> list[str]:
 
 
 def without_single_class(files: Sequence[VideoFile]) -> tuple[list[VideoFile], str | None]:
-    """The videos without their labels and that class, if it is a single one: it tells no video from another."""
+    """The videos without their labels and that class, if it is a single one: it tells no video from
+    another.
+    """
     classes = {file.label for file in files} - {None}
     if len(classes) != 1:
         return list(files), None
@@ -207,7 +223,9 @@ def file_id(video_id: str) -> str:
 
 
 def part_of(file: VideoFile, start: float | None, end: float | None) -> VideoFile:
-    """A part of a video. All parts of a file have the same group, so that no division puts them on both sides."""
+    """A part of a video. All parts of a file have the same group, so that no division puts them on
+    both sides.
+    """
     name = file_id(file.id)
     return replace(file, id=part_id(name, start, end), group=file.group or name, start=start, end=end)
 
@@ -260,7 +278,9 @@ def _inside(folders: Folders, side: int | None) -> Folders:
 
 
 def _note_on_depth(files: Sequence[PurePosixPath], inner: Sequence[Folders]) -> list[str]:
-    """Which folder is the label cannot be told where there are several; a single one around all of them is no doubt."""
+    """Which folder is the label cannot be told where there are several; a single one around all of
+    them is no doubt.
+    """
     deep = [number for number, folders in enumerate(inner) if len(folders) > 1]
     if not deep or len({folders[:-1] for folders in inner if folders}) < 2:
         return []
@@ -277,7 +297,8 @@ def _read_all_groups(
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
     """The rows of the groups files in a folder by the ids of the videos that they name, and notes.
 
-    A file is for the videos of the folder that it lies in and of those below it, if there are any, else for all.
+    A file is for the videos of the folder that it lies in and of those below it, if there are any,
+    else for all.
     """
     found: dict[str, dict[str, str]] = {}
     notes: list[str] = []
@@ -386,7 +407,9 @@ def _from_list(path: Path) -> Listing:
 
 
 def _note_on_overlaps(files: Sequence[VideoFile]) -> list[str]:
-    """Parts of a file that share frames and have different groups, so that these may be trained on and tested."""
+    """Parts of a file that share frames and have different groups, so that these may be trained on
+    and tested.
+    """
     by_file: dict[str, list[VideoFile]] = defaultdict(list)
     for file in files:
         by_file[file_id(file.id)].append(file)
@@ -477,10 +500,12 @@ def _cell(value: Any) -> str:
 
 
 def _with_groups(files: list[VideoFile]) -> tuple[list[VideoFile], Counter[str]]:
-    """The groups that the data sets' naming gives, where the place gave none, and how many come from where."""
+    """The groups that the data sets' naming gives, where the place gave none, and how many come
+    from where.
+    """
     stems = [unicodedata.normalize("NFC", Path(file_id(file.id)).stem) for file in files]
-    # Any name of eleven letters could be a YouTube id; a set of them is one if all are, and some mix their cases. A
-    # name with padded times is one for sure, whatever stands beside it.
+    # Any name of eleven letters could be a YouTube id; a set of them is one if all are, and some
+    # mix their cases. A name with padded times is one for sure, whatever stands beside it.
     mixed = any(
         stem[:11] not in (stem[:11].lower(), stem[:11].upper()) for stem in stems if KINETICS_NAME.fullmatch(stem)
     )
@@ -505,11 +530,13 @@ def _own_file(file: VideoFile) -> str | None:
 
 def _group(file: VideoFile, stem: str, kinetics: bool) -> str | None:
     if ucf101 := _UCF101.fullmatch(stem):
-        # One class of UCF101 is spelled HandstandPushups as a folder and HandStandPushups in its files.
+        # One class of UCF101 is spelled HandstandPushups as a folder and HandStandPushups in its
+        # files.
         label = ucf101["label"]
         label = file.label if file.label and file.label.lower() == label.lower() else label
         return f"{label}_g{ucf101['group']}"
     if hmdb51 := _HMDB51.fullmatch(stem):
-        # Without a label the class stays in the group's name: which of the words it is cannot be told.
+        # Without a label the class stays in the group's name: which of the words it is cannot be
+        # told.
         return hmdb51["rest"].removesuffix(f"_{file.label}")
     return KINETICS_NAME.fullmatch(stem)["id"] if kinetics else None  # type: ignore[index]

@@ -1,6 +1,8 @@
-"""A folder of video files that reads as a store does: frames are decoded and flow is computed when asked for.
+"""A folder of video files that reads as a store does: frames are decoded and flow is computed when
+asked for.
 
-What is read is what `vicc prepare` would encode, bit for bit: the same decoder, the same size, the same flow.
+What is read is what `vicc prepare` would encode, bit for bit: the same decoder, the same size, the
+same flow.
 """
 
 from collections import defaultdict
@@ -34,14 +36,16 @@ class IndexedVideo:
 
 
 class VideoFolder:
-    """Read access to the videos of a folder. Cheap to send to another process; it keeps no file open.
+    """Read access to the videos of a folder. Cheap to send to another process; it keeps no file
+    open.
 
     Args:
         path: the folder, for messages.
         entries: what a scan of the files has found.
         set_aside: files that could not be used.
         settings: how frames are made: `short_side` and `flow_bound`; flow is DIS.
-        cache_bytes: frames kept in memory, at most. In a folder that fits, later epochs decode nothing.
+        cache_bytes: frames kept in memory, at most. In a folder that fits, later epochs decode
+            nothing.
     """
 
     def __init__(
@@ -87,8 +91,8 @@ class VideoFolder:
         """Some frames of a video: uint8 (T, H, W, 3) for rgb, (T, H, W, 2) in stored form for flow.
 
         Raises:
-            ViccError: no such video or frame, or a file that has changed or cannot be read any more; the message names
-                the video.
+            ViccError: no such video or frame, or a file that has changed or cannot be read any
+                more; the message names the video.
         """
         if video_id not in self._entries:
             raise ViccError(f"{self.path} has no video {video_id!r}.")

@@ -25,9 +25,11 @@ def classification_row(
     model: dict[str, Any],
     outputs: str | None = None,
 ) -> Row:
-    """Top-1, top-5 (where there are more than five classes) and mean class accuracy of probabilities (Q, C).
+    """Top-1, top-5 (where there are more than five classes) and mean class accuracy of
+    probabilities (Q, C).
 
-    Of equally probable classes the earlier comes first. A class that nothing speaks for (no vote among the nearest
+    Of equally probable classes the earlier comes first. A class that nothing speaks for (no vote
+    among the nearest
     videos: its probability is 0, and no other's is less) is the last one, whatever it is called.
     """
     numbers = {label: number for number, label in enumerate(classes)}
@@ -63,7 +65,9 @@ def chance_row(num_classes: int) -> Row:
 def write_probabilities(
     result: Path, name: str, probabilities: torch.Tensor, queries: Queries, classes: Sequence[str]
 ) -> str:
-    """Write the probabilities (Q, C) of one row beside the result's file; returns the name of their file."""
+    """Write the probabilities (Q, C) of one row beside the result's file; returns the name of their
+    file.
+    """
     path = result.with_name(f"{result.stem}.{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.safetensors")
     write_video_values(path, VideoValues(queries.ids, probabilities, {"classes": list(classes)}))
     return path.name

@@ -1,4 +1,7 @@
-"""Hand-made baselines: descriptors of a video without training. A learned encoder is worth what it has above them."""
+"""Hand-made baselines: descriptors of a video without training. A learned encoder is worth what it
+has
+above them.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -17,15 +20,18 @@ _DIRECTIONS = 8
 
 
 def color_histogram(store: FrameReader, video: Video) -> np.ndarray:
-    """Joint histogram of red, green and blue in 8 steps each over all frames, square root taken: (512,)."""
+    """Joint histogram of red, green and blue in 8 steps each over all frames, square root taken:
+    (512,).
+    """
     frames = store.frames(video.id, "rgb", _at_most(video.num_frames, 64))
     cells = (frames // 32).astype(np.int64) @ np.array([64, 8, 1])
     return np.sqrt(np.bincount(cells.ravel(), minlength=512) / cells.size)
 
 
 def motion_histogram(store: FrameReader, video: Video) -> np.ndarray:
-    """Joint histogram of speed in 6 steps and of 8 directions, and one cell for pixels without motion, over all pixels
-    and frames, square root taken: (49,). Histograms of flow describe motion since Laptev et al. (CVPR 2008).
+    """Joint histogram of speed in 6 steps and of 8 directions, and one cell for pixels without
+    motion, over all pixels and frames, square root taken: (49,). Histograms of flow describe motion
+    since Laptev et al. (CVPR 2008).
     """
     u, v = np.moveaxis(_flow(store, video), -1, 0)
     step = np.searchsorted(_SPEEDS, np.hypot(u, v), side="right")
@@ -40,7 +46,9 @@ def mean_flow_magnitude(store: FrameReader, video: Video) -> np.ndarray:
 
 
 def camera_compensated_flow_magnitude(store: FrameReader, video: Video) -> np.ndarray:
-    """As `mean_flow_magnitude`, but without each frame's median flow, most of which is the camera's: (2048,)."""
+    """As `mean_flow_magnitude`, but without each frame's median flow, most of which is the
+    camera's: (2048,).
+    """
     flow = _flow(store, video)
     return _speed_map(flow - np.median(flow, axis=(1, 2), keepdims=True))
 

@@ -35,7 +35,8 @@ _LINEAR_PROBE = _Published("linear_probe", 100, (60, 80))
 
 
 def classifier_recipe(config: ClassifierConfig, encoder: EncoderConfig, *, num_videos: int, num_classes: int) -> Recipe:
-    """The one stage that trains a classifier on an encoder with so many videos, changed as the config says.
+    """The one stage that trains a classifier on an encoder with so many videos, changed as the
+    config says.
 
     Raises:
         ViccError: a change that names no field, or a value that is none.
@@ -58,7 +59,8 @@ def classifier_recipe(config: ClassifierConfig, encoder: EncoderConfig, *, num_v
         flow_channels=encoder.flow_channels,
         flow_short_side=encoder.flow_short_side,
         num_classes=num_classes,
-        # Published: the statistics of each process's own clips. A probe's, of so few numbers, are those of all.
+        # Published: the statistics of each process's own clips. A probe's, of so few numbers, are
+        # those of all.
         batchnorm="plain" if fine_tuned else "sync",
         batch_size=batch_size,
         epochs=epochs,
@@ -116,9 +118,12 @@ def _in_proportion(published: _Published, epochs: int) -> tuple[int, ...]:
 
 
 def _augmentation(config: ClassifierConfig, encoder: EncoderConfig) -> Augmentation:
-    """Crops and, in three clips of ten, colours: what tells classes apart must stay. Published without mirror images.
+    """Crops and, in three clips of ten, colours: what tells classes apart must stay. Published
+    without
+    mirror images.
 
-    Flow that the encoder takes for an image is treated as one, as in its training and when it is tested.
+    Flow that the encoder takes for an image is treated as one, as in its training and when it is
+    tested.
     """
     preset = replace(PRESETS[config.schedule], same_clip=0.0, strong=1.0, jitter=0.3, grey=0.0, blur=0.0)
     return replace(

@@ -39,7 +39,9 @@ _FOLDS = 5  # in which the closed form looks for its penalty
 
 @dataclass(frozen=True)
 class _Method:
-    """A classifier: its protocol's name, version and settings, and what makes it for some training videos."""
+    """A classifier: its protocol's name, version and settings, and what makes it for some training
+    videos.
+    """
 
     name: str
     version: int
@@ -49,8 +51,8 @@ class _Method:
 
 @takes_settings(KnnConfig)
 def knn(config: KnnConfig) -> Result:
-    """Classify test videos by their nearest training videos; the result is written to RUN/knn.json, or to
-    `result_path(config)`.
+    """Classify test videos by their nearest training videos; the result is written to RUN/knn.json,
+    or to `result_path(config)`.
 
     Raises:
         ViccError: as `vicc.retrieve`; and videos without labels.
@@ -61,8 +63,8 @@ def knn(config: KnnConfig) -> Result:
 
 @takes_settings(ProbeConfig)
 def probe(config: ProbeConfig) -> Result:
-    """Train and test a linear classifier on stored features; the result is written to RUN/probe.json, or to
-    `result_path(config)`.
+    """Train and test a linear classifier on stored features; the result is written to
+    RUN/probe.json, or to `result_path(config)`.
 
     Raises:
         ViccError: as `vicc.retrieve`; and videos without labels.
@@ -77,7 +79,9 @@ def probe(config: ProbeConfig) -> Result:
 
 
 def result_path(config: KnnConfig | ProbeConfig) -> Path:
-    """The file that is written: --out, or one in the run or first encoder's folder. Another solver and fewer labels
+    """The file that is written: --out, or one in the run or first encoder's folder. Another solver
+    and
+    fewer labels
     have files of their own.
     """
     if config.out is not None:

@@ -29,35 +29,55 @@ class ClassifierConfig(TrainingConfig):
     )
 
     encoder: ExistingEncoder
-    """Encoder to start from: a stage of a run (RUN/rgb-2), or an encoder folder such as `vicc import` makes."""
+    """Encoder to start from: a stage of a run (RUN/rgb-2), or an encoder folder such as `vicc
+    import`
+    makes.
+    """
     schedule: Literal["default", "published"] = "default"
-    """default: made for small data sets, steps in proportion to the published ones. published: batches, epochs,
-    learning rates and augmentation exactly as published, for UCF101."""
+    """default: made for small data sets, steps in proportion to the published ones. published:
+    batches, epochs,
+    learning rates and augmentation exactly as published, for UCF101.
+    """
     epochs: int | None = None
-    """Epochs over the training videos. Default: the published number with --schedule published, else 100, or as many
-    as make 1,000 steps where that is more."""
+    """Epochs over the training videos. Default: the published number with --schedule published,
+    else
+    100, or as many
+    as make 1,000 steps where that is more.
+    """
     milestones: tuple[int, ...] | None = None
-    """Epochs at which the learning rate is divided by ten. Default: the published ones, in proportion to --epochs."""
+    """Epochs at which the learning rate is divided by ten. Default: the published ones, in
+    proportion
+    to --epochs.
+    """
     learning_rate: float | None = None
-    """Learning rate for the batch size that is used. Default: the published 0.1 for 128 videos, in proportion to the
-    batch."""
+    """Learning rate for the batch size that is used. Default: the published 0.1 for 128 videos, in
+    proportion to the
+    batch.
+    """
     label_share: float = 1.0
-    """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5.
-    The others are not used."""
+    """Share of each class's training videos whose labels are used, at least one video a class:
+    0.01, 0.05, 0.1, 0.5. The others are not used.
+    """
     label_seed: int = 0
-    """Seed that chooses these videos, as for `vicc probe`; with one seed, a smaller share is part of every larger
-    one."""
+    """Seed that chooses these videos, as for `vicc probe`; with one seed, a smaller share is part
+    of every larger one.
+    """
     validation_share: float | None = None
-    """Share of the training videos, whole groups, that is held out to choose the epoch whose weights are kept; test
-    videos are never used for that. 0: none, the last epoch is kept. Default: 0.15; 0 with --label-share."""
+    """Share of the training videos, whole groups, that is held out to choose the epoch whose
+    weights are kept; test videos are never used for that. 0: none, the last epoch is kept. Default:
+    0.15; 0 with --label-share.
+    """
     batch_size: int | Literal["auto"] | None = None
-    """Videos a step, of all processes together; the learning rate follows. auto: as many as fit into memory, at most a
-    fiftieth of the videos. Default: 32, with --schedule published 128."""
+    """Videos a step, of all processes together; the learning rate follows. auto: as many as fit
+    into memory, at most a fiftieth of the videos. Default: 32, with --schedule published 128.
+    """
     set: list[str] = field(default_factory=list)
     """Further changes, each classifier.FIELD=VALUE, for instance classifier.augmentation.flip=0
     classifier.weight_decay=1e-4."""
     evaluate_epochs: int | None = None
-    """Epochs from one evaluation on the validation videos to the next. Default: so that there are fifty."""
+    """Epochs from one evaluation on the validation videos to the next. Default: so that there are
+    fifty.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,9 +110,11 @@ class ClassifierConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(ClassifierConfig):
-    """Train an encoder on with labels: dropout, a linear layer, cross-entropy (the published fine-tuning).
+    """Train an encoder on with labels: dropout, a linear layer, cross-entropy (the published
+    fine-tuning).
 
-    Given again with the same --run, the command resumes. The classifier is RUN/classifier; `vicc test` measures it.
+    Given again with the same --run, the command resumes. The classifier is RUN/classifier; `vicc
+    test` measures it.
 
     Example:
         vicc finetune --encoder run/rgb-2 --store store --run ft
@@ -103,9 +125,13 @@ class FinetuneConfig(ClassifierConfig):
     SECTIONS = sections(("recipe", ("dropout", "backbone_learning_rate_ratio")))
 
     dropout: float | None = None
-    """Share of the features that is dropped at random. Default: 0.5; with --schedule published 0.9."""
+    """Share of the features that is dropped at random. Default: 0.5; with --schedule published 0.9.
+    """
     backbone_learning_rate_ratio: float = 1.0
-    """Learning rate of the backbone over that of the linear layer: 1 in the published scripts, 0.1 in their README."""
+    """Learning rate of the backbone over that of the linear layer: 1 in the published scripts, 0.1
+    in
+    their README.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,11 +148,12 @@ class FinetuneConfig(ClassifierConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeClipsConfig(ClassifierConfig):
-    """Train a linear classifier on random clips through a frozen backbone (the published linear probe, end to end).
+    """Train a linear classifier on random clips through a frozen backbone (the published linear
+    probe, end to end).
 
-    The classifier is BatchNorm and a linear layer on features of unit length. `vicc probe` learns from stored features
-    instead, in seconds.
-    The classifier is RUN/classifier; `vicc test` measures it.
+    The classifier is BatchNorm and a linear layer on features of unit length. `vicc probe` learns
+    from stored features instead, in seconds. The classifier is RUN/classifier; `vicc test` measures
+    it.
 
     Example:
         vicc probe-clips --encoder run/rgb-2 --store store --run probe
@@ -153,32 +180,46 @@ class MeasuredVideos(Settings):
     )
 
     store: ExistingStore | None = None
-    """Store with the videos; may be another than the encoders were trained on. Give this, or --videos."""
+    """Store with the videos; may be another than the encoders were trained on. Give this, or
+    --videos.
+    """
     videos: ExistingVideos | None = None
     """Folder of videos in place of a store; see `vicc pretrain --videos`."""
     split: str | None = None
-    """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders
-    (the videos' own train and test; folders:val tests val in place of test) or grouped. Default: the run's, else
-    official:1, then folders, then grouped."""
+    """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3),
+    FILE.csv:FOLD, folders
+    (the videos' own train and test; folders:val tests val in place of test) or grouped. Default:
+    the run's, else official:1, then folders, then grouped.
+    """
     test_share: float | None = None
-    """Share of each class that is tested with --split grouped, which keeps the clips of one recording together.
-    Default: 0.3."""
+    """Share of each class that is tested with --split grouped, which keeps the clips of one
+    recording together. Default: 0.3.
+    """
     split_seed: int | None = None
     """Seed of --split grouped. Default: 0."""
     intersection: bool = False
-    """Measure without them where a split names videos that are missing, or has classes without training videos.
-    Default: refuse and name them."""
+    """Measure without them where a split names videos that are missing, or has classes without
+    training videos.
+    Default: refuse and name them.
+    """
     workers: int | None = None
-    """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc pretrain`. Results do
-    not depend on it."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc
+    pretrain`. Results do not depend on it.
+    """
     threads: int | Literal["auto"] = "auto"
-    """Threads that compute on CPUs. auto: measured at the start, fewer where other programs keep the cores busy;
-    OMP_NUM_THREADS is taken where it is set."""
+    """Threads that compute on CPUs. auto: measured at the start, fewer where other programs keep
+    the
+    cores busy;
+    OMP_NUM_THREADS is taken where it is set.
+    """
     device: str | None = None
     """Device: cpu, cuda, cuda:1, mps. Default: the fastest kind that this machine has."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Precision of the network. auto: bf16 where the device computes it natively, which is faster and changes a
-    rank here and there."""
+    """Precision of the network. auto: bf16 where the device computes it natively, which is faster
+    and
+    changes a
+    rank here and there.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,21 +248,31 @@ class MeasuredEncoders(MeasuredVideos):
     )
 
     run: ExistingRun | None = None
-    """Run made by `vicc pretrain`: all its finished stages are measured. Give this, or --encoder."""
+    """Run made by `vicc pretrain`: all its finished stages are measured. Give this, or --encoder.
+    """
     encoder: list[ExistingEncoder] = field(default_factory=list)
-    """Encoder folders, such as `vicc import` makes, at most one of each stream; rgb and flow give R+F too, rgb and
-    diff R+D."""
+    """Encoder folders, such as `vicc import` makes, at most one of each stream; rgb and flow give
+    R+F too, rgb and diff R+D.
+    """
     out: NewFile | None = None
-    """File to write, .json. Default: named after the command, in the run or in the first encoder's folder."""
+    """File to write, .json. Default: named after the command, in the run or in the first encoder's
+    folder.
+    """
     window_step: int | None = None
-    """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
-    proportion for others."""
+    """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as
+    published, and in
+    proportion for others.
+    """
     baselines: bool = True
-    """Also measure untrained and hand-made baselines: histograms of colour and motion, flow magnitude, untrained
-    encoders."""
+    """Also measure untrained and hand-made baselines: histograms of colour and motion, flow
+    magnitude,
+    untrained
+    encoders.
+    """
     cache: bool = True
-    """Keep features in features/ beside the result, and take them from there when encoder, videos and protocol are the
-    same. --no-cache computes all and keeps none."""
+    """Keep features in features/ beside the result, and take them from there when encoder, videos
+    and protocol are the same. --no-cache computes all and keeps none.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -239,8 +290,10 @@ class MeasuredEncoders(MeasuredVideos):
 class RetrieveConfig(MeasuredEncoders):
     """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
 
-    Prints R@k and mean average precision with 95 % intervals for every finished stage of the run, both streams
-    together, chance, and untrained and hand-made baselines. Videos without labels get no table: each searches all
+    Prints R@k and mean average precision with 95 % intervals for every finished stage of the run,
+    both streams
+    together, chance, and untrained and hand-made baselines. Videos without labels get no table:
+    each searches all
     others, and the nearest neighbours of the first are printed.
 
     Example:
@@ -253,10 +306,14 @@ class RetrieveConfig(MeasuredEncoders):
     SECTIONS = sections(("how", ("query", "gallery", "shuffle_frames")))
 
     gallery: Literal["sliding", "published"] = "sliding"
-    """sliding: gallery videos are described by the mean over sliding windows, as the queries. published: by one window,
-    as the published code does it; which one depends on the video's id alone."""
+    """sliding: gallery videos are described by the mean over sliding windows, as the queries.
+    published: by one window,
+    as the published code does it; which one depends on the video's id alone.
+    """
     shuffle_frames: bool = False
-    """A control: put the frames of every window in random order, which destroys motion and keeps appearance."""
+    """A control: put the frames of every window in random order, which destroys motion and keeps
+    appearance.
+    """
     query: str | None = None
     """Print the nearest neighbours of this video of the store, by its id, labelled or not."""
 
@@ -265,8 +322,8 @@ class RetrieveConfig(MeasuredEncoders):
 class KnnConfig(MeasuredEncoders):
     """Classify test videos by their nearest training videos, without training anything.
 
-    The k nearest vote for their classes, each with the weight exp(similarity / temperature). From all features the mean
-    of the training videos is subtracted, and each is brought to unit length.
+    The k nearest vote for their classes, each with the weight exp(similarity / temperature). From
+    all features the mean of the training videos is subtracted, and each is brought to unit length.
 
     Example:
         vicc knn --run run --store store
@@ -280,9 +337,12 @@ class KnnConfig(MeasuredEncoders):
     temperature: float = 0.07
     """Temperature of the votes: lower values give near neighbours more weight."""
     label_share: float = 1.0
-    """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5."""
+    """Share of each class's training videos whose labels are used, at least one video a class:
+    0.01, 0.05, 0.1, 0.5.
+    """
     label_seed: int = 0
-    """Seed that chooses these videos; with one seed, a smaller share is part of every larger one."""
+    """Seed that chooses these videos; with one seed, a smaller share is part of every larger one.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -296,9 +356,9 @@ class KnnConfig(MeasuredEncoders):
 class ProbeConfig(MeasuredEncoders):
     """Train a linear classifier on the features of training videos, and measure it on test videos.
 
-    Features are those of `vicc retrieve`, computed once and kept, so that this takes seconds. The encoder is frozen.
-    R+F is the mean of both streams' probabilities. For the published probe, whose classifier sees new random clips in
-    every epoch, see `vicc probe-clips`.
+    Features are those of `vicc retrieve`, computed once and kept, so that this takes seconds. The
+    encoder is frozen. R+F is the mean of both streams' probabilities. For the published probe,
+    whose classifier sees new random clips in every epoch, see `vicc probe-clips`.
 
     Example:
         vicc probe --run run --store store
@@ -308,13 +368,20 @@ class ProbeConfig(MeasuredEncoders):
     SECTIONS = sections(("how", ("solver", "label_share", "label_seed")))
 
     solver: Literal["sgd", "closed-form"] = "sgd"
-    """sgd: BatchNorm and a linear layer, with the published schedule (100 epochs, a tenth of the rate at 60 and 80).
-    closed-form: ridge regression on the classes, its penalty chosen on the training videos by folds that keep groups
-    whole."""
+    """sgd: BatchNorm and a linear layer, with the published schedule (100 epochs, a tenth of the
+    rate
+    at 60 and 80).
+    closed-form: ridge regression on the classes, its penalty chosen on the training videos by folds
+    that keep groups
+    whole.
+    """
     label_share: float = 1.0
-    """Share of each class's training videos whose labels are used, at least one video a class: 0.01, 0.05, 0.1, 0.5."""
+    """Share of each class's training videos whose labels are used, at least one video a class:
+    0.01, 0.05, 0.1, 0.5.
+    """
     label_seed: int = 0
-    """Seed that chooses these videos; with one seed, a smaller share is part of every larger one."""
+    """Seed that chooses these videos; with one seed, a smaller share is part of every larger one.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -324,10 +391,11 @@ class ProbeConfig(MeasuredEncoders):
 
 @dataclass(frozen=True)
 class MeasuredClassifiers(MeasuredVideos):
-    """Measure classifiers on test videos: top-1, top-5 and mean class accuracy, with 95 % intervals.
+    """Measure classifiers on test videos: top-1, top-5 and mean class accuracy, with 95 %
+    intervals.
 
-    Probabilities are averaged over sliding windows and crops; nothing is random. They are written beside the result,
-    for `vicc fuse`.
+    Probabilities are averaged over sliding windows and crops; nothing is random. They are written
+    beside the result, for `vicc fuse`.
 
     Example:
         vicc test --classifier ft --store store
@@ -342,16 +410,24 @@ class MeasuredClassifiers(MeasuredVideos):
     )
 
     classifier: list[ExistingClassifier] = field(default_factory=list)
-    """Runs of `vicc finetune`, or folders of classifiers such as `vicc import` makes; several stand in one table."""
+    """Runs of `vicc finetune`, or folders of classifiers such as `vicc import` makes; several stand
+    in one table.
+    """
     crops: Literal["center", "five", "ten"] = "center"
-    """Squares of 224/240 of a frame's shorter side. center: the one in the centre. five: those in the corners as well.
-    ten: the five and their mirror images, as published."""
+    """Squares of 224/240 of a frame's shorter side. center: the one in the centre. five: those in
+    the corners as well. ten: the five and their mirror images, as published.
+    """
     out: NewFile | None = None
-    """File to write, .json. Default: test.json in the first classifier's folder, test-five-crop.json or
-    test-ten-crop.json with --crops."""
+    """File to write, .json. Default: test.json in the first classifier's folder,
+    test-five-crop.json
+    or
+    test-ten-crop.json with --crops.
+    """
     window_step: int | None = None
-    """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as published, and in
-    proportion for others."""
+    """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as
+    published, and in
+    proportion for others.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,6 @@
-"""The encoders that a command measures, untrained and hand-made baselines beside them, and all their features."""
+"""The encoders that a command measures, untrained and hand-made baselines beside them, and all
+their features.
+"""
 
 import hashlib
 from collections import Counter
@@ -45,7 +47,8 @@ class RowFeatures:
     """The features of one row.
 
     Attributes:
-        test, train: (N, D) of the tested and of the training videos; of retrieval queries and gallery.
+        test, train: (N, D) of the tested and of the training videos; of retrieval queries and
+            gallery.
         model: see `Row.model`.
         outputs: file with the features; None if they are not kept.
     """
@@ -78,7 +81,8 @@ def describe_all(
     windows: Windows,
     train_windows: Windows | None = None,
 ) -> list[RowFeatures]:
-    """The features of baselines, untrained encoders and encoders, in this order; called in all processes.
+    """The features of baselines, untrained encoders and encoders, in this order; called in all
+    processes.
 
     Args:
         windows: of the tested videos, and of the training videos where `train_windows` is None.
@@ -241,7 +245,9 @@ def _encoder_name(encoder: Encoder, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where an encoder comes from, and which method has trained it; "" for ViCC and where nothing is known."""
+    """Where an encoder comes from, and which method has trained it; "" for ViCC and where nothing
+    is known.
+    """
 
     place: Path
     method: str
@@ -255,7 +261,9 @@ def _origins(config: MeasuredEncoders) -> dict[str, _Origin]:
 
 
 def _training(config: MeasuredEncoders) -> dict[str, Any]:
-    """What tells models of one training from those of another, and its seeds apart; of encoders nothing is known."""
+    """What tells models of one training from those of another, and its seeds apart; of encoders
+    nothing is known.
+    """
     if config.run is None:
         return {"seed": None}
     run = Run(config.run)
@@ -278,15 +286,19 @@ def stage_title(name: str) -> str:
 
 
 def row_name(stage: Stage) -> str:
-    """The row of a stage's encoder: ViCC's by the stage alone (RGB-2), those of its baselines with their method's name
-    before it (CoCLR RGB-2), so that tables of several runs keep them apart. A classifier's has its stream's name.
+    """The row of a stage's encoder: ViCC's by the stage alone (RGB-2), those of its baselines with
+    their method's name before it (CoCLR RGB-2), so that tables of several runs keep them apart. A
+    classifier's has its stream's name.
     """
     name = stage.stream if stage.settings.classifies else stage.name
     return f"{row_prefix(stage.method)} {stage_title(name)}".lstrip()
 
 
 def fused_rows(described: list[RowFeatures]) -> dict[str, list[RowFeatures]]:
-    """Rows of two streams together, each with the rows it is made of: the newest RGB with each stream of motion's."""
+    """Rows of two streams together, each with the rows it is made of: the newest RGB with each
+    stream
+    of motion's.
+    """
     newest = {row.model["stream"]: row for row in described if row.kind == "trained"}
     method = newest["rgb"].model["method"] if "rgb" in newest else ""
     return {
@@ -297,7 +309,9 @@ def fused_rows(described: list[RowFeatures]) -> dict[str, list[RowFeatures]]:
 
 
 def fused_model(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a fused row is made of, and what its parts, `Row.model` by row name, have in common of their training."""
+    """What a fused row is made of, and what its parts, `Row.model` by row name, have in common of
+    their training.
+    """
     facts = [[model.get(fact) for model in parts.values()] for fact in _TRAINING]
     same = {fact: values[0] for fact, values in zip(_TRAINING, facts, strict=True) if len({*values}) == 1}
     return {"fused": list(parts), **same}
@@ -319,7 +333,10 @@ def clip_words(config: EncoderConfig) -> str:
 
 
 def window_words(step: int | None, encoders: list[tuple[str, Encoder]]) -> str | int:
-    """The step of windows as protocols name it: the published one, in whatever way it was asked for, or a number."""
+    """The step of windows as protocols name it: the published one, in whatever way it was asked
+    for,
+    or a number.
+    """
     usual = all(step == Windows().step_of(encoder.config) for _, encoder in encoders)
     return "15/32 of a clip" if step is None or usual else step
 

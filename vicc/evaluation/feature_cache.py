@@ -1,10 +1,12 @@
 """Features kept in files, so that nothing is computed twice, and nothing old is ever taken for new.
 
 FOLDER/KEY/              a `FeatureRows`; KEY is a fingerprint of all that a row depends on but for its video: the
-                         network's weights, how clips are cut, the precision, how the store's frames were made
+                         network's weights, how clips are cut, the precision, how the store's frames
+                         were made
 FOLDER/KEY.safetensors   the same as an earlier vicc has written it, in one file: its rows are taken over
 
-Each row carries a fingerprint of its video's content. A row is used only if that is the same; all others are computed.
+Each row carries a fingerprint of its video's content. A row is used only if that is the same; all
+others are computed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +31,8 @@ from vicc.progress import Advance, progress, say
 Describe = Callable[[list[Video], Advance], torch.Tensor]
 """Some videos to their features (N, D)."""
 
-# Frames between two writes: minutes of S3D on one core. By frames, not by time, so that equal runs compute alike.
+# Frames between two writes: minutes of S3D on one core. By frames, not by time, so that equal runs
+# compute alike.
 _FRAMES_A_WRITE = 1 << 14
 _ROWS_AN_EXCHANGE = 1 << 14
 _ALIGNMENT_BYTES = 64  # of memory that torch allocates
@@ -57,12 +60,14 @@ class FeatureCache:
     ) -> torch.Tensor:
         """Features (N, D) of videos, in their order, as far as possible those kept for `key`.
 
-        What is computed is appended every few minutes, so that after a Ctrl-C or a kill the same call goes on from
-        there. Features that are kept in the order of the videos, as those that this call has computed, are mapped from
-        the disk and take no memory until they are used; of several processes each holds all of them.
+        What is computed is appended every few minutes, so that after a Ctrl-C or a kill the same
+        call goes on from there. Features that are kept in the order of the videos, as those that
+        this call has computed, are mapped from the disk and take no memory until they are used; of
+        several processes each holds all of them.
 
         Args:
-            key: plain values: everything that a feature depends on but for the video and how its frames were made.
+            key: plain values: everything that a feature depends on but for the video and how its
+                frames were made.
             describe: computes the features of those that are not kept; called in all processes.
         """
         path = self.path(key)
@@ -126,7 +131,9 @@ def _find(kept: FeatureRows | None, videos: Sequence[Video]) -> np.ndarray:
 
 
 def _keep(kept: FeatureRows | None, videos: Sequence[Video], found: torch.Tensor, about: dict[str, Any]) -> int | None:
-    """The number of the first of the rows that were added; None where nothing is kept, or cannot be."""
+    """The number of the first of the rows that were added; None where nothing is kept, or cannot
+    be.
+    """
     try:
         return None if kept is None else kept.append([_content(video) for video in videos], found, about)
     except PermissionError as error:  # somebody else's run can be measured, but not added to
@@ -137,7 +144,9 @@ def _keep(kept: FeatureRows | None, videos: Sequence[Video], found: torch.Tensor
 
 
 def _from_earlier_file(path: Path, videos: Sequence[Video], todo: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
-    """Indices of videos whose rows an earlier vicc has written, and these rows. The file stays, for its results."""
+    """Indices of videos whose rows an earlier vicc has written, and these rows. The file stays, for
+    its results.
+    """
     nothing = np.empty(0, np.int64), torch.empty(0)
     if not path.exists():
         return nothing
@@ -154,7 +163,9 @@ def _from_earlier_file(path: Path, videos: Sequence[Video], todo: np.ndarray) ->
 def _joined(
     kept: FeatureRows | None, numbers: np.ndarray, loose: Sequence[tuple[np.ndarray, torch.Tensor]]
 ) -> torch.Tensor:
-    """All rows in the order of the videos: those of the file by their numbers, the others at their indices."""
+    """All rows in the order of the videos: those of the file by their numbers, the others at their
+    indices.
+    """
     in_file = bool(np.any(numbers >= 0))
     rows = kept.rows() if kept is not None and in_file and is_first() else None
     if rows is not None and world_size() == 1 and not loose:

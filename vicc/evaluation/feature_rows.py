@@ -4,9 +4,12 @@ FOLDER/rows.f32       the rows one after another, float32, little-endian
 FOLDER/videos.jsonl   a line for each row, in the same order: the video's id and a fingerprint of its content
 FOLDER/state.json     how many rows and how many bytes of videos.jsonl count, and what the rows are of
 
-A write appends to the first two, waits until they are on the disk, and then replaces the third, which is small. What
-lies behind the end that state.json names was being written when its process was killed: nobody reads it, and the next
-write takes its place. So a row is written once and never moved, and nothing is left to join when all parts are there.
+A write appends to the first two, waits until they are on the disk, and then replaces the third,
+which is small. What
+lies behind the end that state.json names was being written when its process was killed: nobody
+reads it, and the next
+write takes its place. So a row is written once and never moved, and nothing is left to join when
+all parts are there.
 """
 
 import hashlib
@@ -38,7 +41,9 @@ VideoContent = tuple[str, str]
 
 @dataclass(frozen=True)
 class _State:
-    """What state.json says. `about` is what the rows are of, plain values; `made` tells this file from a later one."""
+    """What state.json says. `about` is what the rows are of, plain values; `made` tells this file
+    from a later one.
+    """
 
     made: str
     rows: int
@@ -50,7 +55,8 @@ class _State:
 class FeatureRows:
     """The rows in a folder, which need not be there yet.
 
-    Any number of processes may read while one writes; those that write take turns, a part at a time.
+    Any number of processes may read while one writes; those that write take turns, a part at a
+    time.
 
     Args:
         folder: holds these rows and nothing else.
@@ -61,7 +67,8 @@ class FeatureRows:
         self._made: str | None = None  # of the rows that were seen first: numbers of rows mean nothing in others
 
     def find(self, videos: Iterable[VideoContent]) -> np.ndarray:
-        """The number of each video's row, int64; -1 where there is none, or its last one is of another content.
+        """The number of each video's row, int64; -1 where there is none, or its last one is of
+        another content.
 
         Raises:
             ViccError: the folder is damaged, or of another version.
@@ -86,7 +93,8 @@ class FeatureRows:
             The number of the first one.
 
         Raises:
-            ViccError: the folder is damaged, has rows of another width, or another process does not finish its write.
+            ViccError: the folder is damaged, has rows of another width, or another process does not
+                finish its write.
         """
         values = np.ascontiguousarray(rows.detach().float().cpu().numpy(), "<f4")
         lines = "".join(json.dumps(video) + "\n" for video in videos).encode("ascii")
@@ -102,7 +110,8 @@ class FeatureRows:
         return state.rows
 
     def rows(self) -> torch.Tensor:
-        """All rows (N, D), float32, mapped from the disk. What is written into the tensor stays in memory.
+        """All rows (N, D), float32, mapped from the disk. What is written into the tensor stays in
+        memory.
 
         Raises:
             ViccError: there are none, or the folder is damaged.
@@ -112,14 +121,16 @@ class FeatureRows:
         try:
             return torch.from_numpy(np.memmap(self.folder / _ROWS, "<f4", mode="c", shape=shape))
         except OSError:
-            # Linux refuses a mapping that could be written to once it is larger than the memory; this one cannot be.
+            # Linux refuses a mapping that could be written to once it is larger than the memory;
+            # this one cannot be.
             mapped = np.memmap(self.folder / _ROWS, "<f4", mode="r", shape=shape)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 return torch.from_numpy(mapped)
 
     def ids(self) -> list[str]:
-        """The videos' ids in the order of the rows. A video whose content has changed has several; the last one holds.
+        """The videos' ids in the order of the rows. A video whose content has changed has several;
+        the last one holds.
 
         Raises:
             ViccError: there are none, or the folder is damaged.
@@ -135,8 +146,8 @@ class FeatureRows:
         return self._present_state().about
 
     def discard_damaged(self) -> None:
-        """Delete all rows if they are damaged, which another process may have done by now. Who has them mapped keeps
-        them.
+        """Delete all rows if they are damaged, which another process may have done by now. Who has
+        them mapped keeps them.
         """
         with exclusive_folder(self.folder, what="folder of features", patience_seconds=_PATIENCE_SECONDS):
             try:

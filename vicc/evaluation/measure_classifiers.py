@@ -1,4 +1,6 @@
-"""`vicc test`: classifiers to accuracies, their probabilities averaged over sliding windows and crops."""
+"""`vicc test`: classifiers to accuracies, their probabilities averaged over sliding windows and
+crops.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +47,9 @@ def measure_classifiers(config: MeasuredClassifiers) -> Result:
     Several processes (torchrun) share the work.
 
     Raises:
-        ViccError: no such classifier, classifiers of different kinds or classes, test videos of classes that they do
-            not know or that one of them was trained on, a store without their stream, or a split that does not fit.
+        ViccError: no such classifier, classifiers of different kinds or classes, test videos of
+            classes that they do not know or that one of them was trained on, a store without their
+            stream, or a split that does not fit.
     """
     device = choose_device(config.device)
     with processes(device), computing_threads(choose_threads(config.threads, device)):
@@ -65,7 +68,9 @@ def measure_classifiers(config: MeasuredClassifiers) -> Result:
 
 
 def result_path(config: MeasuredClassifiers) -> Path:
-    """The file that `measure_classifiers` writes: --out, or one in the first classifier's folder; with more crops it
+    """The file that `measure_classifiers` writes: --out, or one in the first classifier's folder;
+    with
+    more crops it
     has a name of its own, so that it does not overwrite the other result.
     """
     name = "test" if config.crops == "center" else _PROTOCOLS[config.crops]
@@ -79,7 +84,8 @@ def _load(config: MeasuredClassifiers) -> list[_Tested]:
 
 
 def _protocol(config: MeasuredClassifiers, tested: Sequence[_Tested]) -> Protocol:
-    """What a classifier has learned from, and how, is part of it: a probe's number is no fine-tuned one's.
+    """What a classifier has learned from, and how, is part of it: a probe's number is no fine-tuned
+    one's.
 
     Raises:
         ViccError: classifiers that differ in that.

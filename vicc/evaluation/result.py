@@ -1,4 +1,6 @@
-"""What an evaluation found, as one JSON file: the protocol, the data, every row's numbers and every query's outcome."""
+"""What an evaluation found, as one JSON file: the protocol, the data, every row's numbers and every
+query's outcome.
+"""
 
 import hashlib
 import json
@@ -33,7 +35,8 @@ Kind = Literal["chance", "baseline", "untrained", "trained", "fused"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How something was measured. Numbers of the same name, version and settings may stand in one column.
+    """How something was measured. Numbers of the same name, version and settings may stand in one
+    column.
 
     Attributes:
         name: for instance "retrieval-sliding"; docs/evaluation.md describes each.
@@ -47,7 +50,9 @@ class Protocol:
 
     @property
     def family(self) -> str:
-        """What is measured: "retrieval" of "retrieval-sliding". Only numbers of one family mean the same thing."""
+        """What is measured: "retrieval" of "retrieval-sliding". Only numbers of one family mean the
+        same thing.
+        """
         return self.name.partition("-")[0]
 
     @property
@@ -62,12 +67,14 @@ class Data:
     """What was measured on.
 
     Attributes:
-        name: "ucf101", "hmdb51", "kinetics400" where the official division of one of these is whole, else "own".
+        name: "ucf101", "hmdb51", "kinetics400" where the official division of one of these is
+            whole, else "own".
         place: the store or folder.
         content: fingerprint of all labelled videos (ids, labels, frames), whatever the split.
         split: the division, as --split takes it; "undivided" where all videos search all others.
         train, test: videos on each side; of retrieval the gallery and the queries.
-        classes: labels of the gallery or of the training videos, sorted; their places are what `Row.predicted` holds.
+        classes: labels of the gallery or of the training videos, sorted; their places are what
+            `Row.predicted` holds.
     """
 
     name: str
@@ -86,13 +93,16 @@ class Queries:
     ids: list[str]
     labels: list[str | None]
     groups: list[str]
-    """The recording a video was cut from; a video without a group is one of its own. Queries of a group are not
-    independent of one another, so intervals draw whole groups."""
+    """The recording a video was cut from; a video without a group is one of its own. Queries of a
+    group are not independent of one another, so intervals draw whole groups.
+    """
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share from 0 to 1 with its 95 % interval; None where there is none, as for chance and of one or two groups."""
+    """A share from 0 to 1 with its 95 % interval; None where there is none, as for chance and of
+    one or two groups.
+    """
 
     value: float
     low: float | None = None
@@ -105,11 +115,13 @@ class Row:
 
     Attributes:
         metrics: by name: "R@1", ..., "mAP", "top-1", "top-5", "mean class accuracy".
-        model: what the row measures: "encoder" or "classifier" (place), "weights" (fingerprint), "stream", "seed".
-        ranks: for every query the place, from 1, of the first gallery video of its class, or of its own class among the
-            classes; beyond what was looked at, the number of all.
+        model: what the row measures: "encoder" or "classifier" (place), "weights" (fingerprint),
+            "stream", "seed".
+        ranks: for every query the place, from 1, of the first gallery video of its class, or of its
+            own class among the classes; beyond what was looked at, the number of all.
         precisions: for every query its average precision, where there is mAP.
-        predicted: for every query the place in `Data.classes` of the nearest video's class, or the most probable class.
+        predicted: for every query the place in `Data.classes` of the nearest video's class, or the
+            most probable class.
         outputs: file with the values that were compared, see `video_table`.
     """
 
@@ -123,8 +135,8 @@ class Row:
     outputs: str | None = None
 
     def scores(self, metric: str) -> np.ndarray | None:
-        """What each query adds to a metric, (Q,); their mean, of the mean class accuracy that of its classes' means, is
-        the metric. None for one that has no such values.
+        """What each query adds to a metric, (Q,); their mean, of the mean class accuracy that of
+        its classes' means, is the metric. None for one that has no such values.
         """
         if metric == "mAP":
             return None if self.precisions is None else np.array(self.precisions)
@@ -136,7 +148,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest gallery videos of one query, nearest first. Distance is one minus cosine; of a fused row its mean."""
+    """The nearest gallery videos of one query, nearest first. Distance is one minus cosine; of a
+    fused row its mean.
+    """
 
     query: str
     videos: list[str]
@@ -154,7 +168,10 @@ class Result:
     neighbours: dict[str, list[Neighbours]]
     """By row name, for trained and fused rows of a retrieval."""
     made_with: dict[str, Any]
-    """Command, versions, machine, precision, time, seed: what produced it and what the numbers do not depend on."""
+    """Command, versions, machine, precision, time, seed: what produced it and what the numbers do
+    not
+    depend on.
+    """
     gallery: dict[str, str] = field(default_factory=dict)
     """Of a retrieval with labels the searched videos, in their order, with their labels."""
     not_measured: dict[str, str] = field(default_factory=dict)
@@ -200,8 +217,8 @@ def made_with(**facts: Any) -> dict[str, Any]:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write a result, atomically. That one of other videos, or of something else measured, stood there is said, for it
-    cannot be had back.
+    """Write a result, atomically. That one of other videos, or of something else measured, stood
+    there is said, for it cannot be had back.
     """
     with suppress(ViccError):  # none there, or none that can be read
         found = read_result(path)

@@ -1,4 +1,6 @@
-"""`vicc retrieve`: every finished stage of a run, both streams together, and the baselines, in one table."""
+"""`vicc retrieve`: every finished stage of a run, both streams together, and the baselines, in one
+table.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,15 +42,17 @@ NEIGHBOURS_KEPT = 20
 def retrieve(config: RetrieveConfig) -> Result:
     """Measure retrieval; the result is written to RUN/retrieval.json, or to `result_path(config)`.
 
-    Labelled videos: test videos search the training videos. Videos without labels: each searches all others, and only
+    Labelled videos: test videos search the training videos. Videos without labels: each searches
+    all others, and only
     neighbours are given. Several processes (torchrun) share the work.
 
     Returns:
-        The result; where the config names a query, also with the neighbours of that video, the last of each row.
+        The result; where the config names a query, also with the neighbours of that video, the last
+        of each row.
 
     Raises:
-        ViccError: no such run, encoder, store or query, no finished stage, two encoders of one stream, nothing to test,
-            or a split that does not fit (see `open_sets`).
+        ViccError: no such run, encoder, store or query, no finished stage, two encoders of one
+            stream, nothing to test, or a split that does not fit (see `open_sets`).
     """
     device = choose_device(config.device)
     with processes(device), computing_threads(choose_threads(config.threads, device)):
@@ -102,7 +106,8 @@ def _with_entry_last(asked: Video, result: Result) -> Result:
 def _with_neighbours_of(
     asked: Video, sets: Sets, result: Result, of_asked: list[RowFeatures], described: list[RowFeatures]
 ) -> Result:
-    """The result with the nearest gallery videos of one video, itself left out, whichever side it is on.
+    """The result with the nearest gallery videos of one video, itself left out, whichever side it
+    is on.
 
     Its features are centred as the gallery's are, since it is no set of its own.
     """
@@ -146,7 +151,9 @@ def _measure(
 
 
 def result_path(config: RetrieveConfig) -> Path:
-    """The file that `retrieve` writes: --out, or a file in the run or first encoder's folder; controls have files of
+    """The file that `retrieve` writes: --out, or a file in the run or first encoder's folder;
+    controls
+    have files of
     their own, so that they do not overwrite the result.
     """
     if config.out is not None:
@@ -210,7 +217,9 @@ def retrieval_row(row: RowFeatures, queries: Queries, gallery: Mapping[str, str]
 
 
 def without_meaning(queries: Queries, gallery: Mapping[str, str]) -> dict[str, str]:
-    """Each R@k that every order of the gallery brings to 100 %, with the reason; see `Result.not_measured`."""
+    """Each R@k that every order of the gallery brings to 100 %, with the reason; see
+    `Result.not_measured`.
+    """
     telling = telling_ks([str(label) for label in queries.labels], list(gallery.values()))
     reason = f"any order of the {len(gallery)} searched videos reaches 100 %"
     return {f"R@{k}": reason for k in KS if k not in telling}

@@ -1,4 +1,6 @@
-"""Which videos are measured: training and test videos of a split, checked before anything is computed."""
+"""Which videos are measured: training and test videos of a split, checked before anything is
+computed.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +31,8 @@ _NAMES_SHOWN = 5
 class Sets:
     """The videos of one evaluation. Of retrieval, `train` is the gallery and `test` the queries.
 
-    Without labels, or with one alone, every video searches all others: `train` and `test` are then the same list. Of
+    Without labels, or with one alone, every video searches all others: `train` and `test` are then
+    the same list. Of
     videos some of which have a label, those without one are in neither.
     """
 
@@ -44,17 +47,20 @@ class Sets:
 def open_sets(
     config: MeasuredVideos, *, run: Run | None = None, encoders: Sequence[Path] = (), need_labels: bool = False
 ) -> Sets:
-    """Open the store or folder and divide its videos. Of several processes the first opens it first.
+    """Open the store or folder and divide its videos. Of several processes the first opens it
+    first.
 
     Args:
-        run: a run whose encoders are measured: its own split is the default, and what it was trained on is not tested
-            unasked.
-        encoders: folders of encoders that are measured by themselves; what the run of one was trained on is said.
+        run: a run whose encoders are measured: its own split is the default, and what it was
+            trained on is not tested unasked.
+        encoders: folders of encoders that are measured by themselves; what the run of one was
+            trained on is said.
         need_labels: refuse videos without labels.
 
     Raises:
-        ViccError: nothing to test; and, unless the config says --intersection, a split that names videos which are not
-            here, test videos of classes without training videos, or a video that is on both sides under two names.
+        ViccError: nothing to test; and, unless the config says --intersection, a split that names
+            videos which are not here, test videos of classes without training videos, or a video
+            that is on both sides under two names.
     """
     scan = None if run is None else run.folder / SCAN_FILE
     opened: list[FrameReader] = []
@@ -110,7 +116,9 @@ def _of_videos(count: int, store: FrameReader) -> str:
 
 
 def _divide(store: FrameReader, config: MeasuredVideos, run: Run | None) -> Division[Video]:
-    """The split asked for, else that of the run. Videos that the run was trained on are not tested unasked."""
+    """The split asked for, else that of the run. Videos that the run was trained on are not tested
+    unasked.
+    """
     by_share = config.test_share is not None or config.split_seed is not None
     split = "grouped" if by_share else config.split
     own = run.divide(store.videos) if run is not None else None
@@ -183,7 +191,9 @@ def _checked(store: FrameReader, division: Division[Video], *, intersection: boo
 
 
 def _twins(train: Sequence[Video], test: Sequence[Video]) -> dict[str, str]:
-    """Test videos whose file has the content of a training video's file; parts of one file are not meant."""
+    """Test videos whose file has the content of a training video's file; parts of one file are not
+    meant.
+    """
     trained = {video.source.blake2b: video.id for video in train if video.source.blake2b}
     found = ((video.id, trained.get(video.source.blake2b)) for video in test)
     return {one: other for one, other in found if other is not None and file_id(one) != file_id(other)}
@@ -219,7 +229,8 @@ def _name(train: Sequence[Video], test: Sequence[Video], split: str) -> str:
 def few_labels(videos: Sequence[Video], share: float, *, seed: int = 0) -> list[Video]:
     """So many of each class's videos, at least one, in the order given.
 
-    Which ones depends on the seed and their ids alone, and a smaller share is part of every larger one.
+    Which ones depends on the seed and their ids alone, and a smaller share is part of every larger
+    one.
     """
     counts = Counter(video.label for video in videos)
     left = {label: max(1, round(share * count)) for label, count in counts.items()}

@@ -1,5 +1,6 @@
-"""Classifiers on features, trained in seconds. Each takes the training features (N, D), their class numbers (N,), the
-test features (M, D) and the number of classes, and gives (M, C): how probable each class is.
+"""Classifiers on features, trained in seconds. Each takes the training features (N, D), their class
+numbers (N,), the test features (M, D) and the number of classes, and gives (M, C): how probable
+each class is.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +23,11 @@ _PENALTIES = [10.0**power for power in range(-5, 4)]  # times the mean variance 
 def nearest_vote(
     train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, num_classes: int, *, k: int, temperature: float
 ) -> torch.Tensor:
-    """The k nearest training videos vote, each with exp(similarity / temperature) (Wu et al., CVPR 2018, section 3.4).
+    """The k nearest training videos vote, each with exp(similarity / temperature) (Wu et al., CVPR
+    2018, section 3.4).
 
-    The training videos' mean is taken out of all features, so that nothing depends on which others are tested.
+    The training videos' mean is taken out of all features, so that nothing depends on which others
+    are tested.
     """
     mean = train.mean(dim=0)
     similarities, places = search(F.normalize(test - mean, dim=1), F.normalize(train - mean, dim=1), k=k)
@@ -38,7 +41,9 @@ def nearest_vote(
 def sgd_classifier(
     train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, num_classes: int, *, description: str = "probe"
 ) -> torch.Tensor:
-    """BatchNorm and a linear layer on unit-length features, with the published schedule: SGD 0.1, 100 epochs.
+    """BatchNorm and a linear layer on unit-length features, with the published schedule: SGD 0.1,
+    100
+    epochs.
 
     Weights start at zero, and epochs are ordered by a fixed seed, so nothing is left to chance.
     """
@@ -73,9 +78,9 @@ def ridge_classifier(
 ) -> torch.Tensor:
     """Least squares on the classes with a penalty on the weights, in closed form, in float64.
 
-    The penalty is the one, of nine, under which most training videos are classified right when their fold is left out;
-    of equally good ones the largest. What comes out estimates the classes' probabilities: the numbers of a video sum to
-    1, but may leave 0 to 1.
+    The penalty is the one, of nine, under which most training videos are classified right when
+    their fold is left out; of equally good ones the largest. What comes out estimates the classes'
+    probabilities: the numbers of a video sum to 1, but may leave 0 to 1.
 
     Args:
         folds: of each training video; groups must not straddle them.

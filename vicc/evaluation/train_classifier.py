@@ -1,4 +1,6 @@
-"""`vicc finetune` and the end-to-end probe: an encoder and labels to a classifier, by the engine that pretrains.
+"""`vicc finetune` and the end-to-end probe: an encoder and labels to a classifier, by the engine
+that
+pretrains.
 
 RUN/recipe.json, split.csv, runs.jsonl, environment.json    as of every run
 RUN/classifier/log.jsonl, curves.png, checkpoints/, ...     as of every stage
@@ -67,7 +69,9 @@ class LabelledSplit:
 
 @dataclass(frozen=True)
 class ClassifierRun:
-    """A run that trains a classifier: its recipe of one stage, how far that is, and the videos it learns from."""
+    """A run that trains a classifier: its recipe of one stage, how far that is, and the videos it
+    learns from.
+    """
 
     recipe: Recipe
     summary: StageSummary
@@ -77,7 +81,8 @@ class ClassifierRun:
 def train_classifier(
     config: ClassifierConfig, *, should_stop: Callable[[int], bool] = lambda step: False
 ) -> ClassifierRun:
-    """Train a classifier, fine-tuned or a probe as the config's kind says; a run that is there is continued.
+    """Train a classifier, fine-tuned or a probe as the config's kind says; a run that is there is
+    continued.
 
     Of several processes all call this; the first one writes.
 
@@ -86,8 +91,9 @@ def train_classifier(
 
     Raises:
         Stopped: asked to stop; a checkpoint has been written.
-        ViccError: no such encoder, videos without labels or of one class, a store without the encoder's stream, a
-            validation share that leaves no group, or a run of another encoder, recipe, seed, or of other videos.
+        ViccError: no such encoder, videos without labels or of one class, a store without the
+            encoder's stream, a validation share that leaves no group, or a run of another encoder,
+            recipe, seed, or of other videos.
     """
     require_sinks(config.log_to)
     if not config.dry_run:
@@ -143,7 +149,8 @@ def train_classifier(
 
 
 def choose_labelled_split(division: Division[Video], config: ClassifierConfig) -> LabelledSplit:
-    """The labelled training videos, their share that --label-share leaves, and those of them that only validate.
+    """The labelled training videos, their share that --label-share leaves, and those of them that
+    only validate.
 
     Raises:
         ViccError: no labels, one class, or no whole group that could validate.
@@ -291,10 +298,11 @@ def _goal(
 
 
 class ValidationAccuracy:
-    """The share of validation videos whose own class gets the highest mean probability over their windows.
+    """The share of validation videos whose own class gets the highest mean probability over their
+    windows.
 
-    Windows follow one another without overlap, in the view that retrieval sees; nothing is random. Weights and random
-    streams are left as they were.
+    Windows follow one another without overlap, in the view that retrieval sees; nothing is random.
+    Weights and random streams are left as they were.
     """
 
     def __init__(

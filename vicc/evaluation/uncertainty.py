@@ -1,7 +1,9 @@
-"""How sure a number is, and a difference of two: bootstrap and permutation over queries, whole groups at a time.
+"""How sure a number is, and a difference of two: bootstrap and permutation over queries, whole
+groups
+at a time.
 
-Clips of one recording succeed and fail together, so a group (`Queries.groups`) is what is drawn or flipped, never a
-single query. None of this says what another seed of the training would give.
+Clips of one recording succeed and fail together, so a group (`Queries.groups`) is what is drawn or
+flipped, never a single query. None of this says what another seed of the training would give.
 """
 
 import math
@@ -30,10 +32,11 @@ class Difference:
     """A metric of one model minus that of another, on the same queries.
 
     Attributes:
-        value, low, high: shares from -1 to 1, with the 95 % interval; None where both are the same for every query, and
-            of fewer than `FEWEST_GROUPS` groups.
+        value, low, high: shares from -1 to 1, with the 95 % interval; None where both are the same
+            for every query, and of fewer than `FEWEST_GROUPS` groups.
         p: two-sided, that a difference as large comes about although the two are equally good.
-        test: how p was found: "McNemar, exact", "sign flips of groups" or "sign flips of groups, exact".
+        test: how p was found: "McNemar, exact", "sign flips of groups" or "sign flips of groups,
+            exact".
         no_interval: why there is none; empty where there is one.
     """
 
@@ -50,14 +53,16 @@ def estimate(
 ) -> Estimate:
     """The mean of the queries' scores (Q,), each from 0 to 1, with its 95 % bootstrap interval.
 
-    Groups are drawn with replacement, as many as there are, with all of their queries; the interval is one of
-    percentiles, which reach further outwards for few groups (see `_tail`). Where all groups have the same mean (all
-    right, all wrong, or a single group) that would give a point. Then it reaches to both sides by
-    1 - 0.025^(1 / groups), which for all right and all wrong is the exact one of Clopper and Pearson.
+    Groups are drawn with replacement, as many as there are, with all of their queries; the interval
+    is one of percentiles, which reach further outwards for few groups (see `_tail`). Where all
+    groups have the same mean (all right, all wrong, or a single group) that would give a point.
+    Then it reaches to both sides by 1 - 0.025^(1 / groups), which for all right and all wrong is
+    the exact one of Clopper and Pearson.
 
     Args:
-        strata: a value for each query, such as its class: the mean over strata of their means is taken, which of
-            classes is the mean class accuracy. Strata that a resample lacks do not count in it.
+        strata: a value for each query, such as its class: the mean over strata of their means is
+            taken, which of classes is the mean class accuracy. Strata that a resample lacks do not
+            count in it.
     """
     value, low, high = _interval(scores, groups, strata, seed)
     return Estimate(value, max(low, 0.0), min(high, 1.0))
@@ -86,9 +91,9 @@ def paired_difference(
 ) -> Difference:
     """The mean of `a` minus that of `b`, scores (Q,) of the same queries.
 
-    The interval is that of `estimate`, of the queries' differences. p is that of McNemar's exact test where scores are
-    0 or 1 and every group is one query; else groups change sides at random, whole: 9,999 times, or in all ways where
-    there are at most 14 groups.
+    The interval is that of `estimate`, of the queries' differences. p is that of McNemar's exact
+    test where scores are 0 or 1 and every group is one query; else groups change sides at random,
+    whole: 9,999 times, or in all ways where there are at most 14 groups.
 
     Args:
         strata: as for `estimate`.
@@ -140,9 +145,9 @@ def _interval(
 def _tail(num_groups: int) -> float:
     """The share of resamples left out on each side: 2.5 % of very many groups, fewer of few.
 
-    Percentiles alone are too narrow for few groups, as if the spread were known (Hesterberg, What teachers should know
-    about the bootstrap, 2015, section 3.3): 2.5 % of a normal distribution become those of Student's t, and the spread
-    that of n - 1 in place of n groups.
+    Percentiles alone are too narrow for few groups, as if the spread were known (Hesterberg, What
+    teachers should know about the bootstrap, 2015, section 3.3): 2.5 % of a normal distribution
+    become those of Student's t, and the spread that of n - 1 in place of n groups.
     """
     if num_groups < 2:
         return 0.025
@@ -154,7 +159,9 @@ def _tail(num_groups: int) -> float:
 
 
 def _numbers(names: Sequence[object]) -> tuple[np.ndarray, int]:
-    """Names to places, in the order in which they first stand, so that nothing depends on what they are called."""
+    """Names to places, in the order in which they first stand, so that nothing depends on what they
+    are called.
+    """
     known: dict[object, int] = {}
     places = [known.setdefault(name, len(known)) for name in names]
     return np.array(places, dtype=int), len(known)
@@ -162,7 +169,9 @@ def _numbers(names: Sequence[object]) -> tuple[np.ndarray, int]:
 
 @lru_cache(maxsize=2)
 def _draws(num_groups: int, seed: int) -> np.ndarray:
-    """How often each group is drawn, (resamples, groups); the same for every metric and row of a result."""
+    """How often each group is drawn, (resamples, groups); the same for every metric and row of a
+    result.
+    """
     rng = np.random.default_rng(seed)
     drawn = np.empty((_RESAMPLES, num_groups), dtype=np.uint8)  # 255 times the same of n is beyond chance
     for row in drawn:
@@ -179,7 +188,10 @@ def _weights(strata: Sequence[object] | None, count: int) -> np.ndarray:
 
 
 def _mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided: with how many of the queries that one of two gets right it is as uneven as this, or more."""
+    """Two-sided: with how many of the queries that one of two gets right it is as uneven as this,
+    or
+    more.
+    """
     total = only_a + only_b
     tail = sum(math.comb(total, count) for count in range(min(only_a, only_b) + 1))
     return min(1.0, 2 * tail / 2**total)

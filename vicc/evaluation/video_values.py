@@ -1,4 +1,6 @@
-"""A value for each video (probabilities, features) as a file: safetensors, with the ids and where it comes from."""
+"""A value for each video (probabilities, features) as a file: safetensors, with the ids and where
+it comes from.
+"""
 
 import json
 from collections.abc import Sequence
@@ -50,7 +52,8 @@ def write_video_values(path: Path, table: VideoValues) -> None:
 
 
 def read_video_values(path: Path) -> VideoValues:
-    """Read a table: a file, or a folder of features (see `FeatureRows`), whose rows are mapped from the disk.
+    """Read a table: a file, or a folder of features (see `FeatureRows`), whose rows are mapped from
+    the disk.
 
     Nothing in it is executed.
 

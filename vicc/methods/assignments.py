@@ -1,4 +1,7 @@
-"""Sinkhorn-Knopp: scores to balanced soft assignments (paper, section 3; SwAV, Caron et al., NeurIPS 2020)."""
+"""Sinkhorn-Knopp: scores to balanced soft assignments (paper, section 3; SwAV, Caron et al.,
+NeurIPS
+2020).
+"""
 
 import torch
 
@@ -10,20 +13,21 @@ from vicc.errors import Diverged
 def sinkhorn(
     scores: torch.Tensor, *, epsilon: float = 0.05, num_iterations: int = 3, check: bool = True
 ) -> torch.Tensor:
-    """Assign every sample to prototypes so that all prototypes are used alike, over the batches of all processes.
+    """Assign every sample to prototypes so that all prototypes are used alike, over the batches of
+    all processes.
 
-    The largest score is subtracted before the exponential, which cancels in the result and keeps float32 from
-    overflowing at any temperature.
+    The largest score is subtracted before the exponential, which cancels in the result and keeps
+    float32 from overflowing at any temperature.
 
     Args:
         scores: (B, K) of this process, not yet divided by epsilon. Every process has the same B.
         epsilon: smoothness; small means hard assignments.
-        check: raise where scores are not finite, which waits for an accelerator. Training leaves it out: such scores
-            give a loss that is not finite, which stops the run.
+        check: raise where scores are not finite, which waits for an accelerator. Training leaves it
+            out: such scores give a loss that is not finite, which stops the run.
 
     Returns:
-        Assignments (B, K), rows sum to 1, float32: targets, as published, whatever the precision of the scores. A
-        prototype that no sample reaches (scores of minus infinity) is left out.
+        Assignments (B, K), rows sum to 1, float32: targets, as published, whatever the precision of
+        the scores. A prototype that no sample reaches (scores of minus infinity) is left out.
 
     Raises:
         Diverged: a score of any process is plus infinity or not a number.

@@ -1,7 +1,9 @@
-"""BatchNorm over several processes: statistics of all of them (sync), or batches mixed among them (shuffled).
+"""BatchNorm over several processes: statistics of all of them (sync), or batches mixed among them
+(shuffled).
 
-When every process normalises its own batch, the statistics tell which videos were in it, and a contrast between views
-can be solved by that leak. Both ways close it (He et al., MoCo, CVPR 2020, section 3.3).
+When every process normalises its own batch, the statistics tell which videos were in it, and a
+contrast between views can be solved by that leak. Both ways close it (He et al., MoCo, CVPR 2020,
+section 3.3).
 """
 
 from collections.abc import Iterator
@@ -19,14 +21,16 @@ from vicc.methods.encoder import Encoder
 
 
 class _Joint(_BatchNorm):
-    """BatchNorm with the statistics of all processes, on any device; torch's own works on accelerators only."""
+    """BatchNorm with the statistics of all processes, on any device; torch's own works on
+    accelerators only.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or world_size() == 1:
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
-        # Mean and mean square together: one exchange a layer. Its gradient is exchanged in the same way.
-        # In the weights' precision: a mean square in bf16 has lost the variance.
+        # Mean and mean square together: one exchange a layer. Its gradient is exchanged in the same
+        # way. In the weights' precision: a mean square in bf16 has lost the variance.
         wide = input.to(self.weight.dtype)
         moments = torch.stack((wide.mean(axes), wide.square().mean(axes)))
         mean, square = mean_with_gradient(moments)
@@ -62,14 +66,16 @@ _JOINT: dict[type[nn.Module], type[_Joint]] = {nn.BatchNorm3d: JointBatchNorm3d,
 
 @contextmanager
 def standing_statistics(module: nn.Module) -> Iterator[None]:
-    """Let BatchNorm normalise as it does, with the batch in training mode, but leave its running statistics.
+    """Let BatchNorm normalise as it does, with the batch in training mode, but leave its running
+    statistics.
 
     For clips that are encoded a second time: what they say of the data was counted the first time.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer in layers:
-        # Not track_running_stats=False: the graph would be another one, which activation checkpointing refuses.
+        # Not track_running_stats=False: the graph would be another one, which activation
+        # checkpointing refuses.
         layer.momentum, layer.num_batches_tracked = 0.0, None
     try:
         yield
@@ -79,7 +85,9 @@ def standing_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Let every BatchNorm of `module` use the statistics of all processes; keys of the state dict stay as they are."""
+    """Let every BatchNorm of `module` use the statistics of all processes; keys of the state dict
+    stay as they are.
+    """
     if device.type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
@@ -90,7 +98,8 @@ def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
 
 @torch.no_grad()
 def encode_shuffled(encoder: Encoder, clips: torch.Tensor) -> torch.Tensor:
-    """Embeddings (B, D) of clips (B, C, T, H, W), each encoded among the clips of other processes; no gradient.
+    """Embeddings (B, D) of clips (B, C, T, H, W), each encoded among the clips of other processes;
+    no gradient.
 
     In one process the order within a batch changes nothing, so it is left as it is.
     """
@@ -105,10 +114,11 @@ def encode_shuffled(encoder: Encoder, clips: torch.Tensor) -> torch.Tensor:
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:
-    """A copy of a module in eval mode in which each BatchNorm right behind a convolution has become part of it.
+    """A copy of a module in eval mode in which each BatchNorm right behind a convolution has become
+    part of it.
 
-    Only within `nn.Sequential`, where one follows the other for certain. The numbers are those of the module but for
-    rounding; it can no longer be trained.
+    Only within `nn.Sequential`, where one follows the other for certain. The numbers are those of
+    the module but for rounding; it can no longer be trained.
     """
     module = deepcopy(module)
     sequences = [child for child in module.modules() if type(child).forward is nn.Sequential.forward]

@@ -1,4 +1,6 @@
-"""Linear classifiers on an encoder's pooled features, before the projection head (paper, section 4), and their task."""
+"""Linear classifiers on an encoder's pooled features, before the projection head (paper, section
+4), and their task.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -88,7 +90,8 @@ class FineTuned(nn.Module):
 class Classification(Task):
     """Cross-entropy between a classifier's logits and the labels of a batch.
 
-    Of a probe, whose encoder is frozen, the state dict holds what is trained alone: the encoder is where it was.
+    Of a probe, whose encoder is frozen, the state dict holds what is trained alone: the encoder is
+    where it was.
 
     Args:
         classifier: its encoder is the task's.

@@ -1,4 +1,6 @@
-"""CoCLR: InfoNCE whose further positives are neighbours in the other stream (Han et al., NeurIPS 2020)."""
+"""CoCLR: InfoNCE whose further positives are neighbours in the other stream (Han et al., NeurIPS
+2020).
+"""
 
 from typing import Any, Self
 
@@ -16,8 +18,8 @@ from vicc.methods.registry import register_method
 class CoCLR(InfoNCE):
     """A query must find the past keys that are near its own in the other stream (co-training).
 
-    Until the queue is full, only clips of the same recording are positives; then the `num_mined` nearest others in the
-    teacher's stream as well.
+    Until the queue is full, only clips of the same recording are positives; then the `num_mined`
+    nearest others in the teacher's stream as well.
 
     Args:
         encoder: the encoder to train.

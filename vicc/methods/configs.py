@@ -1,4 +1,6 @@
-"""What an encoder and a method are set to: plain data, free of torch, so that a recipe is read and checked at once."""
+"""What an encoder and a method are set to: plain data, free of torch, so that a recipe is read and
+checked at once.
+"""
 
 import math
 from collections.abc import Iterator
@@ -17,20 +19,23 @@ class EncoderConfig:
     """All that is needed to build an encoder and to feed it.
 
     Attributes:
-        stream: what it takes: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes to the next frame).
+        stream: what it takes: "rgb" (3 channels), "flow" (2: u, v), or "diff" (3: how RGB changes
+            to the next frame).
         backbone: a name in `list_backbones()`.
-        embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a classifier's: its embedding
-            is the pooled feature.
-        clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was made for.
+        embedding_dim: D of the paper; 0 for an encoder without a projection head, such as a
+            classifier's: its embedding is the pooled feature.
+        clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was
+            made for.
         flow_center: whether each frame's median flow is subtracted first.
         flow_std: the number that flow is divided by, in steps of the stored form.
-        flow_normalization: "fixed" divides by `flow_std` only; "clip" also divides each clip of flow or diff by its own
-            root mean square, so that clips no longer differ first of all in the size and speed of all motion.
-        flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in steps of
-            `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
+        flow_normalization: "fixed" divides by `flow_std` only; "clip" also divides each clip of
+            flow or diff by its own root mean square, so that clips no longer differ first of all in
+            the size and speed of all motion.
+        flow_channels: "uv" (two channels), or "128vu", the published three: a constant, v, u, in
+            steps of `flow_bound / 127.5` pixels around 127.5, normalised like RGB.
         flow_bound: displacement, in pixels per frame, at which flow is clipped.
-        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the store's own. It is
-            240 for the published encoders.
+        flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the
+            store's own. It is 240 for the published encoders.
     """
 
     stream: Stream
@@ -59,16 +64,20 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """The settings of a method, and the facts about it that the plan, the alarms, the tables and the loader use.
+    """The settings of a method, and the facts about it that the plan, the alarms, the tables and
+    the loader use.
 
-    Each method has a subclass, a frozen dataclass whose fields are its settings; `register_method` takes it. The
-    defaults here are those of a method that encodes two clips of a video, both with gradient.
+    Each method has a subclass, a frozen dataclass whose fields are its settings; `register_method`
+    takes it. The defaults here are those of a method that encodes two clips of a video, both with
+    gradient.
 
     Attributes:
         num_clips: clips of a video and stream that are loaded in full resolution.
         needs_teacher: whether it needs a finished encoder of the other stream.
-        classifies: whether it is a classifier, trained on a finished encoder, without projection head.
-        fewest_videos: that a process must have in a step; 2 where a BatchNorm sees one value of each.
+        classifies: whether it is a classifier, trained on a finished encoder, without projection
+            head.
+        fewest_videos: that a process must have in a step; 2 where a BatchNorm sees one value of
+            each.
         row_prefix: text before a stage's name in tables; None for the method's name.
         chance_name: what `chance_loss` is the logarithm of.
     """
@@ -89,7 +98,9 @@ class MethodSettings:
         return self.num_clips, 0
 
     def chance_loss(self) -> float | None:
-        """The loss at chance, when all videos look alike to the encoder; None where the method has no such number."""
+        """The loss at chance, when all videos look alike to the encoder; None where the method has
+        no such number.
+        """
         return None
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
@@ -148,15 +159,18 @@ class SingleStreamSettings(MethodSettings):
     freeze_prototypes_epochs: int = 0
     """Number of epochs, from the start, in which prototypes stay frozen."""
     views_for_assign: tuple[int, ...] = ()
-    """Views whose assignments are predicted, in the order of the method; empty for all full views."""
+    """Views whose assignments are predicted, in the order of the method; empty for all full views.
+    """
     views_with_gradient: ViewsWithGradient = "both"
     """"one" trains as the published code does: the second view is encoded without gradient."""
     batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
-    """"shuffled" encodes views without gradient among the clips of other processes, "sync" uses the clips of
-    all."""
+    """"shuffled" encodes views without gradient among the clips of other processes, "sync" uses the
+    clips of all.
+    """
     small_views: str = ""
-    """Further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96", or several joined
-    by "+"; they are predicted, not assigned."""
+    """Further views of lower resolution (SwAV's multi-crop), as COUNTxPIXELS, for instance "4x96",
+    or several joined by "+"; they are predicted, not assigned.
+    """
 
     row_prefix: ClassVar[str | None] = ""
     chance_name: ClassVar[str] = "ln K"
@@ -239,7 +253,9 @@ class InfoNCESettings(MethodSettings):
     key_momentum: float = 0.999
     """Share of itself that the key encoder keeps at each step."""
     batchnorm: Literal["plain", "shuffled", "sync"] = "plain"
-    """"shuffled" encodes keys among the clips of other processes, "sync" uses the clips of all processes."""
+    """"shuffled" encodes keys among the clips of other processes, "sync" uses the clips of all
+    processes.
+    """
 
     row_prefix: ClassVar[str | None] = "InfoNCE"
     chance_name: ClassVar[str] = "ln of the keys compared"

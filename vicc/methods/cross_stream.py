@@ -1,4 +1,6 @@
-"""ViCC, second stage: one stream learns with the help of the other, which is frozen (paper, section 3.2)."""
+"""ViCC, second stage: one stream learns with the help of the other, which is frozen (paper, section
+3.2).
+"""
 
 from typing import Any
 
@@ -15,13 +17,15 @@ from vicc.methods.single_stream import SingleStream
 class CrossStream(SingleStream):
     """Swapped prediction among four views: two of the trained stream, two of the frozen teacher's.
 
-    The views are ordered [x1, x2, f2, f1]: the teacher encodes the second clip, then the first. All four are scored by
-    the trained stream's prototypes. Small views, if there are any, are of the trained stream only and come last: small
-    views of the teacher would train nothing but prototypes.
+    The views are ordered [x1, x2, f2, f1]: the teacher encodes the second clip, then the first. All
+    four are scored by the trained stream's prototypes. Small views, if there are any, are of the
+    trained stream only and come last: small views of the teacher would train nothing but
+    prototypes.
 
     Args:
         encoder: the encoder to train.
-        teacher: the encoder of the other stream; kept in eval mode and without gradient for as long as this task lives.
+        teacher: the encoder of the other stream; kept in eval mode and without gradient for as long
+            as this task lives.
         options: of `SingleStream`; `views_for_assign` counts all four views.
     """
 
@@ -33,6 +37,8 @@ class CrossStream(SingleStream):
 
     @torch.no_grad()
     def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
-        """Embeddings (B, D) of the trained stream's view that does not train, if there is one, then the teacher's."""
+        """Embeddings (B, D) of the trained stream's view that does not train, if there is one, then
+        the teacher's.
+        """
         taught = [self.teacher(clips) for clips in reversed(batch.clips[self.teacher.config.stream].unbind(1))]
         return [*super().embed_fixed(batch), *taught]

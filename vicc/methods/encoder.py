@@ -22,15 +22,16 @@ _FLOW_MEAN = (128.0, 128.0)
 _DIFF_MEAN, _DIFF_STD = (128.0,) * 3, (10.0,) * 3
 
 
-# Added to a clip's root mean square, in units of flow_std (of _DIFF_STD for diff): a clip in which nothing moves must
-# not be blown up to noise.
+# Added to a clip's root mean square, in units of flow_std (of _DIFF_STD for diff): a clip in which
+# nothing moves must not be blown up to noise.
 _STILL = 0.1
 
 
 class Encoder(nn.Module):
     """The encoder of one stream: a clip to an embedding of unit length.
 
-    Input: uint8 clips (B, C, T, H, W), which are normalised here, or floating-point clips, taken as normalised already.
+    Input: uint8 clips (B, C, T, H, W), which are normalised here, or floating-point clips, taken as
+    normalised already.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -54,15 +55,17 @@ class Encoder(nn.Module):
         return int(self.backbone.num_features)  # type: ignore[arg-type]
 
     def preprocess(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Frames of one video to the clip that this encoder takes, uint8 (1, C, clip_frames, size, size).
+        """Frames of one video to the clip that this encoder takes, uint8 (1, C, clip_frames, size,
+        size).
 
-        It is the clip in the middle of the video (one that is too short is padded with its first frame), its largest
+        It is the clip in the middle of the video (one that is too short is padded with its first
+        frame), its largest
         centred crop of a legal ratio, resized: what retrieval does with each of its windows.
 
         Args:
-            frames: an array or a tensor: RGB uint8 (T, H, W, 3), for a diff encoder at least two; or for a flow encoder
-                the flow from each frame to the next in pixels, float (T, H, W, 2), u before v, as
-                `vicc.video.flow.create_flow` gives it.
+            frames: an array or a tensor: RGB uint8 (T, H, W, 3), for a diff encoder at least two;
+                or for a flow encoder the flow from each frame to the next in pixels, float (T, H,
+                W, 2), u before v, as `vicc.video.flow.create_flow` gives it.
 
         Raises:
             ViccError: frames of another kind, shape or range of values, or none.
@@ -82,7 +85,8 @@ class Encoder(nn.Module):
             view = apply_to_diff(array, indices, draw, size=config.size)
         elif flow:
             side = min(height, width)
-            # In these frames' pixels, so that the 256 steps of the stored form end where the encoder's flow does.
+            # In these frames' pixels, so that the 256 steps of the stored form end where the
+            # encoder's flow does.
             bound = config.flow_bound * (side / config.flow_short_side if config.flow_short_side else 1)
             stored = quantize_flow(array, bound=bound)
             view = apply_to_flow(stored, draw, size=config.size, bound=bound, center=config.flow_center)
@@ -106,12 +110,14 @@ class Encoder(nn.Module):
         `extract_features` brings it to unit length and takes the mean over a video's windows.
 
         Args:
-            clips: uint8 (B, C, clip_frames, size, size), as `preprocess` gives them, or floating-point clips that are
-                normalised already; brought to the encoder's device, and floating-point ones to its weights' dtype.
+            clips: uint8 (B, C, clip_frames, size, size), as `preprocess` gives them, or
+                floating-point clips that are normalised already; brought to the encoder's device,
+                and floating-point ones to its weights' dtype.
             any_size: take clips of another length and size than the encoder was made for, too.
 
         Raises:
-            ViccError: clips of another shape or type, or floating-point clips that plainly are not normalised.
+            ViccError: clips of another shape or type, or floating-point clips that plainly are not
+                normalised.
         """
         config = self.config
         shape = (config.in_channels, config.clip_frames, config.size, config.size)

@@ -1,4 +1,6 @@
-"""What an encoder is given, checked: whatever would be encoded without an error but mean something else is refused."""
+"""What an encoder is given, checked: whatever would be encoded without an error but mean something
+else is refused.
+"""
 
 from typing import Any
 
@@ -45,7 +47,8 @@ def checked_frames(frames: Any, *, stream: Stream, flow_bound: float) -> np.ndar
 def checked_clips(
     clips: Any, *, stream: Stream, shape: tuple[int, int, int, int], largest: float, any_size: bool = False
 ) -> torch.Tensor:
-    """Clips as a tensor, see `Encoder.features`. Of uint8 clips only type and shape are looked at, which costs nothing.
+    """Clips as a tensor, see `Encoder.features`. Of uint8 clips only type and shape are looked at,
+    which costs nothing.
 
     Args:
         shape: of a clip, (C, T, H, W).
@@ -133,11 +136,14 @@ def _what_is_wrong_with(shape: tuple[int, ...], wanted: tuple[int, int, int, int
 
 
 def _require_normalised(clips: torch.Tensor, got: str, *, image: bool, largest: float) -> None:
-    """Floating-point clips are taken as normalised already; what plainly is not would give other features."""
+    """Floating-point clips are taken as normalised already; what plainly is not would give other
+    features.
+    """
     low, high = (float(bound) for bound in clips.aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ViccError(f"{got} Its values are not all finite.")
-    # Flow may lie in 0 to 1 where it all goes one way; a picture without one value below the mean is none.
+    # Flow may lie in 0 to 1 where it all goes one way; a picture without one value below the mean
+    # is none.
     if image and low >= 0 and 0 < high <= 1:
         raise ViccError(
             f"{got} Its values are from {low:g} to {high:g}; floating-point clips are taken as normalised already. "

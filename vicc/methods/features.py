@@ -23,7 +23,8 @@ from vicc.methods.encoder import Encoder
 from vicc.progress import Advance, progress
 from vicc.transforms.augmentation import Crops, evaluation_views
 
-# Single-threaded, torch has fast kernels for 1x1 convolutions from 16 clips on only; more take more memory.
+# Single-threaded, torch has fast kernels for 1x1 convolutions from 16 clips on only; more take more
+# memory.
 _CLIPS_A_PASS = 16
 _CALIBRATION_PASSES = 16
 _CROPS: dict[Crops, int] = {"view": 1, "center": 1, "five": 5, "ten": 10}
@@ -34,11 +35,13 @@ class Windows:
     """Which clips of a video are encoded, and how their frames are cut.
 
     Attributes:
-        step: frames from one window to the next; None for the published 15 of 32, in proportion to the clip.
+        step: frames from one window to the next; None for the published 15 of 32, in proportion to
+            the clip.
         crops: see `evaluation_views`.
-        one: a single window; which one depends on the video's id alone (the published gallery's is random).
-        shuffle: put the frames of each window in an order that depends on the video's id alone (a control: appearance
-            stays, motion goes).
+        one: a single window; which one depends on the video's id alone (the published gallery's is
+            random).
+        shuffle: put the frames of each window in an order that depends on the video's id alone (a
+            control: appearance stays, motion goes).
     """
 
     step: int | None = None
@@ -71,11 +74,13 @@ def extract_features(
     advance: Advance | None = None,
     description: str = "features",
 ) -> torch.Tensor:
-    """Features (N, num_features) of videos: each window's pooled output of the backbone, brought to unit length,
-    averaged over the windows of the video. Float32, on the CPU; other arguments are those of `describe_videos`.
+    """Features (N, num_features) of videos: each window's pooled output of the backbone, brought to
+    unit length, averaged over the windows of the video. Float32, on the CPU; other arguments are
+    those of `describe_videos`.
 
     Raises:
-        ViccError: something else than an encoder; no videos, or something else than those of a store.
+        ViccError: something else than an encoder; no videos, or something else than those of a
+            store.
     """
     if not isinstance(encoder, Encoder):
         raise ViccError(f"Got {encoder!r} where an encoder is expected. Load it: vicc.load_encoder('run/rgb-2').")
@@ -115,15 +120,17 @@ def describe_videos(
     advance: Advance | None = None,
     description: str = "videos",
 ) -> torch.Tensor:
-    """What a network computes of each video, float32 (N, D) on the CPU, the mean over its windows and their crops.
+    """What a network computes of each video, float32 (N, D) on the CPU, the mean over its windows
+    and their crops.
 
-    Nothing is random. Several processes share the clips, and each gets all rows; which process or worker makes a clip
-    changes nothing but the order in which float64 numbers are added.
+    Nothing is random. Several processes share the clips, and each gets all rows; which process or
+    worker makes a clip changes nothing but the order in which float64 numbers are added.
 
     Args:
         forward: uint8 clips (B, C, T, H, W) on the device to (B, D), where there is one row a clip.
         config: of the encoder in it: what its clips look like.
-        advance: called with the number of videos that are done; default a progress bar of that description.
+        advance: called with the number of videos that are done; default a progress bar of that
+            description.
     """
     if advance is None:
         with progress(description, total=len(videos), unit="videos") as bar:
@@ -159,17 +166,21 @@ def _common_width(width: int) -> int:
 
 
 def for_inference(module: torch.nn.Module, precision: Precision) -> Any:
-    """A copy of a network in eval mode for its device, its BatchNorm folded into the convolutions before it.
+    """A copy of a network in eval mode for its device, its BatchNorm folded into the convolutions
+    before it.
 
-    In float32 that changes an S3D feature by 1e-5 of its length and takes 0.6 times as long (one core).
+    In float32 that changes an S3D feature by 1e-5 of its length and takes 0.6 times as long (one
+    core).
     """
     return precision.place(fold_batchnorm(module.eval())).requires_grad_(False)
 
 
 def calibrate_batchnorm(encoder: Encoder, store: FrameReader, videos: Sequence[Video], *, precision: Precision) -> None:
-    """Set the running statistics of BatchNorm to the mean over some windows of `videos`; weights stay as they are.
+    """Set the running statistics of BatchNorm to the mean over some windows of `videos`; weights
+    stay as they are.
 
-    An encoder with random weights needs this before it can be compared: with statistics of 0 and 1 its deep layers map
+    An encoder with random weights needs this before it can be compared: with statistics of 0 and 1
+    its deep layers map
     every clip to nearly the same vector.
     """
     precision.place(encoder)
@@ -190,17 +201,20 @@ def calibrate_batchnorm(encoder: Encoder, store: FrameReader, videos: Sequence[V
 
 
 def pass_bytes(config: EncoderConfig, windows: Windows) -> int:
-    """Bytes of the clips that a network is given at a time, which is what a process that loads hands over."""
+    """Bytes of the clips that a network is given at a time, which is what a process that loads
+    hands over.
+    """
     crops = _CROPS[windows.crops]
     clips = max(1, _CLIPS_A_PASS // crops) * crops
     return clips * config.clip_frames * config.size**2 * config.in_channels
 
 
 class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The clips of all videos in a row, cut into passes of about `_CLIPS_A_PASS`; an item is a pass.
+    """The clips of all videos in a row, cut into passes of about `_CLIPS_A_PASS`; an item is a
+    pass.
 
-    An item is the video's row (B,) of each clip and the uint8 clips (B, C, T, size, size). What a pass holds does not
-    depend on who loads it.
+    An item is the video's row (B,) of each clip and the uint8 clips (B, C, T, size, size). What a
+    pass holds does not depend on who loads it.
     """
 
     def __init__(self, config: EncoderConfig, store: FrameReader, videos: Sequence[Video], windows: Windows) -> None:
@@ -215,7 +229,9 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return -(-int(self._ends[-1]) // self._windows_a_pass)
 
     def load(self, precision: Precision, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-        """The passes of this process, with the number of videos that are then done (those of the others assumed)."""
+        """The passes of this process, with the number of videos that are then done (those of the
+        others assumed).
+        """
         mine = range(rank(), len(self), world_size())
         passes = load_in_order(
             self,

@@ -1,4 +1,6 @@
-"""InfoNCE on video: one view's query against the other's key and a queue of past keys (He et al., MoCo, CVPR 2020)."""
+"""InfoNCE on video: one view's query against the other's key and a queue of past keys (He et al.,
+MoCo, CVPR 2020).
+"""
 
 from copy import deepcopy
 from typing import Any, Self
@@ -17,9 +19,11 @@ from vicc.methods.task import Task
 
 
 def any_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """Mean of -log of the softmax's share that falls on positives (Han et al., CoCLR, NeurIPS 2020, equation 2).
+    """Mean of -log of the softmax's share that falls on positives (Han et al., CoCLR, NeurIPS 2020,
+    equation 2).
 
-    It is low as soon as one positive is found; with one positive a row it is the cross-entropy of InfoNCE.
+    It is low as soon as one positive is found; with one positive a row it is the cross-entropy of
+    InfoNCE.
 
     Args:
         logits: (B, N), already divided by the temperature.
@@ -32,8 +36,8 @@ def any_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Te
 class InfoNCE(Task):
     """Contrastive learning with a queue (MoCo): a query must find its own key among past ones.
 
-    The first view of a video is encoded by the encoder that is trained, the second by a key encoder that follows it
-    slowly.
+    The first view of a video is encoded by the encoder that is trained, the second by a key encoder
+    that follows it slowly.
 
     Args:
         encoder: the encoder to train.
@@ -121,7 +125,9 @@ class InfoNCE(Task):
         return torch.cat((own, queries @ self.queue.columns["key"].t()), dim=1) / self.temperature
 
     def facts(self, batch: Batch, fixed: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the queue keeps of a batch beside its keys, by column; `fixed` is what `embed_fixed` gave."""
+        """What the queue keeps of a batch beside its keys, by column; `fixed` is what `embed_fixed`
+        gave.
+        """
         return {}
 
     def positives(self, rows: dict[str, torch.Tensor]) -> torch.Tensor:

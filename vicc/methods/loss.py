@@ -13,7 +13,8 @@ from vicc.methods.queue import EmbeddingQueue
 def swapped_prediction_loss(
     scores: Sequence[torch.Tensor], assignments: dict[int, torch.Tensor], *, temperature: float = 0.1
 ) -> torch.Tensor:
-    """Mean over assigned views i, of the mean over the other views v, of the cross-entropy of q_i and p_v.
+    """Mean over assigned views i, of the mean over the other views v, of the cross-entropy of q_i
+    and p_v.
 
     Args:
         scores: (B, K) for each view.
@@ -38,9 +39,11 @@ def assign_views(
     epsilon: float,
     num_iterations: int,
 ) -> dict[int, torch.Tensor]:
-    """Sinkhorn assignments (B, K) of the views that are assigned, with the queue's help once it is full.
+    """Sinkhorn assignments (B, K) of the views that are assigned, with the queue's help once it is
+    full.
 
-    Past embeddings are scored by today's prototypes. Of the joint result only the batch's rows are kept.
+    Past embeddings are scored by today's prototypes. Of the joint result only the batch's rows are
+    kept.
     """
     assignments = {}
     for line, view in enumerate(views_for_assign):

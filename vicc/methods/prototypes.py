@@ -1,4 +1,6 @@
-"""Prototypes: K directions of the embedding space that stand for what videos have in common (paper, section 3)."""
+"""Prototypes: K directions of the embedding space that stand for what videos have in common (paper,
+section 3).
+"""
 
 import torch
 import torch.nn.functional as F

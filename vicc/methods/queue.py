@@ -1,4 +1,7 @@
-"""Queues: past embeddings that make Sinkhorn's batch larger (paper, section 3), past keys to contrast with (MoCo)."""
+"""Queues: past embeddings that make Sinkhorn's batch larger (paper, section 3), past keys to
+contrast
+with (MoCo).
+"""
 
 from typing import Any
 
@@ -9,7 +12,8 @@ import torch.nn.functional as F
 class EmbeddingQueue:
     """Past embeddings of one process, newest first, one line for each assigned view.
 
-    Not a buffer of a module: DistributedDataParallel would overwrite every process's queue with that of process 0.
+    Not a buffer of a module: DistributedDataParallel would overwrite every process's queue with
+    that of process 0.
     `state_dict()` and `load_state_dict()` carry it through checkpoints, once for every process.
 
     Args:
@@ -28,7 +32,9 @@ class EmbeddingQueue:
         self._batch = 0
 
     def open(self, like: torch.Tensor) -> None:
-        """Begin to collect: zeros on the device and in the precision of `like`, unless open already."""
+        """Begin to collect: zeros on the device and in the precision of `like`, unless open
+        already.
+        """
         if self.rows is None:
             self.rows = like.new_zeros(self.num_views, self.length, self.embedding_dim)
 
@@ -37,7 +43,9 @@ class EmbeddingQueue:
         return self.rows is not None and self._filled[view] >= self.length
 
     def statistics(self) -> dict[str, float]:
-        """For the log: the share of the first line that is filled, and how many steps ago its oldest rows came."""
+        """For the log: the share of the first line that is filled, and how many steps ago its
+        oldest rows came.
+        """
         filled = self._filled[0]
         return {"queue_filled": filled / self.length, "queue_age": filled / max(1, self._batch)}
 
@@ -67,9 +75,11 @@ class EmbeddingQueue:
         self._filled = state["rows"].any(2).sum(1).tolist() if "rows" in state else [0] * self.num_views
 
     def redistribute(self, states: list[dict[str, torch.Tensor]], rank: int, processes: int) -> dict[str, torch.Tensor]:
-        """The rows of all processes' queues, of like age side by side, redistributed to `processes`: those of `rank`.
+        """The rows of all processes' queues, of like age side by side, redistributed to
+        `processes`: those of `rank`.
 
-        With more processes than before there are too few rows; the queue fills up again before it takes part.
+        With more processes than before there are too few rows; the queue fills up again before it
+        takes part.
         """
         if not states[0]:
             return {}
@@ -80,14 +90,16 @@ class EmbeddingQueue:
 
 
 class KeyQueue:
-    """Past keys and what is known of them, a ring in which the newest overwrite the oldest (MoCo, section 3.2).
+    """Past keys and what is known of them, a ring in which the newest overwrite the oldest (MoCo,
+    section 3.2).
 
-    It starts with random unit vectors, which are compared with from the first step on, as published. Every process
-    puts the keys of all processes in, so it is the same everywhere.
+    It starts with random unit vectors, which are compared with from the first step on, as
+    published. Every process puts the keys of all processes in, so it is the same everywhere.
 
     Args:
         length: rows.
-        columns: shape of a row of each column: () for whole numbers (-1 where nothing is known yet), (D,) for vectors.
+        columns: shape of a row of each column: () for whole numbers (-1 where nothing is known
+            yet), (D,) for vectors.
     """
 
     def __init__(self, length: int, columns: dict[str, tuple[int, ...]]) -> None:
@@ -115,14 +127,17 @@ class KeyQueue:
         places = (self.next + torch.arange(batch, device=device)) % self.length
         for name, values in rows.items():
             column = self.columns[name]
-            # Not in place: the loss of this step was computed with these columns and is yet to be differentiated.
+            # Not in place: the loss of this step was computed with these columns and is yet to be
+            # differentiated.
             self.columns[name] = column.index_copy(0, places, values.detach().to(column))
         self.next = (self.next + batch) % self.length
         self._put = min(self.length, self._put + batch)
         self._batch = batch
 
     def statistics(self) -> dict[str, float]:
-        """For the log: the share that is filled with keys, and how many steps ago the oldest of them came."""
+        """For the log: the share that is filled with keys, and how many steps ago the oldest of
+        them came.
+        """
         return {"queue_filled": self._put / self.length, "queue_age": self._put / max(1, self._batch)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Methods by name: the settings of each, and how it is built.
 
-Recipes and the layouts of published files name the methods that they are about. Whoever has a stage asks its settings.
+Recipes and the layouts of published files name the methods that they are about. Whoever has a stage
+asks its settings.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     Registered = TypeVar("Registered", bound=type[Task])
 
-# The settings are known without torch; the modules, which need it, register how their tasks are built.
+# The settings are known without torch; the modules, which need it, register how their tasks are
+# built.
 _SETTINGS: Final[dict[str, type[MethodSettings]]] = {
     "single_stream": SingleStreamSettings,
     "cross_stream": CrossStreamSettings,
@@ -51,12 +53,13 @@ def register_method(name: str, *, settings: type[MethodSettings]) -> Callable[[R
     """Decorator: register a `Task` under a name, which a stage can then have as its `method`.
 
     Args:
-        settings: a frozen dataclass derived from `MethodSettings`: its fields are what STAGE.FIELD=VALUE can set, its
-            other members are used by the plan, the alarms and the tables.
+        settings: a frozen dataclass derived from `MethodSettings`: its fields are what
+            STAGE.FIELD=VALUE can set, its other members are used by the plan, the alarms and the
+            tables.
 
     Raises:
-        ValueError: the name is taken by another task, `settings` is no such dataclass or has a field without a default,
-            or what is registered is no `Task`.
+        ValueError: the name is taken by another task, `settings` is no such dataclass or has a
+            field without a default, or what is registered is no `Task`.
     """
     if not (dataclasses.is_dataclass(settings) and issubclass(settings, MethodSettings)):
         raise ValueError(f"The settings of method {name!r} are {settings!r}; expected a dataclass of MethodSettings.")
@@ -93,7 +96,9 @@ def list_methods() -> list[str]:
 
 
 def has_method(name: str) -> bool:
-    """Whether there is a method of that name, be it of an installed package that was not imported yet."""
+    """Whether there is a method of that name, be it of an installed package that was not imported
+    yet.
+    """
     if name not in _SETTINGS:
         load_plugins()
     return name in _SETTINGS

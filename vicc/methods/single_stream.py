@@ -31,9 +31,10 @@ class SingleStream(Task):
         queue_length: rows of each process; 0 for no queue.
         queue_from_epoch: epoch from which the queue collects.
         freeze_prototypes_epochs: number of epochs, from the start, in which prototypes are frozen.
-        views_for_assign: views whose assignment is predicted. Small views of a batch come after the full ones and are
-            predicted only (SwAV, Caron et al., NeurIPS 2020, section 3.2).
-        views_with_gradient: "both", or "one" as the published code trains: the second view is encoded without gradient.
+        views_for_assign: views whose assignment is predicted. Small views of a batch come after the
+            full ones and are predicted only (SwAV, Caron et al., NeurIPS 2020, section 3.2).
+        views_with_gradient: "both", or "one" as the published code trains: the second view is
+            encoded without gradient.
         shuffled_batchnorm: encode views without gradient among the clips of other processes.
     """
 
@@ -92,7 +93,8 @@ class SingleStream(Task):
 
     def embed_trained(self, batch: Batch) -> list[torch.Tensor]:
         """Embeddings (B, D) of the full views that train, then of the small ones."""
-        # One pass a view, in order, as published: BatchNorm sees the views apart, the last one last.
+        # One pass a view, in order, as published: BatchNorm sees the views apart, the last one
+        # last.
         views = batch.clips[self.encoder.config.stream].unbind(1)
         embeddings = [self.encoder(view) for view in views[: self._num_trained(batch)]]
         for clips in batch.small_clips:  # one pass for all views of one resolution

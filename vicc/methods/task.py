@@ -17,7 +17,8 @@ class Task(nn.Module):
     Attributes:
         streams: streams a batch must hold.
         encoder: the encoder that is trained, the stage's result.
-        teacher: the encoder of another stream, if the method has one; frozen, in eval mode, without gradient.
+        teacher: the encoder of another stream, if the method has one; frozen, in eval mode, without
+            gradient.
     """
 
     streams: tuple[Stream, ...]
@@ -36,7 +37,8 @@ class Task(nn.Module):
 
         Args:
             settings: an instance of the class that the method was registered with.
-            teacher: the finished encoder of the other stream; None where `settings.needs_teacher` is false.
+            teacher: the finished encoder of the other stream; None where `settings.needs_teacher`
+                is false.
             batch_size: videos a step, those of all processes together.
         """
         raise ViccError(f"{cls.__name__} does not define from_settings.")
@@ -50,13 +52,17 @@ class Task(nn.Module):
         raise ViccError(f"{type(self).__name__} does not define embed_trained.")
 
     def embed_fixed(self, batch: Batch) -> list[torch.Tensor]:
-        """Embeddings (B, D) without gradient: of a teacher, of a key encoder, of a view that does not train."""
+        """Embeddings (B, D) without gradient: of a teacher, of a key encoder, of a view that does
+        not train.
+        """
         return []
 
     def outputs(
         self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch, epoch: int
     ) -> dict[str, torch.Tensor]:
-        """What `forward` returns, from the embeddings of a batch, whether they were made at once or in parts."""
+        """What `forward` returns, from the embeddings of a batch, whether they were made at once or
+        in parts.
+        """
         raise ViccError(f"{type(self).__name__} does not define outputs.")
 
     def train(self, mode: bool = True) -> Self:
@@ -80,7 +86,8 @@ class Task(nn.Module):
         """Take back what `rank_state` gave."""
 
     def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
-        """The `rank_state` of process `rank` of `processes`, made from the states of another number of processes.
+        """The `rank_state` of process `rank` of `processes`, made from the states of another number
+        of processes.
 
         By default the first of them, which is right where all processes have the same.
         """

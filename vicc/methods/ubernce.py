@@ -1,4 +1,7 @@
-"""UberNCE: InfoNCE whose positives are all keys of the class; an upper bound that needs labels (CoCLR, section 3)."""
+"""UberNCE: InfoNCE whose positives are all keys of the class; an upper bound that needs labels
+(CoCLR,
+section 3).
+"""
 
 import torch
 
@@ -11,7 +14,8 @@ from vicc.methods.registry import register_method
 
 
 def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """Mean over a query's positives of -log of the softmax's share that falls on each: all must be found.
+    """Mean over a query's positives of -log of the softmax's share that falls on each: all must be
+    found.
 
     Args:
         logits: (B, N), already divided by the temperature.
@@ -23,7 +27,10 @@ def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.
 
 @register_method("ubernce", settings=UberNCESettings)
 class UberNCE(InfoNCE):
-    """InfoNCE with labels: a query must find all past keys of its class; other arguments are those of `InfoNCE`."""
+    """InfoNCE with labels: a query must find all past keys of its class; other arguments are those
+    of
+    `InfoNCE`.
+    """
 
     def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
         return every_positive_loss(logits, positives)

@@ -1,4 +1,7 @@
-"""`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all or nothing."""
+"""`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all
+or
+nothing.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -65,10 +68,12 @@ class PrepareReport:
 
 @takes_settings(PrepareConfig)
 def prepare_videos(config: PrepareConfig) -> PrepareReport:
-    """Prepare every video (or every part of one) of a folder, file or list that the store does not hold yet.
+    """Prepare every video (or every part of one) of a folder, file or list that the store does not
+    hold yet.
 
     Raises:
-        ViccError: no videos, a store with other settings or of a newer format, a store in use, a full disk.
+        ViccError: no videos, a store with other settings or of a newer format, a store in use, a
+            full disk.
     """
     found = survey_videos(config.videos, groups=config.groups, official_splits=config.official_splits)
     for note in found.survey.notes:
@@ -234,7 +239,8 @@ def _outdated_splits(updates: Updates, store: Path | str) -> Iterator[str]:
 def _plan(config: PrepareConfig, files: list[VideoFile], whole: list[VideoFile]) -> PrepareReport:
     records = Store(config.store).records if store_exists(config.store) else {}
     entries = [record.entry for record in records.values()]
-    # Into which parts files are to be cut is not known before they are measured: those of the store are taken.
+    # Into which parts files are to be cut is not known before they are measured: those of the store
+    # are taken.
     cut = {file_id(entry.id) for entry in entries if file_id(entry.id) != entry.id}
     lost = cut - {file.id for file in whole}  # renamed or deleted: the real run knows their parts
     updates = find_updates(

@@ -53,8 +53,8 @@ class CheckedVideo:
 
     Attributes:
         name: the path as given, or the video's id in a store.
-        verdict: "too short": it decodes, and has fewer frames than `vicc prepare` takes by default. "skipped" only
-            in a store: the file could not be used when the store was prepared.
+        verdict: "too short": it decodes, and has fewer frames than `vicc prepare` takes by default.
+            "skipped" only in a store: the file could not be used when the store was prepared.
         reason: why it is not wholly readable; empty if it is.
         remarks: what else is worth knowing, for instance that its frames do not come at one rate.
         frames_declared: by the container; None where it says nothing.
@@ -63,7 +63,8 @@ class CheckedVideo:
         frames_per_second: found while decoding, not only declared.
         rotation: degrees, counterclockwise, by which frames are turned for display.
         blake2b: hash of the file; with --fast only of files that share their size with another.
-        same_as: name of an earlier video with the same bytes, or the same frames in another container.
+        same_as: name of an earlier video with the same bytes, or the same frames in another
+            container.
     """
 
     name: str
@@ -97,7 +98,8 @@ class CheckedVideo:
 class CheckReport:
     """What `check_videos` found, in the order of the paths and of the names in them.
 
-    `surveys` count what the folders, lists and stores among the paths hold, and what was passed over there.
+    `surveys` count what the folders, lists and stores among the paths hold, and what was passed
+    over there.
     """
 
     videos: list[CheckedVideo]
@@ -158,10 +160,12 @@ class _Entry:
 
 @takes_settings(CheckConfig)
 def check_videos(config: CheckConfig) -> CheckReport:
-    """Decode all files under some paths, and all entries of the stores among them; write the contact sheet if asked.
+    """Decode all files under some paths, and all entries of the stores among them; write the
+    contact sheet if asked.
 
     Raises:
-        ViccError: a path that does not exist, a folder without videos, a store that cannot be opened.
+        ViccError: a path that does not exist, a folder without videos, a store that cannot be
+            opened.
     """
     items, done, surveys = _collect(config.paths)
     if config.fast:
@@ -172,7 +176,8 @@ def check_videos(config: CheckConfig) -> CheckReport:
     running = run_locally(check, items, died=_died, size_of=_size, workers=workers)
     with progress("check", total=len(items), unit="videos") as advance, closing(running) as results:
         for item, video in results:
-            # Pictures of the first ones are kept, and of all problems: memory must not grow with the data set.
+            # Pictures of the first ones are kept, and of all problems: memory must not grow with
+            # the data set.
             if pictured >= MAX_ON_SHEET and not (video.is_problem and pictured < 2 * MAX_ON_SHEET):
                 video = replace(video, pictures=())
             pictured += bool(video.pictures)
@@ -185,7 +190,8 @@ def check_videos(config: CheckConfig) -> CheckReport:
 
 
 def _collect(paths: Sequence[Path | str]) -> tuple[list[_File | _Entry], list[CheckedVideo], list[Survey]]:
-    """What is to be decoded, what stores have skipped already, and what folders, lists and stores hold.
+    """What is to be decoded, what stores have skipped already, and what folders, lists and stores
+    hold.
 
     With several paths, names begin with theirs.
     """
@@ -288,7 +294,8 @@ def _decode_whole(found: CheckedVideo, path: Path, with_pictures: bool) -> Check
 def _decode_parts(found: CheckedVideo, path: Path, with_pictures: bool) -> CheckedVideo:
     """A second each at the beginning, in the middle and at the end.
 
-    What cannot be sought is decoded whole, and so is a short video, whose key frames are too few to gain from seeking.
+    What cannot be sought is decoded whole, and so is a short video, whose key frames are too few to
+    gain from seeking.
     """
     first = _reader(path, end=_SAMPLE_SECONDS)
     pictures = _Pictures()

@@ -45,10 +45,13 @@ class DemoVideosConfig(Settings):
 class PrepareConfig(Settings):
     """Decode videos, compute optical flow and write both to a store that training reads.
 
-    Given again, it continues where it stopped. Files that cannot be read are skipped and listed with their reason.
-    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ (val/, dev/, ...) around either; a
-    single file; a list (.csv, .parquet) with the column path and, as needed, label, group, split, start, end (seconds).
-    A table shows what was found, passed over, labelled, grouped and split; --dry-run shows it without preparing.
+    Given again, it continues where it stopped. Files that cannot be read are skipped and listed
+    with their reason.
+    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ (val/, dev/, ...)
+    around either; a
+    single file; a list (.csv, .parquet) with the column path and, as needed, label, group, split,
+    start, end (seconds). A table shows what was found, passed over, labelled, grouped and split;
+    --dry-run shows it without preparing.
 
     Example:
         vicc prepare videos --store store
@@ -70,57 +73,94 @@ class PrepareConfig(Settings):
     )
 
     videos: Annotated[ExistingVideos, Positional]
-    """Folder of videos, searched at every depth; or a video file; or a list of videos, .csv or .parquet."""
+    """Folder of videos, searched at every depth; or a video file; or a list of videos, .csv or
+    .parquet.
+    """
     store: StorePlace
-    """Folder of the store; made if it does not exist. A URL such as s3://bucket/store is prepared in a folder in
-    VICC_CACHE (default: ~/.cache/vicc), then copied there."""
+    """Folder of the store; made if it does not exist. A URL such as s3://bucket/store is prepared
+    in a folder in VICC_CACHE (default: ~/.cache/vicc), then copied there.
+    """
     flow: Literal["dis", "tvl1", "none"] = "dis"
-    """Optical flow: Dense Inverse Search, or the published and slower TV-L1. none: RGB only, much faster and half the
-    size; train on such a store with --motion diff."""
+    """Optical flow: Dense Inverse Search, or the published and slower TV-L1. none: RGB only, much
+    faster and half the
+    size; train on such a store with --motion diff.
+    """
     flow_bound: float = 20.0
-    """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is more precise."""
+    """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is
+    more precise.
+    """
     short_side: int = 128
     """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
     flow_at: Literal["store", "native"] = "store"
-    """Frames that flow is computed from. store: the stored ones. native: the file's own, as published, which is many
-    times slower. Flow is stored at the size of the stored frames either way."""
+    """Frames that flow is computed from. store: the stored ones. native: the file's own, as
+    published,
+    which is many
+    times slower. Flow is stored at the size of the stored frames either way.
+    """
     codec: Literal["h264", "jpeg"] = "h264"
     """How frames are stored. h264 takes a ninth of jpeg's bytes and loads about as fast."""
     quality: int | None = None
-    """Quality of stored RGB frames. h264: 0 to 51, lower is better, default 23. jpeg: 1 to 100, higher is better,
-    default 90."""
+    """Quality of stored RGB frames. h264: 0 to 51, lower is better, default 23. jpeg: 1 to 100,
+    higher
+    is better,
+    default 90.
+    """
     flow_quality: int | None = None
     """Quality of stored flow, on the same scale. Default: h264 0, which is lossless; jpeg 90."""
     fps: float | None = None
-    """Sample every video at this rate by time, so that all have one rate; right for variable rates, too. Default: keep
-    every frame."""
+    """Sample every video at this rate by time, so that all have one rate; right for variable rates,
+    too. Default: keep every frame.
+    """
     groups: Path | None = None
-    """CSV with the columns path, group (and label): clips of one group are never split between training and test.
-    Default: VIDEOS/groups.csv where there is one, else the recording that names of UCF101, HMDB51 and Kinetics give."""
+    """CSV with the columns path, group (and label): clips of one group are never split between
+    training and test.
+    Default: VIDEOS/groups.csv where there is one, else the recording that names of UCF101, HMDB51
+    and Kinetics give.
+    """
     official_splits: Path | None = None
-    """Folder with the split files of UCF101 or HMDB51, or CSV of Kinetics. Default: found in VIDEOS or beside it."""
+    """Folder with the split files of UCF101 or HMDB51, or CSV of Kinetics. Default: found in VIDEOS
+    or
+    beside it.
+    """
     segment_seconds: float | None = None
-    """Cut longer files into parts of this many seconds; a rest shorter than half a part is joined to the last part.
-    Default: files stay whole."""
+    """Cut longer files into parts of this many seconds; a rest shorter than half a part is joined
+    to the last part. Default: files stay whole.
+    """
     shots: bool = False
-    """Cut files where one shot ends and another begins; with --segment-seconds, long shots are cut further."""
+    """Cut files where one shot ends and another begins; with --segment-seconds, long shots are cut
+    further.
+    """
     min_frames: int = MIN_FRAMES
     """Videos with fewer frames are skipped: two flow frames are the least that show a motion."""
     workers: int | None = None
-    """Processes that decode, at least 1. Default: one for each core, of the whole cluster with --engine ray."""
+    """Processes that decode, at least 1. Default: one for each core, of the whole cluster with
+    --engine ray.
+    """
     engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes see the videos at the
-    same path; the store is written by this machine."""
+    """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes
+    see
+    the videos at the
+    same path; the store is written by this machine.
+    """
     ray_address: str | None = None
-    """host:port of the Ray cluster. Default: the variable RAY_ADDRESS, else a Ray of this machine's own."""
+    """host:port of the Ray cluster. Default: the variable RAY_ADDRESS, else a Ray of this machine's
+    own.
+    """
     shard: str | None = None
-    """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that run independently;
-    `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard $SLURM_ARRAY_TASK_ID/16."""
+    """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that
+    run
+    independently;
+    `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard
+    $SLURM_ARRAY_TASK_ID/16.
+    """
     shard_mb: int = 512
-    """Size in MiB at which a new file of the store is begun. A remote store is fetched file by file."""
+    """Size in MiB at which a new file of the store is begun. A remote store is fetched file by
+    file.
+    """
     dry_run: bool = False
-    """Print what would be done, how long it would take and how much faster training would load, measured on a few of
-    the videos, and write nothing."""
+    """Print what would be done, how long it would take and how much faster training would load,
+    measured on a few of the videos, and write nothing.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,10 +193,11 @@ class PrepareConfig(Settings):
 
 @dataclass(frozen=True)
 class CheckConfig(Settings):
-    """Decode all videos, and show which are readable and what is wrong with the others; exit status 1 if any is not.
+    """Decode all videos, and show which are readable and what is wrong with the others; exit status
+    1 if any is not.
 
-    Shows frames declared and decoded, size, rate, rotation, variable frame rates, and duplicates. Give files, folders
-    of videos, or a store, whose frames are then decoded.
+    Shows frames declared and decoded, size, rate, rotation, variable frame rates, and duplicates.
+    Give files, folders of videos, or a store, whose frames are then decoded.
 
     Example:
         vicc check videos
@@ -167,11 +208,15 @@ class CheckConfig(Settings):
     paths: Annotated[list[ExistingVideosOrStore], Positional]
     """Videos, folders that are searched at every depth, stores."""
     fast: bool = False
-    """Of videos longer than 15 s, decode only a second at the beginning, in the middle and at the end."""
+    """Of videos longer than 15 s, decode only a second at the beginning, in the middle and at the
+    end.
+    """
     html: NewFile | None = None
     """Also write a contact sheet to this file: a few pictures of each video, problems first."""
     all: bool = False
-    """Print a row for every video. Default: when there are many, only for those with a problem or a remark."""
+    """Print a row for every video. Default: when there are many, only for those with a problem or a
+    remark.
+    """
     workers: int | None = None
     """Processes that decode, at least 1. Default: one for each core."""
 
@@ -183,10 +228,13 @@ class CheckConfig(Settings):
 
 @dataclass(frozen=True)
 class SplitsConfig(Settings):
-    """Divide videos into folds for cross-validation: each video is tested in one fold and trains in the others.
+    """Divide videos into folds for cross-validation: each video is tested in one fold and trains in
+    the others.
 
-    The clips of one recording (group) are all in one fold, and every class is spread as evenly as whole recordings
-    allow. The split is written to STORE/splits, where `vicc pretrain` and `vicc retrieve` find it: --split NAME:FOLD.
+    The clips of one recording (group) are all in one fold, and every class is spread as evenly as
+    whole recordings
+    allow. The split is written to STORE/splits, where `vicc pretrain` and `vicc retrieve` find it:
+    --split NAME:FOLD.
 
     Example:
         vicc splits store --folds 5
@@ -219,7 +267,8 @@ class SplitsConfig(Settings):
 
 @dataclass(frozen=True)
 class StoreVerifyConfig(Settings):
-    """Read all of a store and compare it with its checksums. Exit status 1 if something is damaged, with its name.
+    """Read all of a store and compare it with its checksums. Exit status 1 if something is damaged,
+    with its name.
 
     Example:
         vicc store verify store
@@ -239,7 +288,10 @@ class StoreVerifyConfig(Settings):
 
 
 def _require_decoders(workers: int | None) -> None:
-    """Of commands that decode files for the first time: a broken one may end the process that decodes it."""
+    """Of commands that decode files for the first time: a broken one may end the process that
+    decodes
+    it.
+    """
     require(
         workers is None or workers >= 1,
         f"--workers {workers}: expected at least 1, since a broken video may end the process that decodes it; 0 is for "

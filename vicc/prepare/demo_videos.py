@@ -1,9 +1,10 @@
-"""Drawn videos of a jointed figure doing one of ten actions: the data set of ``vicc demo``, made in seconds.
+"""Drawn videos of a jointed figure doing one of ten actions: the data set of ``vicc demo``, made in
+seconds.
 
-What tells the actions apart is how the limbs move. All else (clothes, place, size, view, speed, camera, background,
-light, noise) is drawn independently of the action, so that colour says nothing about it and a fixed place in the frame
-says little. Backgrounds are kept dark and of low contrast: a small encoder then learns within minutes on two cores;
-with strong backgrounds it does not.
+What tells the actions apart is how the limbs move. All else (clothes, place, size, view, speed,
+camera, background, light, noise) is drawn independently of the action, so that colour says nothing
+about it and a fixed place in the frame says little. Backgrounds are kept dark and of low contrast:
+a small encoder then learns within minutes on two cores; with strong backgrounds it does not.
 """
 
 import json
@@ -42,9 +43,11 @@ _Part = TypeVar("_Part", float, Angles)
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in radians of one moment; pairs are (left, right). All zero: standing, arms hanging.
+    """Joint angles in radians of one moment; pairs are (left, right). All zero: standing, arms
+    hanging.
 
-    A limb's direction is (swing, spread): swing forward from straight down, spread outward from the body.
+    A limb's direction is (swing, spread): swing forward from straight down, spread outward from the
+    body.
     """
 
     hips: Angles = (0.06, -0.06)  # swing of the thighs
@@ -59,7 +62,9 @@ class Pose:
 
 @dataclass(frozen=True)
 class Manner:
-    """How one person acts: ``reach`` scales the amplitude, ``phase`` is in cycles, ``side`` is the acting limb."""
+    """How one person acts: ``reach`` scales the amplitude, ``phase`` is in cycles, ``side`` is the
+    acting limb.
+    """
 
     phase: float
     reach: float
@@ -155,8 +160,9 @@ def _fall(phase: float, manner: Manner) -> Pose:
     return Pose((0.45 * lying, 0.2 * lying), (0.6 * lying, 0.3 * lying), (arm, arm), (arm, arm), topple=1.45 * lying)
 
 
-# Cycles per second at usual speed, and the pose at a phase in [0, 1) of the cycle. All are fast enough for a clip of
-# 16 frames to hold a whole cycle: otherwise two clips of one video would not show the same thing.
+# Cycles per second at usual speed, and the pose at a phase in [0, 1) of the cycle. All are fast
+# enough for a clip of 16 frames to hold a whole cycle: otherwise two clips of one video would not
+# show the same thing.
 _POSES: dict[str, tuple[float, Callable[[float, Manner], Pose]]] = {
     "walk": (1.0, _walk),
     "run": (1.7, _run),
@@ -190,13 +196,17 @@ def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _wander(rng: np.random.Generator, amplitude: float) -> np.ndarray:
-    """A slow swing around 0, (NUM_FRAMES,): what wanders is no mark by which two clips of one video agree."""
+    """A slow swing around 0, (NUM_FRAMES,): what wanders is no mark by which two clips of one video
+    agree.
+    """
     time_s = np.arange(NUM_FRAMES) / float(FRAME_RATE)
     return amplitude * np.sin(_TURN * (rng.uniform(0.2, 0.4) * time_s + rng.random()))
 
 
 def _camera_path(rng: np.random.Generator) -> np.ndarray:
-    """Where the camera looks: pan (none in 40 % of the clips), slow sway and shake, in pixels, (NUM_FRAMES, 2)."""
+    """Where the camera looks: pan (none in 40 % of the clips), slow sway and shake, in pixels,
+    (NUM_FRAMES, 2).
+    """
     time = np.linspace(-1, 1, NUM_FRAMES)[:, None]
     pan = rng.uniform(-1, 1, 2) * (12, 5) * (rng.random() < 0.6)
     sway = np.stack([_wander(rng, rng.uniform(13, 23)), _wander(rng, rng.uniform(5, 11))], axis=1)
@@ -306,7 +316,9 @@ def _about_up(points: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _stand(points: np.ndarray, pose: Pose, fall_direction: float) -> np.ndarray:
-    """Puts the body (J, 3) on the ground at height 0, toppled about its feet, lifted and spun as the pose says."""
+    """Puts the body (J, 3) on the ground at height 0, toppled about its feet, lifted and spun as
+    the pose says.
+    """
     if pose.topple:
         cos, sin = math.cos(pose.topple), math.sin(pose.topple)
         points = _about_up(points, fall_direction) @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
@@ -316,7 +328,9 @@ def _stand(points: np.ndarray, pose: Pose, fall_direction: float) -> np.ndarray:
 
 
 def _project(points: np.ndarray, scene: Scene, frame: int) -> np.ndarray:
-    """Body points (J, 3) to (x, y, depth, scale) (J, 4): pixels, depth towards the camera in body heights."""
+    """Body points (J, 3) to (x, y, depth, scale) (J, 4): pixels, depth towards the camera in body
+    heights.
+    """
     turned = _about_up(points - [0, 0.5, 0], scene.heading[frame])
     towards, up, across = turned.T
     cos, sin = math.cos(scene.elevation), math.sin(scene.elevation)
@@ -350,7 +364,9 @@ def _disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: Colour) 
 
 
 def _limb(image: np.ndarray, start: np.ndarray, end: np.ndarray, radii: Angles, bands: tuple[Colour, ...]) -> None:
-    """A tapered limb with round ends in bands of colour; without a pattern flow could not see it move along itself."""
+    """A tapered limb with round ends in bands of colour; without a pattern flow could not see it
+    move along itself.
+    """
     along = end - start
     normal = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-3)
     _disc(image, start, radii[0], bands[0])
@@ -379,7 +395,9 @@ def _draw_figure(image: np.ndarray, scene: Scene, action: str, frame: int) -> No
 
 
 def _window(layer: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The part of a background layer the camera sees at an offset of (x, y) pixels, which may be a fraction."""
+    """The part of a background layer the camera sees at an offset of (x, y) pixels, which may be a
+    fraction.
+    """
     shift = np.array([[1, 0, -_MARGIN - x], [0, 1, -_MARGIN - y]], np.float32)
     return cv2.warpAffine(layer, shift, (FRAME_SIZE, FRAME_SIZE), borderMode=cv2.BORDER_REFLECT)
 
@@ -399,7 +417,10 @@ def _draw_surroundings(scene: Scene, frame: int) -> np.ndarray:
 
 
 def draw_demo_clip(action: str, *, seed: int | np.random.SeedSequence) -> np.ndarray:
-    """Draws one clip of ``action``, one of ``ACTIONS``: uint8 RGB (NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3)."""
+    """Draws one clip of ``action``, one of ``ACTIONS``: uint8 RGB (NUM_FRAMES, FRAME_SIZE,
+    FRAME_SIZE,
+    3).
+    """
     if action not in ACTIONS:
         raise ViccError(f"No demo action is called '{action}'. Choose one of {', '.join(ACTIONS)}.")
     scene = _draw_scene(np.random.default_rng(seed))
@@ -424,15 +445,18 @@ def write_demo_videos(
     num_workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Writes h264 files ``folder/train/<action>/<action>_0000.mp4`` and ``folder/test/...``, equally many per action.
+    """Writes h264 files ``folder/train/<action>/<action>_0000.mp4`` and ``folder/test/...``,
+    equally many per action.
 
-    The pixels depend on ``seed`` alone, not on the number of workers (None: one per core); files that are already
-    there are kept, so that a stopped call goes on. ``on_progress`` is called with (files done, files in all).
+    The pixels depend on ``seed`` alone, not on the number of workers (None: one per core); files
+    that are already there are kept, so that a stopped call goes on. ``on_progress`` is called with
+    (files done, files in all).
 
     Returns the number of files written by this call.
 
     Raises:
-        ViccError: a count is no multiple of the number of actions, or the folder holds other demo videos.
+        ViccError: a count is no multiple of the number of actions, or the folder holds other demo
+            videos.
     """
     for name, count in (("num_train", num_train), ("num_test", num_test)):
         if count < 0 or count % len(ACTIONS):
@@ -492,8 +516,9 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _encode(path: Path, clip: np.ndarray) -> None:
-    # One thread, as the workers are the parallelism. mbtree=0: with it, the same 112x112 frames gave other bytes from
-    # call to call (PyAV 18 on an AVX-512 machine; not at 128x128, not with x264's asm=0).
+    # One thread, as the workers are the parallelism. mbtree=0: with it, the same 112x112 frames
+    # gave other bytes from call to call (PyAV 18 on an AVX-512 machine; not at 128x128, not with
+    # x264's asm=0).
     options = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)

@@ -1,7 +1,10 @@
-"""Engines: run one function over many items in parallel, hand the results back in order, outlive broken processes.
+"""Engines: run one function over many items in parallel, hand the results back in order, outlive
+broken processes.
 
-An engine knows nothing of videos: see `Engine`. Results come in the order of the items, so that equal runs write equal
-stores, whatever finished first. Here: processes of this machine. `ray_engine` spreads the same work over a Ray cluster.
+An engine knows nothing of videos: see `Engine`. Results come in the order of the items, so that
+equal runs write equal
+stores, whatever finished first. Here: processes of this machine. `ray_engine` spreads the same work
+over a Ray cluster.
 """
 
 from collections import deque
@@ -14,8 +17,9 @@ from vicc.prepare.workers import Workers
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Results that wait for an earlier item, in bytes. The bound is on bytes, for one on their number lets all workers wait
-# for one long video: with six results in the window, five clips of a second after a film of an hour were all there was.
+# Results that wait for an earlier item, in bytes. The bound is on bytes, for one on their number
+# lets all workers wait for one long video: with six results in the window, five clips of a second
+# after a film of an hour were all there was.
 HELD_BYTES = 256 << 20
 
 
@@ -23,8 +27,8 @@ class Engine(Protocol):
     """Runs `work` on every item and yields (item, result) in the order of the items.
 
     Args:
-        died: makes the result of an item whose process ended, and ended again when the item was tried again, out of the
-            item and the reason.
+        died: makes the result of an item whose process ended, and ended again when the item was
+            tried again, out of the item and the reason.
         size_of: bytes of a result, for the bound on results that are held back.
     """
 
@@ -69,7 +73,8 @@ def in_order(
     Args:
         start: hands one item to a worker.
         waiting: items; emptied from the left.
-        slots: items that may be under way: those in the workers, and enough behind them that none waits.
+        slots: items that may be under way: those in the workers, and enough behind them that none
+            waits.
     """
     started: deque[tuple[Item, Future[Result]]] = deque()
     running: set[Future[Result]] = set()

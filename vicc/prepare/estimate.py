@@ -36,7 +36,9 @@ MakeDataset = Callable[[FrameReader, Sequence[Video]], ClipDataset]
 
 @dataclass(frozen=True)
 class LoadingRates:
-    """Samples that one process loads in a second, augmentation included, nothing kept in memory from earlier ones."""
+    """Samples that one process loads in a second, augmentation included, nothing kept in memory
+    from earlier ones.
+    """
 
     from_files: float
     from_store: float
@@ -103,7 +105,8 @@ def estimate_prepare(config: PrepareConfig) -> PrepareEstimate | None:
 
 
 def measure_loading(folder: VideoFolder, videos: Sequence[Video], make: MakeDataset) -> LoadingRates | None:
-    """How fast samples are loaded from files, and how fast they would be from a store; None if it cannot be measured.
+    """How fast samples are loaded from files, and how fast they would be from a store; None if it
+    cannot be measured.
 
     Args:
         make: the dataset that is to be loaded, over a reader and some of its videos.
@@ -134,7 +137,9 @@ class _Sample:
 
 
 def _prepare_beginning(whole: VideoFile, settings: StoreSettings, folder: Path) -> _Sample | None:
-    """Prepare the first seconds of a file into a store; None where that cannot be done: the real run says why."""
+    """Prepare the first seconds of a file into a store; None where that cannot be done: the real
+    run says why.
+    """
     end = (whole.start or 0) + _SECONDS
     file = replace(whole, end=end if whole.end is None else min(end, whole.end))
     began = time.monotonic()

@@ -26,7 +26,9 @@ from vicc.prepare.configs import SplitsConfig
 
 @dataclass(frozen=True)
 class Fold:
-    """The videos that one fold tests; `videos_of_a_class` are the fewest and the most that a class has of them."""
+    """The videos that one fold tests; `videos_of_a_class` are the fewest and the most that a class
+    has of them.
+    """
 
     number: int
     videos: int
@@ -37,8 +39,11 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldsReport:
-    """What `make_folds` wrote: `split` is the name that --split takes, before the colon; counts are of videos, but for
-    `groups`; `notes` are sentences that a user should see."""
+    """What `make_folds` wrote: `split` is the name that --split takes, before the colon; counts are
+    of
+    videos, but for
+    `groups`; `notes` are sentences that a user should see.
+    """
 
     file: str
     split: str
@@ -54,7 +59,8 @@ def make_folds(config: SplitsConfig) -> FoldsReport:
     """Divide the videos of a store, a folder or a list into grouped folds and write the split file.
 
     Raises:
-        ViccError: no videos there, fewer groups than folds, a name that cannot be used, or a file of another division.
+        ViccError: no videos there, fewer groups than folds, a name that cannot be used, or a file
+            of another division.
     """
     is_store, remote = store_exists(config.path), isinstance(config.path, str) and is_url(config.path)
     if config.groups is not None and is_store:

@@ -1,7 +1,7 @@
 """`vicc prepare --engine ray`: the engine that spreads the work over a Ray cluster.
 
-Ray schedules, retries after a lost worker or node, and carries the results. What is ours is the order, a bound on what
-is under way, and quiet.
+Ray schedules, retries after a lost worker or node, and carries the results. What is ours is the
+order, a bound on what is under way, and quiet.
 """
 
 import io
@@ -34,13 +34,16 @@ def run_on_ray(
     address: str | None,
     workers: int | None,
 ) -> Generator[tuple[Item, Result], None, None]:
-    """The engine of a Ray cluster: an item is a task of one CPU, done again by Ray if its worker or node is lost.
+    """The engine of a Ray cluster: an item is a task of one CPU, done again by Ray if its worker or
+    node is lost.
 
     Ray runs one task a process at a time, so an item that ends its worker each time harms no other.
 
     Args:
-        address: host:port of the cluster. None: the environment's RAY_ADDRESS, else a Ray of this machine's own.
-        workers: tasks that may run at once. None: one for each CPU of the cluster, also of nodes that join later.
+        address: host:port of the cluster. None: the environment's RAY_ADDRESS, else a Ray of this
+            machine's own.
+        workers: tasks that may run at once. None: one for each CPU of the cluster, also of nodes
+            that join later.
 
     Raises:
         ViccError: no Ray installed, no cluster at the address, or nodes with another vicc.
@@ -63,8 +66,9 @@ def run_on_ray(
             reference = task.remote(work, item, __version__)
             answer: Future[Result] = Future()
             references[answer] = reference
-            # This takes the result out of Ray's object store as soon as it is there, so that the store holds no more
-            # than what workers are just handing over; what waits for its turn is counted by `in_order`.
+            # This takes the result out of Ray's object store as soon as it is there, so that the
+            # store holds no more than what workers are just handing over; what waits for its turn
+            # is counted by `in_order`.
             reference.future().add_done_callback(lambda raw: finish(item, raw, answer))
             return answer
 
@@ -110,14 +114,16 @@ def _explain(ray: Any, error: Exception) -> Exception:
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster; one that the caller's program has connected to is used as it is."""
+    """The module `ray`, connected to a cluster; one that the caller's program has connected to is
+    used as it is.
+    """
     try:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about a coming default
         import ray
     except ImportError:
         raise ViccError("--engine ray needs Ray, which is not installed: pip install 'vicc[ray]'.") from None
-    # Ray prints messages about lost workers to standard output, from a thread of its own and without an option to turn
-    # it off; there they would stand in the middle of the JSON document.
+    # Ray prints messages about lost workers to standard output, from a thread of its own and
+    # without an option to turn it off; there they would stand in the middle of the JSON document.
     with redirect_stdout(io.StringIO()):
         mine = not ray.is_initialized()
         if mine:

@@ -1,4 +1,6 @@
-"""A folder of videos to a `VideoFolder`: every file is decoded once, to know how many frames it really has.
+"""A folder of videos to a `VideoFolder`: every file is decoded once, to know how many frames it
+really
+has.
 
 The result is remembered in a file, so that a resumed run reads only what has changed since.
 """
@@ -54,10 +56,12 @@ def open_frames(
 
 
 def list_videos(place: Path, *, silent: bool = False) -> tuple[list[VideoFile], SplitTable | None]:
-    """The videos that a place holds, as `prepare` would list them, and their official splits where there are any.
+    """The videos that a place holds, as `prepare` would list them, and their official splits where
+    there are any.
 
     Args:
-        silent: do not say what was passed over, as the videos are listed a second time and it is said then.
+        silent: do not say what was passed over, as the videos are listed a second time and it is
+            said then.
     """
     if silent:
         found = survey_videos(place)
@@ -78,8 +82,8 @@ def scan_videos(
     """Decode every video of a folder, file or list once and open them for reading.
 
     Args:
-        remembered: a file that keeps the result; files of the same size and time of change are not read again. One that
-            was written for another folder is left as it is.
+        remembered: a file that keeps the result; files of the same size and time of change are not
+            read again. One that was written for another folder is left as it is.
         workers: processes that decode; default one for each core.
 
     Raises:
@@ -204,7 +208,9 @@ def _remember(file: Path, place: Path, settings: StoreSettings, found: dict[str,
 
 
 def _remembered(file: Path, place: Path, settings: StoreSettings) -> dict[str, Scanned] | None:
-    """What was found when the files were read last, by id; None if the file belongs to another folder."""
+    """What was found when the files were read last, by id; None if the file belongs to another
+    folder.
+    """
     if not file.exists():
         return {}
     content = read_json(file, what="scan of the videos")

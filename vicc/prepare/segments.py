@@ -1,7 +1,8 @@
 """Long videos to parts: cut where one shot ends and another begins, every so many seconds, or both.
 
-A part is a `VideoFile` with a start and an end, prepared like any other video. What was measured of a file (its
-length, its cuts) is remembered in STORE/segments.json, so that a second start measures only what is new.
+A part is a `VideoFile` with a start and an end, prepared like any other video. What was measured of
+a file (its length, its cuts) is remembered in STORE/segments.json, so that a second start measures
+only what is new.
 """
 
 import time
@@ -121,7 +122,9 @@ def _parts(file: VideoFile, measured: Measured, segment_seconds: float | None) -
 
 
 def segment_starts(start: float, end: float, seconds: float) -> list[float]:
-    """Where parts of `seconds` begin in [start, end), in milliseconds; a rest shorter than half a part is no part."""
+    """Where parts of `seconds` begin in [start, end), in milliseconds; a rest shorter than half a
+    part is no part.
+    """
     count = max(1, int((end - start) / seconds + 0.5 + 1e-9))
     return [round(start + number * seconds, 3) for number in range(count)]
 
@@ -131,7 +134,9 @@ def _is_avi(path: Path) -> bool:
 
 
 def _not_measured(file: VideoFile, reason: str) -> Measured:
-    """The decoder crashed or hung; it will again when the video is prepared, which then tells the reason."""
+    """The decoder crashed or hung; it will again when the video is prepared, which then tells the
+    reason.
+    """
     return Measured(None)
 
 
@@ -140,7 +145,9 @@ def _no_size(measured: Measured) -> int:
 
 
 def measure(file: VideoFile, shots: bool) -> Measured:
-    """How long a video is and, if asked for, where its shots begin; of a file that cannot be read, nothing."""
+    """How long a video is and, if asked for, where its shots begin; of a file that cannot be read,
+    nothing.
+    """
     try:
         if shots:
             cuts, seconds = find_cuts(file.path, start=file.start, end=file.end)
@@ -152,9 +159,11 @@ def measure(file: VideoFile, shots: bool) -> Measured:
 
 
 def find_cuts(path: Path, *, start: float | None = None, end: float | None = None) -> tuple[tuple[float, ...], float]:
-    """Where shots begin, but for the first, and where the last one ends: seconds after the file's first frame.
+    """Where shots begin, but for the first, and where the last one ends: seconds after the file's
+    first frame.
 
-    A cut stands half-way between two frames, so rounding cannot put a frame on the wrong side of it.
+    A cut stands half-way between two frames, so rounding cannot put a frame on the wrong side of
+    it.
 
     Raises:
         VideoError: the file cannot be read.

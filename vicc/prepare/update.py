@@ -1,4 +1,6 @@
-"""What a folder or list says today of videos that a store has held for longer: labels, groups, splits, and other names.
+"""What a folder or list says today of videos that a store has held for longer: labels, groups,
+splits,
+and other names.
 
 Nothing is decoded for it. A video whose file has another name now is known by its content.
 """
@@ -26,9 +28,11 @@ class Updates:
         restated: videos, with what the folder or list says of them today.
         counts: how many labels, groups and splits are other ones.
         examples: the first few of these, in words.
-        labels_kept: videos whose label stays since the place, of one class or none, names no classes at all.
+        labels_kept: videos whose label stays since the place, of one class or none, names no
+            classes at all.
         moved: the earlier id, and the video under the id that its file has now.
-        twice: ids whose file is gone and whose content the store has under another id too: they are dropped.
+        twice: ids whose file is gone and whose content the store has under another id too: they are
+            dropped.
         superseded: skipped files under an id that a cut into other parts does not give any more.
         missing: ids that the place does not have; of another place, or deleted since.
     """
@@ -122,7 +126,9 @@ def _find_moved(
     place: Path,
     updates: Updates,
 ) -> None:
-    """Which of the videos that the place has no more are there under another name, by their content."""
+    """Which of the videos that the place has no more are there under another name, by their
+    content.
+    """
     unchanged = {
         entry.id: (entry.source.blake2b, _part(entry.id))
         for entry in entries
@@ -153,7 +159,9 @@ def _find_moved(
 
 
 class _NewFiles:
-    """Files that the store does not know yet, by their content. Only those of the size of a lost one are read."""
+    """Files that the store does not know yet, by their content. Only those of the size of a lost
+    one are read.
+    """
 
     def __init__(self, files: Mapping[str, VideoFile], known: set[str]) -> None:
         self._by_size: dict[int, list[VideoFile]] = {}

@@ -27,7 +27,9 @@ _FRAMES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Damage:
-    """Something of a store that is not as it should be; `video` is empty where it is not known whose."""
+    """Something of a store that is not as it should be; `video` is empty where it is not known
+    whose.
+    """
 
     shard: str
     video: str
@@ -46,12 +48,14 @@ class Verification:
 
 
 def verify_store(place: Path | str, *, decode: bool = False, workers: int | None = None) -> Verification:
-    """Read all of a store and compare it with its checksums; with `decode`, decode every frame as well.
+    """Read all of a store and compare it with its checksums; with `decode`, decode every frame as
+    well.
 
     Each shard is read in another process, since a damaged one can crash its reader.
 
     Raises:
-        ViccError: no store, no access to a URL. Damage is no error here: it is what this function finds.
+        ViccError: no store, no access to a URL. Damage is no error here: it is what this function
+            finds.
     """
     damage: list[Damage] = []
     files: dict[str, Path] = {}

@@ -25,7 +25,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 HUNG_AFTER_SECONDS = 120.0
-"""A decoder that gives no new frame for this long is taken to hang. Minutes a frame are beyond any real file."""
+"""A decoder that gives no new frame for this long is taken to hang. Minutes a frame are beyond any
+real file.
+"""
 
 CANNOT_START = f"Worker processes cannot start. {MAIN_GUARD}; otherwise look at what the workers printed above."
 _SLOW_START_SECONDS = 30.0
@@ -34,9 +36,11 @@ _in_worker = False
 
 
 def start_worker() -> None:
-    """Make this process one that decodes: one thread for OpenCV; ended by a decoder that hangs, and with its parent.
+    """Make this process one that decodes: one thread for OpenCV; ended by a decoder that hangs, and
+    with its parent.
 
-    The last is for a main process that was killed: workers of a pool would wait for ever, since each holds both ends of
+    The last is for a main process that was killed: workers of a pool would wait for ever, since
+    each holds both ends of
     the queue that it reads from.
     """
     global _in_worker
@@ -57,7 +61,8 @@ def _end_with(sentinel: int) -> None:
 def decoder_guard(seconds: float = HUNG_AFTER_SECONDS) -> Iterator[None]:
     """End this worker process if the block takes longer; outside of a worker, do nothing.
 
-    By the default action of a timer's signal, which needs no Python: a decoder may hang while it holds the interpreter.
+    By the default action of a timer's signal, which needs no Python: a decoder may hang while it
+    holds the interpreter.
     """
     if not _in_worker:
         yield
@@ -72,7 +77,8 @@ def decoder_guard(seconds: float = HUNG_AFTER_SECONDS) -> Iterator[None]:
 def new_pool(workers: int | None) -> ProcessPoolExecutor:
     """A pool of spawned processes, one for each usable core by default.
 
-    Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV gets one thread in
+    Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV
+    gets one thread in
     each: one process a core scales 1.96x on two cores, threads 0.93x.
 
     Raises:
@@ -98,7 +104,8 @@ def submit(
 ) -> "Future[Result]":
     """Hand a call to the pool, whose workers do not see Ctrl-C: it is the main process's to handle.
 
-    Workers start within this call and inherit the signal mask, so they are safe also while they are still importing.
+    Workers start within this call and inherit the signal mask, so they are safe also while they are
+    still importing.
     """
     with _ctrl_c_blocked():
         return pool.submit(function, *arguments, **options)
@@ -107,10 +114,11 @@ def submit(
 class Workers(Generic[Item, Result]):
     """Processes that call one function on items, each with a pipe of its own to the main process.
 
-    `ProcessPoolExecutor` would do but for processes that end on their way: it ends all others too, and if one was just
-    handing over a result, the pipe that they share holds half a message, for whose rest the main process waits for
-    ever. Here a process that ends costs its own item and no other. The item is tried again; if that ends a process too,
-    its result is `died(item, reason)`.
+    `ProcessPoolExecutor` would do but for processes that end on their way: it ends all others too,
+    and if one was just
+    handing over a result, the pipe that they share holds half a message, for whose rest the main
+    process waits for ever. Here a process that ends costs its own item and no other. The item is
+    tried again; if that ends a process too, its result is `died(item, reason)`.
 
     Args:
         function: what is called; the processes must be able to import it.
@@ -124,17 +132,21 @@ class Workers(Generic[Item, Result]):
         self._processes: set[_Process] = set()
         self._lock = threading.Lock()
         self._stopped = False
-        # A thread for each process, which only waits: so a process gets its next item while the main thread writes.
+        # A thread for each process, which only waits: so a process gets its next item while the
+        # main thread writes.
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(number)]
-        # Ctrl-C is the main thread's to handle; threads and processes inherit that. Python starts its tracker with the
-        # first process and then lets Ctrl-C through again, so that comes before.
+        # Ctrl-C is the main thread's to handle; threads and processes inherit that. Python starts
+        # its tracker with the first process and then lets Ctrl-C through again, so that comes
+        # before.
         resource_tracker.ensure_running()
         with _ctrl_c_blocked():
             for thread in self._threads:
                 thread.start()
 
     def submit(self, item: Item) -> "Future[Result]":
-        """Hand an item over. Its future raises what the function raised, or ViccError if no process can start."""
+        """Hand an item over. Its future raises what the function raised, or ViccError if no process
+        can start.
+        """
         future: Future[Result] = Future()
         self._waiting.put((item, future))
         return future

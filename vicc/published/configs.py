@@ -9,11 +9,13 @@ from vicc.settings import Place, Positional, Settings
 
 @dataclass(frozen=True)
 class ImportConfig(Settings):
-    """Read a published checkpoint of ViCC, InfoNCE, UberNCE, CoCLR or a classifier on them into an encoder folder.
+    """Read a published checkpoint of ViCC, InfoNCE, UberNCE, CoCLR or a classifier on them into an
+    encoder folder.
 
     Prints what the file held. A file with tensors that are not known is refused, with their names.
-    The folder also gets a card (README.md) and what the file held beside the encoder: the other stream's encoder in
-    FOLDER/teacher, the momentum encoder in FOLDER/key_encoder, prototypes, queue, classifier.
+    The folder also gets a card (README.md) and what the file held beside the encoder: the other
+    stream's encoder in FOLDER/teacher, the momentum encoder in FOLDER/key_encoder, prototypes,
+    queue, classifier.
 
     Example:
         vicc import vicc-rgb.pth.tar --out imported-rgb --stream rgb
@@ -24,9 +26,13 @@ class ImportConfig(Settings):
     out: Path
     """Folder to write; must not exist, or be empty."""
     stream: Literal["rgb", "flow"] | None = None
-    """Stream that the trained encoder sees. Published files do not name it, so it must be given for them."""
+    """Stream that the trained encoder sees. Published files do not name it, so it must be given for
+    them.
+    """
     allow_partial: bool = False
-    """Leave out, and list, tensors that are not known and parts that are incomplete. The backbone must be complete."""
+    """Leave out, and list, tensors that are not known and parts that are incomplete. The backbone
+    must be complete.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,11 @@ class ExportConfig(Settings):
     """
 
     source: Annotated[Path, Place("source of an export"), Positional]
-    """What to export: imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or encoder folder (then
-    without prototypes)."""
+    """What to export: imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or
+    encoder
+    folder (then
+    without prototypes).
+    """
     out: Path
     """File to write; must not exist."""
     format: Literal["published"] = "published"

@@ -22,7 +22,9 @@ from vicc.training.watch.log import read_log
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written in the published layout. `lacks` names tensors of the layout that were not there."""
+    """What was written in the published layout. `lacks` names tensors of the layout that were not
+    there.
+    """
 
     file: str
     method: str
@@ -33,15 +35,17 @@ class Exported:
 
 
 def export_published(folder: Path | str, path: Path | str) -> Exported:
-    """Write the published layout: of an imported folder, a classifier, a finished stage of a run, or an encoder alone.
+    """Write the published layout: of an imported folder, a classifier, a finished stage of a run,
+    or
+    an encoder alone.
 
-    Of an imported folder every tensor is what it was. `optimizer` is an empty dict, since vicc keeps no published
-    optimiser's state: training cannot be resumed from such a file. An entry `vicc_encoders`, beside the published ones,
-    says which stream and input the encoders have.
+    Of an imported folder every tensor is what it was. `optimizer` is an empty dict, since vicc
+    keeps no published optimiser's state: training cannot be resumed from such a file. An entry
+    `vicc_encoders`, beside the published ones, says which stream and input the encoders have.
 
     Raises:
-        ViccError: no such folder, a backbone, stream or several prototype heads, which have no published layout, or a
-            file that exists.
+        ViccError: no such folder, a backbone, stream or several prototype heads, which have no
+            published layout, or a file that exists.
     """
     folder, path = Path(folder), Path(path)
     if path.exists():
@@ -115,7 +119,9 @@ def _from_classifier(folder: Path) -> tuple[Contents, int | None, int | None, fl
 
 
 def _from_stage(folder: Path, state: dict[str, Any]) -> tuple[Contents, int | None, int | None, float]:
-    """A stage's task under published names: what its checkpoint holds, described by its encoders' configs."""
+    """A stage's task under published names: what its checkpoint holds, described by its encoders'
+    configs.
+    """
     stage, model = json.loads(state["stage"]), state["model"]
     layout, found = LAYOUTS[stage["method"]], Contents(stage["method"])
     config = load_encoder(folder / ENCODER_FOLDER).config

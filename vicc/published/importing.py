@@ -1,4 +1,6 @@
-"""Published checkpoints (.pth.tar) of ViCC, InfoNCE, UberNCE, CoCLR and their classifiers to encoder folders."""
+"""Published checkpoints (.pth.tar) of ViCC, InfoNCE, UberNCE, CoCLR and their classifiers to
+encoder folders.
+"""
 
 import hashlib
 import math
@@ -31,10 +33,11 @@ _LICENCE = (
 
 @dataclass(frozen=True)
 class Imported:
-    """What a published checkpoint held. `folders` are those written, by prefix in the file; None is "not in there".
+    """What a published checkpoint held. `folders` are those written, by prefix in the file; None is
+    "not in there".
 
-    `left_out` names tensors of the file that are in no folder, `missing` tensors the file should have had; both are
-    empty but for partial imports.
+    `left_out` names tensors of the file that are in no folder, `missing` tensors the file should
+    have had; both are empty but for partial imports.
     """
 
     file: str
@@ -58,20 +61,23 @@ class Imported:
 def import_published(
     path: Path | str, folder: Path | str, *, stream: Stream | None = None, allow_partial: bool = False
 ) -> Imported:
-    """Read a published checkpoint into an encoder folder, with everything it holds beside the encoder.
+    """Read a published checkpoint into an encoder folder, with everything it holds beside the
+    encoder.
 
-    The folder appears whole or not at all. The optimiser's state is not taken over: vicc resumes no published training.
+    The folder appears whole or not at all. The optimiser's state is not taken over: vicc resumes no
+    published training.
 
     Args:
         path: a .pth.tar file; read without executing anything.
         folder: where to write; must not exist, or be empty.
         stream: that of the trained encoder. Of the files, only those that vicc wrote name it.
-        allow_partial: leave out tensors that are not known, and parts (projection head, prototypes, queue, second
-            encoder, classifier) that are incomplete. The trained encoder's backbone must be complete.
+        allow_partial: leave out tensors that are not known, and parts (projection head, prototypes,
+            queue, second encoder, classifier) that are incomplete. The trained encoder's backbone
+            must be complete.
 
     Raises:
-        ViccError: not such a checkpoint, damaged, not finite, of an unknown network, with tensors missing or left over,
-            or of another stream; or a folder that has something in it.
+        ViccError: not such a checkpoint, damaged, not finite, of an unknown network, with tensors
+            missing or left over, or of another stream; or a folder that has something in it.
     """
     path, folder = Path(path), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -125,7 +131,9 @@ def import_published(
 
 
 def _checked_tensors(path: Path, state: dict[Any, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a state dict, dense and finite, their names without the prefix of DataParallel."""
+    """The tensors of a state dict, dense and finite, their names without the prefix of
+    DataParallel.
+    """
     size = path.stat().st_size
     tensors = {}
     for name, tensor in state.items():
@@ -211,7 +219,9 @@ def _config(
     stream: Stream | None,
     trained: EncoderConfig | None,
 ) -> EncoderConfig:
-    """What the encoder under a prefix is, by the shapes of its weights; `written` is what vicc noted on export."""
+    """What the encoder under a prefix is, by the shapes of its weights; `written` is what vicc
+    noted on export.
+    """
     start = prefix + ("." if prefix == "backbone" else ".0.")
     first = {name: tensors[start + weight] for name, weight in FIRST_WEIGHT.items() if start + weight in tensors}
     if not first and trained is not None:
@@ -257,7 +267,8 @@ def _published_config(
         )
     config = EncoderConfig(stream or "flow", backbone=backbone, embedding_dim=embedding_dim)
     if config.stream == "flow" and channels == 3:
-        # Published flow was clipped at 20 pixels of frames 240 high and stored as an image: 128, v, u.
+        # Published flow was clipped at 20 pixels of frames 240 high and stored as an image: 128, v,
+        # u.
         return replace(config, flow_channels="128vu", flow_bound=20.0, flow_short_side=240)
     return config
 

@@ -1,4 +1,5 @@
-"""How the published code lays out its checkpoints (.pth.tar), and where each part stands in an encoder folder of vicc.
+"""How the published code lays out its checkpoints (.pth.tar), and where each part stands in an
+encoder folder of vicc.
 
 encoder_q.0.<backbone>, .2, .4    -> FOLDER/model.safetensors, the trained encoder (also backbone.<backbone>)
 second.*, sampler.*               -> FOLDER/teacher/, the frozen encoder of the other stream
@@ -19,8 +20,8 @@ from vicc.methods.encoder import Encoder
 IMPORT_FILE = "published.json"
 """In an imported folder: what was read, from where, and what a way back needs."""
 
-# Where torchvision's S3D counts its layers, the published network names them, each twice: a layer belongs to the
-# network and to one of its five blocks.
+# Where torchvision's S3D counts its layers, the published network names them, each twice: a layer
+# belongs to the network and to one of its five blocks.
 _S3D_LAYERS = {
     "0": ("Conv_1a", "block1.0"),
     "2": ("Conv_2b", "block2.1"),
@@ -42,7 +43,9 @@ FIRST_WEIGHT = {"s3d": "Conv_1a.conv1.weight", "r2plus1d-10": "conv1.spatial_con
 
 @dataclass(frozen=True)
 class Layout:
-    """A method's checkpoint: its encoders by prefix, each with the folder it goes to, and what lies beside them."""
+    """A method's checkpoint: its encoders by prefix, each with the folder it goes to, and what lies
+    beside them.
+    """
 
     title: str
     encoders: dict[str, str]
@@ -76,8 +79,8 @@ LAYOUTS = {
     "encoder": Layout("an encoder alone", _QUERY, (), "best_loss"),
 }
 
-# Of everything beside encoders: the file it goes to, its name there, its shape. A letter is a size: D of embeddings,
-# F of features, K prototypes, N of the queue, C classes.
+# Of everything beside encoders: the file it goes to, its name there, its shape. A letter is a size:
+# D of embeddings, F of features, K prototypes, N of the queue, C classes.
 BESIDE: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
     "prototypes.weight": ("prototypes", "weight", ("K", "D")),
     "queue": ("queue", "queue", ("D", "N")),
@@ -95,7 +98,9 @@ WHOLE_NUMBERS = ("num_batches_tracked", "queue_ptr", "queue_label", "queue_vname
 
 @dataclass
 class Contents:
-    """A state dict under our names. Encoders and configs by folder ("" is the trained one), the rest by file."""
+    """A state dict under our names. Encoders and configs by folder ("" is the trained one), the
+    rest by file.
+    """
 
     method: str
     configs: dict[str, EncoderConfig] = field(default_factory=dict)
@@ -109,7 +114,8 @@ class Contents:
 
 
 def published_names(name: str, backbone: str) -> tuple[str, ...]:
-    """The published names, one or two, of a tensor of `Encoder`, without the prefix that says which encoder.
+    """The published names, one or two, of a tensor of `Encoder`, without the prefix that says which
+    encoder.
 
     >>> published_names("backbone.features.0.1.0.weight", "s3d")
     ('0.Conv_1a.conv2.weight', '0.block1.0.conv2.weight')
@@ -134,14 +140,17 @@ def published_names(name: str, backbone: str) -> tuple[str, ...]:
         # A branch is a list of units; torchvision's of one unit is that unit itself.
         branch, *path = path
         inner = f"{branch}.{path.pop(0) if len(path) > 1 else 0}."
-    # A unit is convolution and BatchNorm; a separable one is two of these, over space and over time.
+    # A unit is convolution and BatchNorm; a separable one is two of these, over space and over
+    # time.
     *half, part = path
     inner += ("conv", "bn")[int(part)] + (str(int(half[0]) + 1) if half else "")
     return tuple(f"0.{published}.{inner}.{leaf}" for published in _S3D_LAYERS[layer])
 
 
 def encoder_names(prefix: str, config: EncoderConfig) -> dict[str, tuple[torch.Tensor, list[str]]]:
-    """By our name, a tensor without data that has its shape and dtype, and its published names in full."""
+    """By our name, a tensor without data that has its shape and dtype, and its published names in
+    full.
+    """
     with torch.device("meta"):
         state = Encoder(config).state_dict()
     names = {}

@@ -1,7 +1,10 @@
-"""NumPy numbers in a checkpoint, read without NumPy: what many training loops leave as epoch or best value.
+"""NumPy numbers in a checkpoint, read without NumPy: what many training loops leave as epoch or
+best
+value.
 
-torch reads tensors and plain values only, and hands everything else in a pickle to what it is told to take for it. What
-it gets here are the classes below, in place of NumPy's of the same names: they keep bytes and run nothing.
+torch reads tensors and plain values only, and hands everything else in a pickle to what it is told
+to take for it. What it gets here are the classes below, in place of NumPy's of the same names: they
+keep bytes and run nothing.
 """
 
 from contextlib import AbstractContextManager
@@ -57,7 +60,9 @@ def numpy_numbers() -> AbstractContextManager[None]:
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
-    """Stands for `numpy.core.multiarray.scalar`: a number of Python; of a text or a date only its bytes."""
+    """Stands for `numpy.core.multiarray.scalar`: a number of Python; of a text or a date only its
+    bytes.
+    """
     if not (isinstance(dtype, PickledDtype) and isinstance(data, bytes) and dtype.is_number):
         return data
     numbers = np.frombuffer(data, dtype.order + dtype.code)

@@ -16,21 +16,25 @@ _DAMAGED = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
     *(RuntimeError, TypeError, ValueError, zipfile.BadZipFile),
 )
-# What torch says of the commands of pickle that came with protocol 4: FRAME, SHORT_BINUNICODE, MEMOIZE, STACK_GLOBAL.
+# What torch says of the commands of pickle that came with protocol 4: FRAME, SHORT_BINUNICODE,
+# MEMOIZE, STACK_GLOBAL.
 _NEW_PICKLE = re.compile(r"Unsupported operand (149|140|148|147)\b")
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch before 1.6 begin."""
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Tensors and plain values of a torch checkpoint, of the zip format or the older one; runs nothing.
+    """Tensors and plain values of a torch checkpoint, of the zip format or the older one; runs
+    nothing.
 
     Raises:
-        ViccError: no such file, damaged, holding what could run code, or without an entry state_dict.
+        ViccError: no such file, damaged, holding what could run code, or without an entry
+            state_dict.
     """
     try:
         _check_container(path)
-        # weights_only: a pickle of anything but tensors and plain values is refused before it is executed.
+        # weights_only: a pickle of anything but tensors and plain values is refused before it is
+        # executed.
         with numpy_numbers():
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -63,7 +67,8 @@ def _check_container(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(len(_OLD_FORMAT))
     if zipfile.is_zipfile(path):
-        # torch stores, it never compresses: a small file that unfolds to more than it is was not written by torch.
+        # torch stores, it never compresses: a small file that unfolds to more than it is was not
+        # written by torch.
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > size:
                 raise ViccError(

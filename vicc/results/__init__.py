@@ -1,1 +1,3 @@
-"""Results to tables and pages: comparison, fusion, tables, literature, runs side by side, the run's page."""
+"""Results to tables and pages: comparison, fusion, tables, literature, runs side by side, the run's
+page.
+"""

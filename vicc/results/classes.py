@@ -13,7 +13,9 @@ from vicc.results.formats import FormattedTable
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: its queries, the groups they are of, and of each model how many are right at once (R@1, top-1)."""
+    """One class: its queries, the groups they are of, and of each model how many are right at once
+    (R@1, top-1).
+    """
 
     label: str
     queries: int
@@ -47,7 +49,8 @@ def class_rows(result: Result, rows: Sequence[Row]) -> list[ClassRow]:
 
 
 def confusion_counts(result: Result, row: Row) -> dict[str, Counter[str]]:
-    """For each class of the queries, sorted, how many of them are taken for which class, the right one included.
+    """For each class of the queries, sorted, how many of them are taken for which class, the right
+    one included.
 
     Raises:
         ViccError: the row does not hold what its queries were taken for.
@@ -103,7 +106,9 @@ def classes_table(result: Result, rows: Sequence[Row]) -> tuple[FormattedTable, 
 
 
 def confusions_table(result: Result, rows: Sequence[Row]) -> tuple[FormattedTable, Any]:
-    """For each row that has them, which classes are taken for which: a table in words, and as a document."""
+    """For each row that has them, which classes are taken for which: a table in words, and as a
+    document.
+    """
     found = {row.name: confusions(result, row) for row in rows if row.predicted is not None}
     if not found:
         raise ViccError("No row of this result holds what its queries were taken for.")

@@ -16,7 +16,9 @@ _NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """A result, the file it was read from, and the row of it that was asked for, if one was (FILE:ROW)."""
+    """A result, the file it was read from, and the row of it that was asked for, if one was
+    (FILE:ROW).
+    """
 
     path: Path
     result: Result
@@ -53,7 +55,9 @@ def open_measured(place: str, kind: str = "retrieval") -> Measured:
 
 
 def expanded(places: Sequence[str]) -> list[str]:
-    """The places, those with wildcards as what they stand for: before :ROW a shell does not see to that."""
+    """The places, those with wildcards as what they stand for: before :ROW a shell does not see to
+    that.
+    """
     found: list[str] = []
     for place in places:
         name, colon, row = place.partition(":")
@@ -63,7 +67,8 @@ def expanded(places: Sequence[str]) -> list[str]:
 
 
 def find_results(places: Sequence[str]) -> list[Measured]:
-    """Results of files, and of folders at any depth, by path. What a folder has that cannot be read is said.
+    """Results of files, and of folders at any depth, by path. What a folder has that cannot be read
+    is said.
 
     Raises:
         ViccError: a file that is no result, or a place without one.

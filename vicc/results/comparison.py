@@ -1,4 +1,6 @@
-"""`vicc compare`: two models on the same queries: the difference, how sure it is, and where it lies."""
+"""`vicc compare`: two models on the same queries: the difference, how sure it is, and where it
+lies.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,12 +26,14 @@ from vicc.results.pool import Measurement, PooledQuery, pooled_queries, pooled_s
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric of both models. Where several files are averaged, a query counts for the one that does it better.
+    """One metric of both models. Where several files are averaged, a query counts for the one that
+    does it better.
 
     Attributes:
         a, b: the metric of each.
         difference: a minus b.
-        only_a, only_b: queries that only the one gets right; of average precision, for which it is higher.
+        only_a, only_b: queries that only the one gets right; of average precision, for which it is
+            higher.
     """
 
     a: float
@@ -82,7 +86,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Side:
-    """The files of one model: folds, whose queries are pooled, and seeds, over which each query is averaged."""
+    """The files of one model: folds, whose queries are pooled, and seeds, over which each query is
+    averaged.
+    """
 
     name: str
     measured: list[Measured]
@@ -118,7 +124,8 @@ def compare(config: CompareConfig) -> Comparison:
     """Compare rows of results: the two that are asked for, else all that both sides have by name.
 
     Raises:
-        ViccError: another protocol, other data, splits or queries on the two sides, or no row that both have.
+        ViccError: another protocol, other data, splits or queries on the two sides, or no row that
+            both have.
     """
     if config.out is not None:
         require_writable(config.out)

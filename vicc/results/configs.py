@@ -18,10 +18,14 @@ from vicc.settings import Positional, Settings, require
 
 @dataclass(frozen=True)
 class CompareConfig(Settings):
-    """Compare two models on the same queries: difference with its 95 % interval and p, and the classes where it lies.
+    """Compare two models on the same queries: difference with its 95 % interval and p, and the
+    classes
+    where it lies.
 
-    A model is a result file, or a run (of which retrieval.json is read, see --kind), with :ROW for one row of it.
-    Without rows, all are compared that both have by name. Several files of one model are its folds and seeds: the
+    A model is a result file, or a run (of which retrieval.json is read, see --kind), with :ROW for
+    one row of it.
+    Without rows, all are compared that both have by name. Several files of one model are its folds
+    and seeds: the
     queries of folds are taken together, and each query is averaged over the seeds.
 
     Example:
@@ -38,9 +42,13 @@ class CompareConfig(Settings):
     b: list[ExistingResult] = field(default_factory=list)
     """The same of the second model."""
     kind: str = "retrieval"
-    """Which result of a run is read: retrieval, knn, probe, or another that exists as RUN/KIND.json."""
+    """Which result of a run is read: retrieval, knn, probe, or another that exists as
+    RUN/KIND.json.
+    """
     intersection: bool = False
-    """Where the two were measured on different queries, compare on the common ones, and say how many these are."""
+    """Where the two were measured on different queries, compare on the common ones, and say how
+    many these are.
+    """
     out: NewFile | None = None
     """Also write all of it to this file, .json."""
 
@@ -60,10 +68,12 @@ class CompareConfig(Settings):
 
 @dataclass(frozen=True)
 class TableConfig(Settings):
-    """Put results side by side: models down, what was measured across, folds and seeds of a model as mean and spread.
+    """Put results side by side: models down, what was measured across, folds and seeds of a model
+    as
+    mean and spread.
 
-    Rows of the literature are added where data and protocol are theirs. What was measured in different ways, or on
-    different data, is not put into one column.
+    Rows of the literature are added where data and protocol are theirs. What was measured in
+    different ways, or on different data, is not put into one column.
 
     Example:
         vicc table run
@@ -75,14 +85,18 @@ class TableConfig(Settings):
     results: Annotated[list[ExistingResult], Positional] = field(default_factory=list)
     """Result files, each with or without :ROW, or folders with results at any depth."""
     view: Literal["models", "classes", "confusions"] = "models"
-    """models: the table of models. classes: of one result every class by itself. confusions: of one result, for each
-    model, which classes are taken for which, most frequent first."""
+    """models: the table of models. classes: of one result every class by itself. confusions: of one
+    result, for each
+    model, which classes are taken for which, most frequent first.
+    """
     metrics: list[str] = field(default_factory=list)
     """Metrics shown, for instance R@1 R@5 mAP top-1. Default: all."""
     format: Literal["text", "markdown", "latex", "html"] = "text"
     """text for a terminal; latex needs the package booktabs; html is a page of its own."""
     separate: bool = False
-    """Give every protocol, data set and set of splits columns of its own, in place of refusing to mix them."""
+    """Give every protocol, data set and set of splits columns of its own, in place of refusing to
+    mix them.
+    """
     published: bool = True
     """Add rows of the literature where data and protocol are the same."""
     out: NewFile | None = None
@@ -103,9 +117,12 @@ class TableConfig(Settings):
 
 @dataclass(frozen=True)
 class FuseConfig(Settings):
-    """Two or more streams as one model: similarities or probabilities of results already measured are averaged.
+    """Two or more streams as one model: similarities or probabilities of results already measured
+    are
+    averaged.
 
-    Retrieval needs the features that `vicc retrieve` keeps, classification the probabilities that `vicc test` keeps.
+    Retrieval needs the features that `vicc retrieve` keeps, classification the probabilities that
+    `vicc test` keeps.
 
     Example:
         vicc fuse run/retrieval.json:RGB-2 run/retrieval.json:Flow-2
@@ -113,15 +130,20 @@ class FuseConfig(Settings):
     """
 
     results: Annotated[list[ExistingResult], Positional] = field(default_factory=list)
-    """Results to fuse, two or more, each FILE or RUN, with :ROW where it has several trained rows."""
+    """Results to fuse, two or more, each FILE or RUN, with :ROW where it has several trained rows.
+    """
     weights: list[float] = field(default_factory=list)
     """Weight of each, for instance 2 1. Default: all the same, as published."""
     kind: str = "retrieval"
-    """Which result of a run is read: retrieval, knn, probe, or another that exists as RUN/KIND.json."""
+    """Which result of a run is read: retrieval, knn, probe, or another that exists as
+    RUN/KIND.json.
+    """
     name: str | None = None
     """Name of the fused row. Default: the names of its parts."""
     intersection: bool = False
-    """Where they were measured on different videos, evaluate on the common ones, and say how many these are."""
+    """Where they were measured on different videos, evaluate on the common ones, and say how many
+    these are.
+    """
     out: NewFile | None = None
     """File to write, .json. Default: fused.json beside the first result."""
 
@@ -140,9 +162,11 @@ class FuseConfig(Settings):
 
 @dataclass(frozen=True)
 class ReportConfig(Settings):
-    """Write one HTML file of a run: table, curves, queries with their nearest neighbours as animations.
+    """Write one HTML file of a run: table, curves, queries with their nearest neighbours as
+    animations.
 
-    The file needs no network and no other file. Run `vicc retrieve` first: the report shows its result.
+    The file needs no network and no other file. Run `vicc retrieve` first: the report shows its
+    result.
 
     Example:
         vicc report --run run --store store --out report.html
@@ -167,10 +191,11 @@ class ReportConfig(Settings):
 
 @dataclass(frozen=True)
 class RunsConfig(Settings):
-    """Compare runs: how far each is, its loss beside ln K, evaluations, speed, and which settings differ.
+    """Compare runs: how far each is, its loss beside ln K, evaluations, speed, and which settings
+    differ.
 
-    Runs are found at any depth below the folders. Their logs are read, nothing is changed; those that are still
-    running are shown as they are now.
+    Runs are found at any depth below the folders. Their logs are read, nothing is changed; those
+    that are still running are shown as they are now.
 
     Example:
         vicc runs runs

@@ -25,7 +25,8 @@ _WIDE = 10_000  # columns, so that a file has each row in one line
 
 @dataclass(frozen=True)
 class FormattedTable:
-    """A title, a header, groups of rows, and notes below, yet to be written as text, Markdown, LaTeX or HTML.
+    """A title, a header, groups of rows, and notes below, yet to be written as text, Markdown,
+    LaTeX or HTML.
 
     Attributes:
         sections: rows of cells, each as long as the header; the first cell names the row.

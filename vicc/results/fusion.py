@@ -1,4 +1,7 @@
-"""`vicc fuse`: two or more streams as one model, from what results keep: similarities or probabilities averaged."""
+"""`vicc fuse`: two or more streams as one model, from what results keep: similarities or
+probabilities
+averaged.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,10 +44,12 @@ class _Part:
 def fuse(config: FuseConfig) -> Result:
     """Fuse rows of results and write the new result, of one row, to `fused_path(config)`.
 
-    Similarities of retrieval are averaged (published: added, which orders alike), of classification the probabilities.
+    Similarities of retrieval are averaged (published: added, which orders alike), of classification
+    the probabilities.
 
     Raises:
-        ViccError: results of different protocols, data, splits, videos or classes, or that do not keep what is needed.
+        ViccError: results of different protocols, data, splits, videos or classes, or that do not
+            keep what is needed.
     """
     require_writable(fused_path(config))
     parts = [_part(place, config.kind) for place in config.results]

@@ -1,4 +1,6 @@
-"""Numbers of the literature, with what they were measured on and how, to stand beside ours where that is the same."""
+"""Numbers of the literature, with what they were measured on and how, to stand beside ours where
+that is the same.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +36,8 @@ class PublishedProtocol:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row of the literature, on the first official split of a data set, pretrained on UCF101's split 1.
+    """A row of the literature, on the first official split of a data set, pretrained on UCF101's
+    split 1.
 
     Attributes:
         metrics: shares from 0 to 1.
@@ -104,12 +107,16 @@ PUBLISHED = (
 
 
 def published_rows(protocol: Protocol, data: Data) -> list[PublishedRow]:
-    """The rows of the literature that were measured like this on this data; empty where there are none."""
+    """The rows of the literature that were measured like this on this data; empty where there are
+    none.
+    """
     return [row for row in _on(data) if row.protocol.is_that_of(protocol)]
 
 
 def how_published(protocol: Protocol, data: Data) -> str | None:
-    """What to give to `vicc` so that published rows can stand beside; None where they do, and where there are none."""
+    """What to give to `vicc` so that published rows can stand beside; None where they do, and where
+    there are none.
+    """
     family = protocol.family
     same = protocol.settings.get("classifier")
     others = [

@@ -1,4 +1,6 @@
-"""`vicc report`: a run as one HTML file that needs nothing else: table, curves, queries with what was found for them.
+"""`vicc report`: a run as one HTML file that needs nothing else: table, curves, queries with what
+was
+found for them.
 
 The words and the looks are in `page.html.jinja`; here is what it shows.
 """
@@ -56,7 +58,9 @@ _GROUPS = (
 
 @dataclass(frozen=True)
 class _Tile:
-    """One video in a grid. `right` is None where nothing can be said: no labels, or the query itself."""
+    """One video in a grid. `right` is None where nothing can be said: no labels, or the query
+    itself.
+    """
 
     id: str
     label: str | None
@@ -78,7 +82,9 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Animation:
-    """A video as a strip of frames side by side, played by CSS; `width` and `height` are of one frame on the page."""
+    """A video as a strip of frames side by side, played by CSS; `width` and `height` are of one
+    frame on the page.
+    """
 
     uri: str
     width: int
@@ -87,7 +93,9 @@ class _Animation:
 
 @dataclass(frozen=True)
 class _Heat:
-    """One cell of the confusion matrix: how many queries, and how strong its colour is, from 0 to 100."""
+    """One cell of the confusion matrix: how many queries, and how strong its colour is, from 0 to
+    100.
+    """
 
     count: int
     strength: int
@@ -99,7 +107,8 @@ class _Confusion:
     """The confusion matrix, or the block of it that holds the most frequent confusions.
 
     Attributes:
-        cells: (classes, classes): rows are the queries' classes, columns those of their nearest videos.
+        cells: (classes, classes): rows are the queries' classes, columns those of their nearest
+            videos.
         elsewhere: for each row the queries whose nearest video is of a class that is not shown.
         of: classes that there are.
     """
@@ -112,7 +121,9 @@ class _Confusion:
 
 @dataclass(frozen=True)
 class _HardPair:
-    """A class that is often taken for another one, with some of its queries beside the video that was nearest."""
+    """A class that is often taken for another one, with some of its queries beside the video that
+    was nearest.
+    """
 
     confusion: Confusion
     examples: list[tuple[_Tile, _Tile]]
@@ -123,7 +134,8 @@ class _Pages:
     """All queries by page, each with its nearest videos.
 
     Attributes:
-        stills: pictures, as data URIs, of as many of the videos as the page has room for, in the order of the list.
+        stills: pictures, as data URIs, of as many of the videos as the page has room for, in the
+            order of the list.
     """
 
     pages: list[list[_Case]]
@@ -239,7 +251,10 @@ def _template() -> jinja2.Template:
 
 
 def _headline(result: Result, main_row: str) -> dict[str, Row | None]:
-    """The rows the first sentence compares: ours, chance, and the best of the untrained and hand-made baselines."""
+    """The rows the first sentence compares: ours, chance, and the best of the untrained and
+    hand-made
+    baselines.
+    """
     rows = {row.name: row for row in result.rows}
     unlearned = [row for row in result.rows if row.kind in ("baseline", "untrained")]
     best = max(unlearned, key=lambda row: row.metrics["R@1"].value, default=None)
@@ -262,7 +277,9 @@ def _note(row: Row, recipe: Recipe) -> str:
 
 
 def _choose_queries(queries: Sequence[str], videos: Mapping[str, Video], count: int, labelled: bool) -> list[str]:
-    """The first query of each class in turn; of more classes than `count`, and without labels, evenly spread ones."""
+    """The first query of each class in turn; of more classes than `count`, and without labels,
+    evenly spread ones.
+    """
     classes: dict[str, list[str]] = {}
     for query in sorted(queries):
         label = videos[query].label if labelled and query in videos else query
@@ -275,7 +292,9 @@ def _choose_queries(queries: Sequence[str], videos: Mapping[str, Video], count: 
 
 
 def _before_and_after(recipe: Recipe, result: Result) -> list[str]:
-    """The first and last trained RGB row, between which flow was the teacher; empty where there is only one."""
+    """The first and last trained RGB row, between which flow was the teacher; empty where there is
+    only one.
+    """
     rows = [row_name(stage) for stage in recipe.stages if stage.stream == "rgb"]
     rows = [row for row in rows if row in result.neighbours]
     return [rows[0], rows[-1]] if len(rows) > 1 else []
@@ -410,7 +429,9 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 
 def _stages(run: Run) -> list[dict[str, Any]]:
-    """Each stage with its curves; all stages share the range of the loss, so that they can be compared."""
+    """Each stage with its curves; all stages share the range of the loss, so that they can be
+    compared.
+    """
     logs = {stage.name: run.log(stage.name) for stage in run.stages}
     losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
     chances = [stage.settings.chance_loss() for stage in run.stages]
@@ -444,7 +465,9 @@ def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limit
 
 
 def _settings_table(recipe: Recipe) -> dict[str, list[str]]:
-    """Every setting by its name for --set, as text for each stage; empty where its method has no such setting."""
+    """Every setting by its name for --set, as text for each stage; empty where its method has no
+    such setting.
+    """
     columns = []
     for stage in recipe.stages:
         fields = stage.to_json()
@@ -459,7 +482,9 @@ def _setting(value: Any) -> str:
 
 
 def _commands(config: ReportConfig, store: FrameReader, runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The commands that lead to this report; the training as it was started, each different command once."""
+    """The commands that lead to this report; the training as it was started, each different command
+    once.
+    """
     settings = [_as_flag(name, value) for name, value in _settings(store).items() if value not in (None, False)]
     run = ["--run", str(config.run)]
     place = ["--store", str(config.store)] if config.videos is None else ["--videos", str(config.videos)]

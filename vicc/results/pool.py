@@ -1,4 +1,6 @@
-"""One model measured several times: the queries of its folds together, each averaged over its seeds."""
+"""One model measured several times: the queries of its folds together, each averaged over its
+seeds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ from vicc.evaluation.result import MEAN_CLASS_ACCURACY, Result, Row
 
 @dataclass(frozen=True)
 class PooledQuery:
-    """A query of a split; the same video in the test set of another split is another query of the same group."""
+    """A query of a split; the same video in the test set of another split is another query of the
+    same group.
+    """
 
     split: str
     id: str
@@ -35,7 +39,8 @@ def pooled_queries(results: Sequence[Result]) -> list[PooledQuery]:
 def pooled_scores(
     measurements: Sequence[Measurement], metric: str, queries: Sequence[PooledQuery]
 ) -> np.ndarray | None:
-    """For each query (Q,) the mean of its scores over the measurements of its split; None where a row has no scores.
+    """For each query (Q,) the mean of its scores over the measurements of its split; None where a
+    row has no scores.
 
     Raises:
         KeyError: a query that no measurement has.
@@ -51,7 +56,8 @@ def pooled_scores(
 
 
 def strata_of(metric: str, queries: Sequence[PooledQuery]) -> list[object] | None:
-    """What `estimate` takes as strata: splits count the same whatever their size, and so do the classes of a mean class
+    """What `estimate` takes as strata: splits count the same whatever their size, and so do the
+    classes of a mean class
     accuracy.
     """
     if metric == MEAN_CLASS_ACCURACY:

@@ -50,7 +50,9 @@ def neighbours_tables(result: Result, queries: int) -> Iterator[TextTable | str]
 
 
 def what_numbers_mean(result: Result) -> Iterator[str]:
-    """Sentences, without their last point, on what the numbers are and what is not shown because it says nothing."""
+    """Sentences, without their last point, on what the numbers are and what is not shown because it
+    says nothing.
+    """
     queries, groups = len(result.queries.ids), len(set(result.queries.groups))
     if groups >= FEWEST_GROUPS:
         yield "In percent, in brackets the 95 % interval"
@@ -80,7 +82,10 @@ def _cell(estimate: Estimate | None, between: str) -> str:
 
 
 def comparison_tables(found: Comparison) -> Iterator[TextTable | str]:
-    """A table for each row, a line a metric: both, their difference with its interval and p; then the classes."""
+    """A table for each row, a line a metric: both, their difference with its interval and p; then
+    the
+    classes.
+    """
     yield f"{found.queries} queries of {found.groups} groups, split {', '.join(found.splits)}"
     for row in found.rows:
         yield TextTable(
@@ -128,7 +133,9 @@ def _comparison_cells(entry: MetricComparison) -> Iterator[str]:
 
 
 def runs_tables(runs: Sequence[RunState]) -> Iterator[TextTable | str]:
-    """Every stage that has begun of every run; the runs as a whole; the settings in which they differ, if they do."""
+    """Every stage that has begun of every run; the runs as a whole; the settings in which they
+    differ, if they do.
+    """
     yield TextTable(
         ["run\n  stage", "steps", "loss", "ln K", "instance\nR@1", "label\nR@1", "clips/s", "time", "alarms"],
         [[[run.run], *(list(_stage_cells(stage)) for stage in run.stages if stage.steps)] for run in runs],

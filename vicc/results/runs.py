@@ -1,4 +1,6 @@
-"""`vicc runs`: the runs under some folders side by side: how far, how good, how fast, and which settings differ."""
+"""`vicc runs`: the runs under some folders side by side: how far, how good, how fast, and which
+settings differ.
+"""
 
 import shlex
 from collections.abc import Sequence
@@ -38,8 +40,8 @@ class StageState:
     Attributes:
         loss: mean of the last steps; None before the first.
         chance_loss: the loss at chance, when all videos look alike to the encoder.
-        instance_recall: instance retrieval R@1 (same video) of the last evaluation while training, see
-            `OnlineEvaluation`.
+        instance_recall: instance retrieval R@1 (same video) of the last evaluation while training,
+            see `OnlineEvaluation`.
         label_recall: where videos have labels, R@1 by label of the same evaluation.
         val_accuracy: of a classifier, at that time, on validation videos.
         clips_per_second: of all processes, over the whole stage.
@@ -67,7 +69,8 @@ class RunState:
     Attributes:
         precision, threads: of its starts, and from which step on where they were others.
         following: the command that is useful next; empty while it is running.
-        retrieval: R@1 of each row that `vicc retrieve` measured of what was trained; empty if it was not given yet.
+        retrieval: R@1 of each row that `vicc retrieve` measured of what was trained; empty if it
+            was not given yet.
         differs: settings in which the runs shown differ, by their names for --set and the like.
     """
 
@@ -167,7 +170,8 @@ def _look(run: Run, name: str, differs: dict[str, str]) -> RunState:
 
 
 def _of_starts(starts: Sequence[dict[str, Any]], fact: str) -> str:
-    """A fact of the starts of a run, for instance "bf16, fp32 from flow-1 step 7"; one that made no step is left out.
+    """A fact of the starts of a run, for instance "bf16, fp32 from flow-1 step 7"; one that made no
+    step is left out.
 
     Starts of older versions do not say at which stage and step they went on.
     """
@@ -252,7 +256,9 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _differences(settings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Of each run the settings that not all runs have alike; the same change of all stages is named once."""
+    """Of each run the settings that not all runs have alike; the same change of all stages is named
+    once.
+    """
     names = dict.fromkeys(name for one in settings for name in one)
     differing = [name for name in names if len({one.get(name) for one in settings}) > 1]
     result = []

@@ -1,4 +1,7 @@
-"""`vicc table`: results side by side, models down, what was measured across; only what means the same in one column."""
+"""`vicc table`: results side by side, models down, what was measured across; only what means the
+same
+in one column.
+"""
 
 import json
 import statistics
@@ -37,9 +40,10 @@ class Cell:
 
     Attributes:
         value: the mean over splits of the mean over seeds.
-        low, high: 95 % interval over groups of queries, of all splits together; None where there is none.
-        spread: standard deviation over seeds of the mean over splits; of a single seed, over splits; None of a single
-            measurement, and where the seeds have not all the same splits.
+        low, high: 95 % interval over groups of queries, of all splits together; None where there is
+            none.
+        spread: standard deviation over seeds of the mean over splits; of a single seed, over
+            splits; None of a single measurement, and where the seeds have not all the same splits.
         seeds, splits: how many were measured; none of a published number.
     """
 
@@ -81,7 +85,9 @@ class TableRow:
 
     @property
     def counts(self) -> list[tuple[int, int]]:
-        """How many seeds and splits were measured, each pair once; more than one where columns differ."""
+        """How many seeds and splits were measured, each pair once; more than one where columns
+        differ.
+        """
         return list(dict.fromkeys((cell.seeds, cell.splits) for cell in self.cells.values()))
 
 
@@ -215,7 +221,9 @@ def _models(found: Sequence[Measured]) -> dict[str, _Model]:
 
 
 def _groups(models: dict[str, _Model], *, separate: bool) -> list[dict[str, _Model]]:
-    """The models of each group of columns, with their entries there; groups in the order of the results' names."""
+    """The models of each group of columns, with their entries there; groups in the order of the
+    results' names.
+    """
     groups: dict[tuple[str, ...], dict[str, _Model]] = {}
     for key, model in models.items():
         for entry in model:
@@ -229,7 +237,9 @@ def _groups(models: dict[str, _Model], *, separate: bool) -> list[dict[str, _Mod
 
 
 def _by_splits(group: dict[str, _Model]) -> list[dict[str, _Model]]:
-    """The models of a group that were measured on the same splits; what was not trained, on what it has of these."""
+    """The models of a group that were measured on the same splits; what was not trained, on what it
+    has of these.
+    """
     trained = {key: model for key, model in group.items() if _is_trained(model)} or group
     parts = []
     for splits in sorted({tuple(_splits(model)) for model in trained.values()}):

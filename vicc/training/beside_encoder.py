@@ -1,4 +1,5 @@
-"""What a finished stage writes beside its encoder: its prototypes, and the mean of the encoder's features.
+"""What a finished stage writes beside its encoder: its prototypes, and the mean of the encoder's
+features.
 
 ENCODER/prototypes.safetensors   weight (K, D), as `vicc import` writes it; of several heads 0.weight, 1.weight, ...
 ENCODER/mean.safetensors         mean (F,) of the features of training videos; the header says of how many, and of which
@@ -26,7 +27,8 @@ from vicc.methods.task import Task
 from vicc.training.checkpoint import MEAN_FILE, PROTOTYPES_FILE, encoder_folder, save_encoder
 
 _VERSION = 1
-# The standard error of a mean over so many is 1/sqrt(2,000), 2 %, of their spread; each costs one clip forward.
+# The standard error of a mean over so many is 1/sqrt(2,000), 2 %, of their spread; each costs one
+# clip forward.
 MAX_VIDEOS = 2000
 _WINDOWS = Windows(one=True)
 _MEAN_HEADER = "vicc_feature_mean"
@@ -79,7 +81,8 @@ def save_stage_result(
             "training_videos": mean.training_videos,
             "windows": asdict(mean.windows),
         }
-        # One entry: the format keeps several in any order, and equal runs would differ in their bytes.
+        # One entry: the format keeps several in any order, and equal runs would differ in their
+        # bytes.
         _write(folder / MEAN_FILE, {"mean": mean.mean}, {_MEAN_HEADER: json.dumps(about)})
         save_encoder(folder, task.encoder)
 
@@ -95,10 +98,13 @@ def measure_feature_mean(
     workers: int = 0,
     description: str = "feature mean",
 ) -> FeatureMean:
-    """The mean over one window, which depends on the id alone, of each of at most `MAX_VIDEOS` videos."""
+    """The mean over one window, which depends on the id alone, of each of at most `MAX_VIDEOS`
+    videos.
+    """
     count = min(MAX_VIDEOS, len(videos))
     chosen = [videos[place * len(videos) // count] for place in range(count)]
-    # Another encoder with the same weights: the one that was trained may be compiled, or keep no activations.
+    # Another encoder with the same weights: the one that was trained may be compiled, or keep no
+    # activations.
     with torch.random.fork_rng(devices=[]):
         copy = Encoder(encoder.config)
     copy.load_state_dict({name: weight.detach().cpu() for name, weight in encoder.state_dict().items()})
@@ -109,15 +115,16 @@ def measure_feature_mean(
 
 
 def load_prototypes(path: Path | str) -> list[torch.Tensor]:
-    """The prototypes (K, D) of each head, float32, as the last step left them: bring them to unit length to compare
-    them with embeddings.
+    """The prototypes (K, D) of each head, float32, as the last step left them: bring them to unit
+    length to compare them with embeddings.
 
     Args:
-        path: what `load_encoder` takes: a finished stage, an encoder folder, one that `vicc import` wrote, or one on
-            the Hugging Face hub.
+        path: what `load_encoder` takes: a finished stage, an encoder folder, one that `vicc import`
+            wrote, or one on the Hugging Face hub.
 
     Raises:
-        ViccError: no such encoder, none beside it (methods such as InfoNCE have none), or a file that is damaged.
+        ViccError: no such encoder, none beside it (methods such as InfoNCE have none), or a file
+            that is damaged.
     """
     tensors, _ = _read(encoder_folder(path) / PROTOTYPES_FILE, "prototypes")
     names = ["weight"] if "weight" in tensors else [f"{number}.weight" for number in range(len(tensors))]

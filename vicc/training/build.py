@@ -34,7 +34,9 @@ def encoder_config(stage: Stage, *, flow_bound: float) -> EncoderConfig:
 
 
 def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
-    """The method of a stage, its encoders built and, where the stage says so, taken from finished stages of the run."""
+    """The method of a stage, its encoders built and, where the stage says so, taken from finished
+    stages of the run.
+    """
     encoder = Encoder(encoder_config(stage, flow_bound=store.settings.flow_bound))
     if stage.start_from is not None:
         what = f"Stage {stage.name} starts from {stage.start_from}"
@@ -50,7 +52,9 @@ def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
 
 
 def untrained_task(recipe: Recipe, stage: Stage) -> Task:
-    """The method of a stage with random weights in all its encoders, the teacher's too; as large and as slow."""
+    """The method of a stage with random weights in all its encoders, the teacher's too; as large
+    and as slow.
+    """
 
     def untrained(name: str | None) -> Encoder | None:
         found = next((other for other in recipe.stages if other.name == name), None)
@@ -65,7 +69,9 @@ def assemble(stage: Stage, encoder: Encoder, teacher: Encoder | None = None) -> 
 
 
 def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None:
-    """Take over what an earlier stage trained beside its encoder (prototypes, key encoder) where both have it."""
+    """Take over what an earlier stage trained beside its encoder (prototypes, key encoder) where
+    both have it.
+    """
     for name, child in task.named_children():
         state = {key.removeprefix(f"{name}."): value for key, value in model.items() if key.startswith(f"{name}.")}
         if name in ("encoder", "teacher") or not state:
@@ -80,7 +86,8 @@ def build_step(stage: Stage, task: Task, precision: Precision, config: TrainingC
     """A stage's training step: the method on its device, its optimiser, and what the flags ask for.
 
     Raises:
-        ViccError: a backbone without blocks for --checkpoint-activations, or a machine that cannot --compile.
+        ViccError: a backbone without blocks for --checkpoint-activations, or a machine that cannot
+            --compile.
     """
     if stage.settings.synchronizes_batchnorm():
         synchronize_batchnorm(task, precision.device)
@@ -137,8 +144,9 @@ def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
     """The optimiser over everything that is trained."""
     weights = [weight for weight in task.parameters() if weight.requires_grad]
     groups = _with_ratio(weights, task.encoder, stage.settings.encoder_rate_ratio())
-    # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise. On GPUs one kernel
-    # for all, which can also pass over a step whose fp16 gradients overflowed without telling the CPU first.
+    # foreach: one call for all tensors; 0.13 M parameters in 60 tensors are all overhead otherwise.
+    # On GPUs one kernel for all, which can also pass over a step whose fp16 gradients overflowed
+    # without telling the CPU first.
     on_gpu = weights[0].is_cuda
     optimizer, rate = stage.optimizer, stage.schedule.learning_rate
     if optimizer.name == "sgd":
@@ -165,7 +173,8 @@ def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
 
 
 def _with_ratio(weights: list[torch.nn.Parameter], encoder: Encoder, ratio: float) -> list[Any]:
-    """The weights as the optimiser takes them: in groups where those of the encoder have a learning rate of their own,
+    """The weights as the optimiser takes them: in groups where those of the encoder have a learning
+    rate of their own,
     `ratio` times that of the others.
     """
     inner = {id(weight) for weight in encoder.parameters()}

@@ -39,7 +39,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote. Only tensors and plain values are accepted, so no file can run code.
+    """Read what `save_checkpoint` wrote. Only tensors and plain values are accepted, so no file can
+    run code.
 
     Raises:
         DamagedCheckpoint: a file that is cut short or was changed.
@@ -63,7 +64,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _require_whole(path: Path) -> None:
-    """Compare every entry of the archive with its checksum (CRC-32), which torch writes but does not look at."""
+    """Compare every entry of the archive with its checksum (CRC-32), which torch writes but does
+    not look at.
+    """
     if not zipfile.is_zipfile(path):  # torch would go on to try older formats
         raise ValueError(f"{path.stat().st_size} bytes that are no archive")
     with zipfile.ZipFile(path) as archive:
@@ -111,7 +114,8 @@ class CheckpointFolder:
         """
         path = self.path(state["step"])
         if best:
-            # Before the other name: a crash in between repeats an epoch, and does not leave an old one as the best.
+            # Before the other name: a crash in between repeats an epoch, and does not leave an old
+            # one as the best.
             save_checkpoint(self.folder / BEST_FILE, state)
             _link(self.folder / BEST_FILE, path)
         else:
@@ -147,7 +151,9 @@ class CheckpointFolder:
 
 
 def _link(path: Path, link: Path) -> None:
-    """Give the file `path` the second name `link`, which takes no room; a copy where a disk has no such thing."""
+    """Give the file `path` the second name `link`, which takes no room; a copy where a disk has no
+    such thing.
+    """
     temporary = link.with_suffix(".partial")
     temporary.unlink(missing_ok=True)
     try:
@@ -158,7 +164,9 @@ def _link(path: Path, link: Path) -> None:
 
 
 def save_encoder(folder: Path, encoder: Encoder) -> None:
-    """Write an encoder folder: weights (safetensors) and config (JSON). The config comes last and makes it complete."""
+    """Write an encoder folder: weights (safetensors) and config (JSON). The config comes last and
+    makes it complete.
+    """
     save_weights(folder, encoder.config, encoder.state_dict())
 
 
@@ -171,14 +179,17 @@ def save_weights(folder: Path, config: EncoderConfig, weights: dict[str, torch.T
 
 
 def load_encoder(path: Path | str) -> Encoder:
-    """Read an encoder: a ready module in eval mode that takes uint8 clips (B, C, T, H, W), see `Encoder.preprocess`.
+    """Read an encoder: a ready module in eval mode that takes uint8 clips (B, C, T, H, W), see
+    `Encoder.preprocess`.
 
     Args:
-        path: an encoder folder, a stage of a run that has one, or, where a string names no folder, OWNER/NAME or
-            OWNER/NAME@REVISION on the Hugging Face hub (downloaded once, then read from its cache).
+        path: an encoder folder, a stage of a run that has one, or, where a string names no folder,
+            OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face hub (downloaded once, then read
+            from its cache).
 
     Raises:
-        ViccError: no such encoder, a config of another version, or weights that do not fit it exactly.
+        ViccError: no such encoder, a config of another version, or weights that do not fit it
+            exactly.
     """
     folder = encoder_folder(path)
     content = read_json(folder / _CONFIG, what="encoder config")
@@ -209,7 +220,9 @@ def encoder_folder(path: Path | str) -> Path:
 
 
 def _from_hub(name: str, revision: str | None = None) -> Path:
-    """The folder of the local cache in which an encoder of the hub lies, downloaded first if need be."""
+    """The folder of the local cache in which an encoder of the hub lies, downloaded first if need
+    be.
+    """
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
@@ -233,8 +246,8 @@ def copy_weights(source: torch.nn.Module, target: torch.nn.Module, *, what: str)
     """Copy every tensor of `source` into `target`, or none.
 
     Raises:
-        ViccError: names or shapes differ (the message names the first few), or streams of encoders, whose shapes may be
-            the same all the same.
+        ViccError: names or shapes differ (the message names the first few), or streams of encoders,
+            whose shapes may be the same all the same.
     """
     if isinstance(source, Encoder) and isinstance(target, Encoder) and source.config.stream != target.config.stream:
         given, wanted = source.config.stream, target.config.stream

@@ -81,11 +81,12 @@ def load_classifier(place: Path) -> Classifier:
     """Read a classifier.
 
     Args:
-        place: a run of `vicc finetune`, or a folder with a classifier in it, such as `vicc import` makes of a published
-            one.
+        place: a run of `vicc finetune`, or a folder with a classifier in it, such as `vicc import`
+            makes of a published one.
 
     Raises:
-        ViccError: no classifier there, one of another version, or files that do not fit one another.
+        ViccError: no classifier there, one of another version, or files that do not fit one
+            another.
     """
     folder = _folder(place)
     encoder = load_encoder(folder)

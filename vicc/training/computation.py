@@ -1,9 +1,10 @@
-"""How a run computes: what decides its bits beside recipe, seed and videos. Recorded at its first start, then kept.
+"""How a run computes: what decides its bits beside recipe, seed and videos. Recorded at its first
+start, then kept.
 
 RUN/computation.json    device kind, precision, threads, accumulate, compile; and with which torch and processor
 
-A resume by the same command must end bit-equal, so where a flag is left to itself ("auto"), the run's own value is
-taken, and one that is given otherwise is refused unless --allow-elastic.
+A resume by the same command must end bit-equal, so where a flag is left to itself ("auto"), the
+run's own value is taken, and one that is given otherwise is refused unless --allow-elastic.
 """
 
 import os
@@ -32,11 +33,12 @@ class Computation:
 
     Attributes:
         device: kind of device, "cpu", "cuda" or "mps".
-        precision: of the run; a stage whose clips are too short for bf16 on a CPU takes fp32 all the same.
+        precision: of the run; a stage whose clips are too short for bf16 on a CPU takes fp32 all
+            the same.
         threads: of each process; None where an accelerator computes.
         accumulate, compile: the flags.
-        torch, processor: the version, and the kind of processor that its kernels are chosen by. These two may change
-            with a machine, which is said, not refused.
+        torch, processor: the version, and the kind of processor that its kernels are chosen by.
+            These two may change with a machine, which is said, not refused.
     """
 
     device: str
@@ -49,7 +51,9 @@ class Computation:
 
 
 def recorded_computation(run: Path) -> Computation | None:
-    """How a run has computed until now; None for one that has not begun, or is from before this was recorded."""
+    """How a run has computed until now; None for one that has not begun, or is from before this was
+    recorded.
+    """
     path = run / COMPUTATION_FILE
     if not path.exists():
         return None
@@ -61,7 +65,8 @@ def recorded_computation(run: Path) -> Computation | None:
 
 
 def choose_run_device(config: TrainingConfig) -> torch.device:
-    """The device that the flag names; left out, the kind of device that the run has begun with, else the best.
+    """The device that the flag names; left out, the kind of device that the run has begun with,
+    else the best.
 
     Raises:
         ViccError: a device that is not there.
@@ -84,11 +89,13 @@ def choose_run_device(config: TrainingConfig) -> torch.device:
 
 
 def choose_computation(config: TrainingConfig, device: torch.device) -> tuple[Precision, Computation]:
-    """What is computed with: the flags; where they leave it open, the run's own, else what is best here. All processes
+    """What is computed with: the flags; where they leave it open, the run's own, else what is best
+    here. All processes
     call it.
 
     Raises:
-        ViccError: flags that would change how a run computes, a precision that this device cannot compute in.
+        ViccError: flags that would change how a run computes, a precision that this device cannot
+            compute in.
     """
     # Jobs run elsewhere, and look at their machines themselves.
     before = on_first(lambda: recorded_computation(config.run)) if config.launcher == "here" else None

@@ -1,4 +1,6 @@
-"""What training is set to beside its recipe: on which videos, how, watched how, as which Slurm jobs."""
+"""What training is set to beside its recipe: on which videos, how, watched how, as which Slurm
+jobs.
+"""
 
 import math
 import re
@@ -23,11 +25,14 @@ class SlurmConfig(Settings):
     tasks_per_node: int | None = None
     """Processes of each machine, where they use no GPUs, or GPUs that are asked for by --sbatch."""
     time: str | None = None
-    """Time limit of a job as Slurm writes it, MINUTES, HOURS:MINUTES:SECONDS, DAYS-HOURS and so on. A stage may take
-    longer: its job goes back to the queue before its time is over and then goes on from the checkpoint."""
+    """Time limit of a job as Slurm writes it, MINUTES, HOURS:MINUTES:SECONDS, DAYS-HOURS and so on.
+    A stage may take longer: its job goes back to the queue before its time is over and then goes on
+    from the checkpoint.
+    """
     signal_minutes: float = 5.0
-    """Minutes before the time limit at which a job writes its checkpoint and goes back to the queue. Slurm may be a
-    minute early."""
+    """Minutes before the time limit at which a job writes its checkpoint and goes back to the
+    queue. Slurm may be a minute early.
+    """
     partition: str | None = None
     """Partition, or several with commas between them. Default: the cluster's."""
     account: str | None = None
@@ -37,7 +42,9 @@ class SlurmConfig(Settings):
     constraint: str | None = None
     """Features that the machines must have, for instance a100."""
     cpus_per_task: int | None = None
-    """Cores of each process; it loads clips with them. Default: the cluster's, which is often one, and too few."""
+    """Cores of each process; it loads clips with them. Default: the cluster's, which is often one,
+    and too few.
+    """
     mem: str | None = None
     """Memory of each machine, for instance 64G. Default: the cluster's."""
     sbatch: list[str] = field(default_factory=list)
@@ -118,7 +125,9 @@ _SET_BY_VICC = frozenset(
     {"array", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-requeue", "ntasks", "ntasks-per-node"}
     | {"open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"}
 )
-"""Options of sbatch that a chain of jobs, each of which requeues itself, cannot do without, or not do with."""
+"""Options of sbatch that a chain of jobs, each of which requeues itself, cannot do without, or not
+do with.
+"""
 
 
 @dataclass(frozen=True)
@@ -143,62 +152,100 @@ class TrainingConfig(Settings):
     run: Path
     """Folder of the run: checkpoints, logs, results."""
     store: ExistingStore | None = None
-    """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to VICC_CACHE (default:
-    ~/.cache/vicc), once."""
+    """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to
+    VICC_CACHE (default: ~/.cache/vicc), once.
+    """
     videos: ExistingVideos | None = None
-    """Folder of videos, in place of a store: they are decoded and DIS flow is computed while training, at a short side
-    of 128 pixels. That is slower; by how much is measured and printed. For longer work, prepare a store."""
+    """Folder of videos, in place of a store: they are decoded and DIS flow is computed while
+    training,
+    at a short side
+    of 128 pixels. That is slower; by how much is measured and printed. For longer work, prepare a
+    store.
+    """
     split: str | None = None
-    """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD, folders (the videos'
-    own train and test; folders:val tests val in place of test) or grouped (a hash of the groups). Default: official:1
-    where there is one, then folders, then grouped."""
+    """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD,
+    folders (the videos'
+    own train and test; folders:val tests val in place of test) or grouped (a hash of the groups).
+    Default: official:1 where there is one, then folders, then grouped.
+    """
     seed: int = 31
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
     set: list[str] = field(default_factory=list)
-    """Changes to the recipe, each STAGE.FIELD=VALUE, for instance rgb-1.epochs=50 flow-1.learning_rate=0.3."""
+    """Changes to the recipe, each STAGE.FIELD=VALUE, for instance rgb-1.epochs=50
+    flow-1.learning_rate=0.3.
+    """
     device: str | None = None
     """Device: cpu, cuda, cuda:1, mps. Default: the fastest kind that this machine has."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
-    """auto: bf16 autocast where the device computes it natively, else fp32. fp16 scales its gradients; for GPUs without
-    bf16. fp64 is for comparing numbers."""
+    """auto: bf16 autocast where the device computes it natively, else fp32. fp16 scales its
+    gradients;
+    for GPUs without
+    bf16. fp64 is for comparing numbers.
+    """
     batch_size: int | Literal["auto"] | None = None
-    """Videos a step in all stages, of all processes together; the learning rate follows, and the queue stays whole
-    batches. auto: as many as fit into memory, at most a fiftieth of the videos. Default: that of the recipe."""
+    """Videos a step in all stages, of all processes together; the learning rate follows, and the
+    queue stays whole batches. auto: as many as fit into memory, at most a fiftieth of the videos.
+    Default: that of the recipe.
+    """
     accumulate: int = 1
-    """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in the same memory, for
-    a good third more time. The loss is that of the whole batch."""
+    """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in
+    the
+    same memory, for
+    a good third more time. The loss is that of the whole batch.
+    """
     checkpoint_activations: bool = False
-    """Compute activations a second time in place of keeping them: about half the memory, a good third more time."""
+    """Compute activations a second time in place of keeping them: about half the memory, a good
+    third
+    more time.
+    """
     compile: bool = False
-    """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain anything."""
+    """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain
+    anything.
+    """
     threads: int | Literal["auto"] = "auto"
-    """Threads that compute on CPUs, of each process. auto: measured at the first start, fewer where other programs keep
-    the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps the number that it began with, since results
-    depend on it in their last bits."""
+    """Threads that compute on CPUs, of each process. auto: measured at the first start, fewer where
+    other programs keep
+    the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps the number that it began
+    with, since results depend on it in their last bits.
+    """
     workers: int | None = None
-    """Processes that load clips beside this one; 0: this one loads them. Default: 0 on two cores or fewer, else up to
-    8."""
+    """Processes that load clips beside this one; 0: this one loads them. Default: 0 on two cores or
+    fewer, else up to 8.
+    """
     cache_mb: int = 1024
-    """Memory for decoded frames, in MiB and for each process that loads; a store that fits is decoded only once."""
+    """Memory for decoded frames, in MiB and for each process that loads; a store that fits is
+    decoded only once.
+    """
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints. One is also written at the end of every epoch and when training is stopped."""
+    """Minutes between checkpoints. One is also written at the end of every epoch and when training
+    is stopped.
+    """
     keep_checkpoints: int = 2
     """How many of a stage's newest checkpoints are kept; the best is kept beside them."""
     allow_elastic: bool = False
-    """Resume with another number of processes (they share the same batches, and queues are redistributed), or another
-    --precision, --threads, kind of --device, --accumulate or --compile than before. The result is then no longer
-    bit-equal to that of an undisturbed run."""
+    """Resume with another number of processes (they share the same batches, and queues are
+    redistributed), or another --precision, --threads, kind of --device, --accumulate or --compile
+    than before. The result is then no longer bit-equal to that of an undisturbed run.
+    """
     hang_minutes: float = 20.0
-    """Minutes without a step after which training ends with an error that names the process, step and video that hang;
-    0: never."""
+    """Minutes without a step after which training ends with an error that names the process, step
+    and video that hang; 0: never.
+    """
     log_to: tuple[SinkName, ...] = ("tensorboard",)
-    """Where numbers go beside the run folder's own log: tensorboard (RUN/STAGE/tensorboard), wandb (pip install
-    'vicc[wandb]'), mlflow (pip install 'vicc[mlflow]'). --log-to without a value: none of them."""
+    """Where numbers go beside the run folder's own log: tensorboard (RUN/STAGE/tensorboard), wandb
+    (pip install 'vicc[wandb]'), mlflow (pip install 'vicc[mlflow]'). --log-to without a value: none
+    of them.
+    """
     dry_run: bool = False
-    """Print the plan (stages, steps, clips) without training. With --launcher slurm: also print the jobs' script."""
+    """Print the plan (stages, steps, clips) without training. With --launcher slurm: also print the
+    jobs' script.
+    """
     launcher: Literal["here", "slurm"] = "here"
-    """here: train in this process. slurm: submit a job for each stage that is not finished, each after the one before,
-    and return (pip install 'vicc[slurm]')."""
+    """here: train in this process. slurm: submit a job for each stage that is not finished, each
+    after
+    the one before,
+    and return (pip install 'vicc[slurm]').
+    """
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """The resources of a Slurm job; only with --launcher slurm."""
 
@@ -249,7 +296,8 @@ class TrainingConfig(Settings):
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainingConfig):
-    """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after stage.
+    """Train the encoders of a recipe on a store or a folder of videos, without labels, stage after
+    stage.
 
     Given again with the same --run, the command resumes, in the middle of an epoch if need be.
 
@@ -268,26 +316,39 @@ class PretrainConfig(TrainingConfig):
     recipe: str = "default"
     """Name of the recipe; `vicc recipes` lists them."""
     motion: Literal["flow", "diff"] = "flow"
-    """What shows motion: optical flow, or diff, how RGB changes from each frame to the next, which needs no flow: the
-    recipe's flow-1 becomes diff-1."""
+    """What shows motion: optical flow, or diff, how RGB changes from each frame to the next, which
+    needs no flow: the
+    recipe's flow-1 becomes diff-1.
+    """
     views: str | None = None
-    """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are predicted only.
-    Default: the views of the recipe. --set is applied after it."""
+    """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are
+    predicted only.
+    Default: the views of the recipe. --set is applied after it.
+    """
     fit_to_data: bool = False
-    """Choose the number of prototypes and the length of the queue by the number of training videos."""
+    """Choose the number of prototypes and the length of the queue by the number of training videos.
+    """
     stages: list[str] = field(default_factory=list)
-    """Train only these stages of the recipe, for instance one a job. Default: all that are not finished."""
+    """Train only these stages of the recipe, for instance one a job. Default: all that are not
+    finished.
+    """
     best: Annotated[
         Literal["loss", "instance_recall", "label_recall"], OldWord("own_video_recall", now="instance_recall")
     ] = "loss"
-    """What makes a checkpoint the best: the lowest mean loss of an epoch, or the highest R@1 of the small evaluation
-    (see --evaluate-epochs): instance_recall, instance retrieval R@1 (same video), or, where all training videos have
-    labels, label_recall, R@1 of videos by their label."""
+    """What makes a checkpoint the best: the lowest mean loss of an epoch, or the highest R@1 of the
+    small evaluation
+    (see --evaluate-epochs): instance_recall, instance retrieval R@1 (same video), or, where all
+    training videos have labels, label_recall, R@1 of videos by their label.
+    """
     evaluate_epochs: int | None = None
-    """Epochs from one small evaluation without labels to the next: instance retrieval R@1 (same video), the share of
-    clips whose nearest clip is the other one of the same video, among up to 200 training videos. There is one more at
-    the end of a stage. 0: none. Default: so that a twelfth as many videos are looked at as are trained on, which costs
-    less than 5 % of the time."""
+    """Epochs from one small evaluation without labels to the next: instance retrieval R@1 (same
+    video), the share of
+    clips whose nearest clip is the other one of the same video, among up to 200 training videos.
+    There is one more at
+    the end of a stage. 0: none. Default: so that a twelfth as many videos are looked at as are
+    trained on, which costs
+    less than 5 % of the time.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,6 @@
-"""What a step takes: time, memory, disk, loading, measured with a few steps on random weights and random clips."""
+"""What a step takes: time, memory, disk, loading, measured with a few steps on random weights and
+random clips.
+"""
 
 import time
 from collections.abc import Sequence
@@ -26,7 +28,8 @@ class StepCost:
 
     Attributes:
         seconds_a_video: without loading.
-        fixed_bytes, bytes_a_video: peak memory of the process on a CPU, of the device's on an accelerator.
+        fixed_bytes, bytes_a_video: peak memory of the process on a CPU, of the device's on an
+            accelerator.
         checkpoint_bytes, encoder_bytes: on disk; the queue is not in them.
     """
 
@@ -43,7 +46,8 @@ class StepCost:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage takes: `seconds` for `steps` that are left, peak memory of a process, bytes on disk.
+    """What a stage takes: `seconds` for `steps` that are left, peak memory of a process, bytes on
+    disk.
 
     `loading_known` says whether `seconds` counts the loading of clips.
     """
@@ -68,8 +72,8 @@ class LoadingCost:
     """How long a process takes to load the clips of a video.
 
     Attributes:
-        first, later: seconds; a video is decoded when it is first read, and later only where the frames of all videos
-            do not fit into the memory for them (--cache-mb).
+        first, later: seconds; a video is decoded when it is first read, and later only where the
+            frames of all videos do not fit into the memory for them (--cache-mb).
         videos: how many there are.
     """
 
@@ -84,7 +88,9 @@ class LoadingCost:
 
 
 def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig) -> StepCost:
-    """Time and memory of a stage's steps, from three of them on two sizes of batch. Exchanges nothing."""
+    """Time and memory of a stage's steps, from three of them on two sizes of batch. Exchanges
+    nothing.
+    """
     with alone(), torch.random.fork_rng():
         task = untrained_task(recipe, stage)
         step = _new_step(stage, task, precision, config)
@@ -107,7 +113,9 @@ def measure_step(recipe: Recipe, stage: Stage, precision: Precision, config: Tra
 
 
 def step_fits(recipe: Recipe, stage: Stage, precision: Precision, config: TrainingConfig, size: int) -> bool:
-    """Whether two steps on so many videos fit into an accelerator's memory; the second one holds the momenta."""
+    """Whether two steps on so many videos fit into an accelerator's memory; the second one holds
+    the momenta.
+    """
     try:
         with alone(), torch.random.fork_rng():
             step = _new_step(stage, untrained_task(recipe, stage), precision, config)

@@ -29,7 +29,9 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
 
 @dataclass
 class Position:
-    """Where a stage stands: `step` steps are done, of `total_steps`; an epoch has `steps_per_epoch`."""
+    """Where a stage stands: `step` steps are done, of `total_steps`; an epoch has
+    `steps_per_epoch`.
+    """
 
     step: int
     total_steps: int
@@ -109,8 +111,9 @@ def train(
         batches: exactly the batches of the remaining steps.
         learning_rate: of a step.
         save: writes a checkpoint of everything, `position` included; called in all processes.
-        should_stop: asked after every step with the number of steps done; True saves and raises `Stopped`; a signal
-            (Ctrl-C, SIGTERM, SIGUSR1) does the same. One process that is asked stops all.
+        should_stop: asked after every step with the number of steps done; True saves and raises
+            `Stopped`; a signal (Ctrl-C, SIGTERM, SIGUSR1) does the same. One process that is asked
+            stops all.
         fetch_every: steps after which values are fetched from the device, looked at and reported.
 
     Raises:
@@ -165,7 +168,8 @@ def train(
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 into a question that answers True; a second Ctrl-C ends at once.
+    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 into a question that answers True; a second Ctrl-C
+    ends at once.
 
     A second one that comes at once is the first, passed on by torchrun.
     """

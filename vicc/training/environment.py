@@ -1,4 +1,6 @@
-"""RUN/environment.json: for every start of a run all that could make it come out otherwise. Never a secret."""
+"""RUN/environment.json: for every start of a run all that could make it come out otherwise. Never a
+secret.
+"""
 
 import os
 import platform
@@ -29,14 +31,18 @@ _GIT_SECONDS = 10
 
 
 def note_environment(run: Path, config: TrainingConfig, start: dict[str, Any]) -> None:
-    """Add this start, a row of runs.jsonl, to the run's environment.json with all there is to say of it."""
+    """Add this start, a row of runs.jsonl, to the run's environment.json with all there is to say
+    of it.
+    """
     path = run / ENVIRONMENT_FILE
     earlier = read_json(path, what="list of starts") if path.exists() else []
     write_json(path, [*earlier, {**start, **environment(config)}])
 
 
 def environment(config: TrainingConfig) -> dict[str, Any]:
-    """Settings, packages, the state of the folder's git repository, the machine, and the variables that matter."""
+    """Settings, packages, the state of the folder's git repository, the machine, and the variables
+    that matter.
+    """
     return {
         "settings": {name: _plain(value) for name, value in asdict(config).items()},
         "packages": _packages(),
@@ -57,8 +63,8 @@ def environment(config: TrainingConfig) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, branch, and whether files differ from it (those that git does not know are not counted); None where there
-    is no repository, or no git.
+    """Commit, branch, and whether files differ from it (those that git does not know are not
+    counted); None where there is no repository, or no git.
     """
 
     def ask(*words: str) -> str:

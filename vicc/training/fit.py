@@ -1,4 +1,6 @@
-"""A recipe for another batch size and another number of videos: what follows from them, and by which rule.
+"""A recipe for another batch size and another number of videos: what follows from them, and by
+which
+rule.
 
 docs/decisions/training.md says where the rules come from.
 """
@@ -21,8 +23,8 @@ _VIDEOS_A_BATCH_ROW = 50
 def fit_to_batch(stage: Stage, batch_size: int) -> Stage:
     """The stage with another batch.
 
-    Learning rates follow it, linearly with SGD and LARC and by its square root with Adam; a queue keeps its length,
-    rounded down to whole batches.
+    Learning rates follow it, linearly with SGD and LARC and by its square root with Adam; a queue
+    keeps its length, rounded down to whole batches.
     """
     times = batch_size / stage.length.batch_size
     if stage.optimizer.name not in ("larc", "sgd"):
@@ -36,7 +38,9 @@ def fit_to_batch(stage: Stage, batch_size: int) -> Stage:
 
 
 def fit_to_data(stage: Stage, num_videos: int) -> Stage:
-    """The stage with a queue of at most a quarter of the videos and 300 * sqrt(videos / 9537) prototypes."""
+    """The stage with a queue of at most a quarter of the videos and 300 * sqrt(videos / 9537)
+    prototypes.
+    """
     rows = min(stage.settings.queue_rows(), num_videos // _VIDEOS_A_QUEUE_ROW)
     fitted = stage.replace(**_queue(stage, rows, stage.length.batch_size))
     heads = stage.settings.prototype_heads()
@@ -50,13 +54,16 @@ def fit_to_data(stage: Stage, num_videos: int) -> Stage:
 def largest_batch(stage: Stage, num_videos: int) -> int:
     """The batch beyond which there is nothing to gain, however much memory there is.
 
-    A fiftieth of the videos, the published share (192 of 9,537), or what the recipe asks for where that is more.
+    A fiftieth of the videos, the published share (192 of 9,537), or what the recipe asks for where
+    that is more.
     """
     return min(num_videos, max(stage.length.batch_size, num_videos // _VIDEOS_A_BATCH_ROW))
 
 
 def round_batch(most: int) -> int:
-    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, ... that is not above `most`: noise in a measurement seldom shows."""
+    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, ... that is not above `most`: noise in a measurement
+    seldom shows.
+    """
     return max(size for power in range(most.bit_length()) for size in (1 << power, 3 << power >> 1) if size <= most)
 
 
@@ -72,7 +79,9 @@ def changes(before: Recipe, after: Recipe) -> Iterator[str]:
 
 
 def _queue(stage: Stage, rows: int, batch_size: int) -> dict[str, int]:
-    """A queue of at most so many rows, in whole batches; at least one for the methods that cannot do without."""
+    """A queue of at most so many rows, in whole batches; at least one for the methods that cannot
+    do without.
+    """
     if "queue_length" not in stage.flat():
         return {}
     return {"queue_length": max(int(stage.settings.needs_queue()), rows // batch_size) * batch_size}

@@ -11,16 +11,18 @@ class LARC(torch.optim.Optimizer):
 
         trust * |w| / (|g| + weight_decay * |w| + 1e-8)
 
-    so that every layer moves by a like share of its own size. The factor is not clipped at 1. Tensors whose weight or
-    gradient is zero take a plain step without weight decay: BatchNorm's shifts start at zero and take one such step.
+    so that every layer moves by a like share of its own size. The factor is not clipped at 1.
+    Tensors whose weight or
+    gradient is zero take a plain step without weight decay: BatchNorm's shifts start at zero and
+    take one such step.
 
     Args:
         lr: global learning rate.
         trust: trust coefficient; published 0.001.
     """
 
-    # torch's GradScaler leaves it to us to pass over a step whose gradients overflowed, and says so in `found_inf`: no
-    # look from the CPU, which would have to wait for the device.
+    # torch's GradScaler leaves it to us to pass over a step whose gradients overflowed, and says so
+    # in `found_inf`: no look from the CPU, which would have to wait for the device.
     _step_supports_amp_scaling = True
     found_inf: torch.Tensor | None = None
     grad_scale: torch.Tensor | None = None
@@ -36,7 +38,9 @@ class LARC(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
         self.ratios = torch.empty(0)
-        """What the last step scaled the learning rate of each tensor by, nan where it took a plain step; to be read."""
+        """What the last step scaled the learning rate of each tensor by, nan where it took a plain
+        step; to be read.
+        """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -1,4 +1,7 @@
-"""The plan of a run: how far its stages are, what is left of them will take, and the batch that fits into memory."""
+"""The plan of a run: how far its stages are, what is left of them will take, and the batch that
+fits
+into memory.
+"""
 
 import os
 import time
@@ -39,10 +42,11 @@ _Measured = tuple[Stage, StepCost, LoadingCost | None]
 
 @dataclass(frozen=True)
 class StageSummary:
-    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of `videos`.
+    """A stage of a run: `steps` of `total_steps` are done, each of `batch_size` videos out of
+    `videos`.
 
-    The learning rate counts with `schedule_steps`, which are more than `total_steps` where the stage has a stop_epoch.
-    What is left would take `cost`, which only a dry run measures.
+    The learning rate counts with `schedule_steps`, which are more than `total_steps` where the
+    stage has a stop_epoch. What is left would take `cost`, which only a dry run measures.
     """
 
     name: str
@@ -64,12 +68,14 @@ def fitted_recipe(
     to_data: bool = False,
     known: dict[str, StepCost] | None = None,
 ) -> Recipe:
-    """The recipe changed as --batch-size and --fit-to-data (`to_data`) ask, each change printed; without them as it is.
+    """The recipe changed as --batch-size and --fit-to-data (`to_data`) ask, each change printed;
+    without them as it is.
 
     Values that a run has begun with stay, and so do those of fields that --set names.
 
     Args:
-        known: gets what had to be measured of a stage's steps, so that a plan need not measure it again.
+        known: gets what had to be measured of a stage's steps, so that a plan need not measure it
+            again.
 
     Raises:
         ViccError: --batch-size auto, and not even one video fits into memory.
@@ -112,8 +118,8 @@ def find_batch_sizes(
 ) -> dict[str, int]:
     """For each stage the largest batch whose share fits into the memory of every process.
 
-    On a CPU the memory of two sizes is measured and extrapolated to four fifths of what is free; on an accelerator
-    sizes are tried.
+    On a CPU the memory of two sizes is measured and extrapolated to four fifths of what is free; on
+    an accelerator sizes are tried.
 
     Args:
         known: gets the costs that were measured, by the stage's name.
@@ -141,7 +147,9 @@ def find_batch_sizes(
 
 
 def most_that_fit(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that fits, found by doubling, then by halving what is between; 0 for none."""
+    """The largest number up to `most` that fits, found by doubling, then by halving what is
+    between; 0 for none.
+    """
     good, size = 0, 1
     while good < most and fits(size):
         good, size = size, min(most, 2 * size)
@@ -183,7 +191,8 @@ def dry_run(
         store: with its training `videos`; None and none of them where only their number is known.
     """
     if config.launcher != "here":
-        # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not for computing.
+        # Jobs run elsewhere: nothing measured here holds there, and the machine that submits is not
+        # for computing.
         if config.batch_size != "auto":
             precision = choose_precision(config.precision, device)
             recipe = fitted_recipe(recipe, config, precision, num_videos=num_videos, to_data=config.fit_to_data)
@@ -208,7 +217,9 @@ def announce_costs(
     *,
     known: Mapping[str, StepCost],
 ) -> dict[str, StageCost]:
-    """Say what a run that is new will take, and return it; empty where measuring would take as long as the run."""
+    """Say what a run that is new will take, and return it; empty where measuring would take as long
+    as the run.
+    """
     if not is_worth_measuring(recipe, num_videos=len(videos)):
         return {}
     costs = stage_costs(recipe, config, precision, store, videos, num_videos=len(videos), known=known)
@@ -254,7 +265,8 @@ def plan_stages(
     """What each stage takes; the stages without steps left take nothing but their disk.
 
     Args:
-        load: gives the clips of a stage, to measure how long they take; None where there is nothing to load from yet.
+        load: gives the clips of a stage, to measure how long they take; None where there is nothing
+            to load from yet.
         known: what was measured before, by the stage's name.
     """
     began = time.monotonic()
@@ -323,7 +335,8 @@ def num_workers(asked: int | None) -> int:
 
 
 def require_loading(recipe: Recipe, stage: Stage, config: TrainingConfig, *, num_videos: int) -> None:
-    """Check, before anything else is done, that the processes that load the clips of a stage can hand them over.
+    """Check, before anything else is done, that the processes that load the clips of a stage can
+    hand them over.
 
     Raises:
         ViccError: too little shared memory for their batches, or too few files that may be open.
@@ -338,14 +351,19 @@ def require_loading(recipe: Recipe, stage: Stage, config: TrainingConfig, *, num
 
 
 def _extrapolated(cost: StepCost) -> int:
-    """Videos with which the process would take four fifths of what is free now, its share if there are several."""
+    """Videos with which the process would take four fifths of what is free now, its share if there
+    are several.
+    """
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     room = _SHARE_OF_MEMORY * available_memory() / sharing + current_memory()
     return max(0, int((room - cost.fixed_bytes) // max(1.0, cost.bytes_a_video)))
 
 
 def _scaled(measured: list[_Measured], stage: Stage) -> tuple[StepCost, LoadingCost | None]:
-    """Of a stage that there was no time to measure: as the last one of its method, or the last one, by its clips."""
+    """Of a stage that there was no time to measure: as the last one of its method, or the last one,
+    by
+    its clips.
+    """
     alike = [entry for entry in measured if entry[0].method == stage.method] or measured
     other, cost, loading = alike[-1]
     times = _weight(stage) / _weight(other)

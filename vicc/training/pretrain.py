@@ -1,4 +1,5 @@
-"""A recipe and a store to a run folder. Stages not yet done are done, so the same call starts, resumes and finishes.
+"""A recipe and a store to a run folder. Stages not yet done are done, so the same call starts,
+resumes and finishes.
 
 RUN/recipe.json          the recipe with all values, seed, the split, what the videos were, and how many processes
 RUN/computation.json     in which precision, in how many threads, on which kind of device it computes
@@ -63,16 +64,19 @@ def pretrain(
 ) -> list[StageSummary]:
     """Train the stages of a recipe that are not finished yet.
 
-    With several processes (torchrun, or its variables set by something else) all call this; the first one writes.
+    With several processes (torchrun, or its variables set by something else) all call this; the
+    first one writes.
 
     Args:
-        should_stop: called after every step with the stage's name and the steps done; True stops as a signal would.
+        should_stop: called after every step with the stage's name and the steps done; True stops as
+            a signal would.
 
     Raises:
         Stopped: by a signal or `should_stop`; a checkpoint has been written.
-        ViccError: a store without enough videos or without the flow that a stage needs, a run of another recipe, seed,
-            videos or number of processes, a run in use by another process, no checkpoint that is whole;
-            something else than a recipe, or a config with the name of another recipe.
+        ViccError: a store without enough videos or without the flow that a stage needs, a run of
+            another recipe, seed, videos or number of processes, a run in use by another process, no
+            checkpoint that is whole; something else than a recipe, or a config with the name of
+            another recipe.
     """
     _require_recipe(recipe, config)
     for stage in recipe.stages:
@@ -153,7 +157,9 @@ def _open_store(recipe: Recipe, config: PretrainConfig) -> FrameReader | None:
 
 
 def _require_recipe(recipe: Recipe, config: PretrainConfig) -> None:
-    """Refuse a config that asks for another recipe than the one given beside it: that would be ignored."""
+    """Refuse a config that asks for another recipe than the one given beside it: that would be
+    ignored.
+    """
     if not isinstance(recipe, Recipe):
         raise ViccError(
             f"pretrain: got {recipe!r} where a recipe is expected. Make one: vicc.create_recipe('demo', "
@@ -181,7 +187,9 @@ def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
 
 
 def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
-    """What pretraining wants of a stage: an encoder, which is evaluated without labels while it trains."""
+    """What pretraining wants of a stage: an encoder, which is evaluated without labels while it
+    trains.
+    """
 
     def evaluation(task: Task, dataset: ClipDataset, precision: Precision) -> OnlineEvaluation:
         if config.best == "label_recall" and dataset.labels is None:
@@ -219,7 +227,9 @@ def _require_flow(recipe: Recipe, store: FrameReader) -> None:
 
 
 def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None:
-    """What decoding on the fly costs: measured, with all streams of the recipe in the clips of its last stage."""
+    """What decoding on the fly costs: measured, with all streams of the recipe in the clips of its
+    last stage.
+    """
     stage = recipe.stages[-1]
     streams = tuple(dict.fromkeys(stage.stream for stage in recipe.stages))
 

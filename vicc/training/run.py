@@ -1,7 +1,8 @@
-"""A run's folder, read: its recipe, how far its stages are, what they have logged, and what was made of them.
+"""A run's folder, read: its recipe, how far its stages are, what they have logged, and what was
+made of them.
 
-No other module opens recipe.json (`vicc.places` only looks whether it is there); `vicc.training.run_folder` says what a
-start may change in a run.
+No other module opens recipe.json (`vicc.places` only looks whether it is there);
+`vicc.training.run_folder` says what a start may change in a run.
 """
 
 import json
@@ -43,7 +44,8 @@ _FACTS_OF_A_START = ("time", "machine", "device", "precision", "threads", "vicc"
 
 
 class Run:
-    """A run of `vicc pretrain` or of a classifier, for reading: its recipe, logs, encoders and results.
+    """A run of `vicc pretrain` or of a classifier, for reading: its recipe, logs, encoders and
+    results.
 
     Every file is read once, at its first use; make another `Run` to see later changes.
 
@@ -56,8 +58,8 @@ class Run:
         folder: of the run.
 
     Raises:
-        ViccError: there is no run in the folder; at the first use of a file, that it is damaged, or that a stage has
-            a method that is not known here.
+        ViccError: there is no run in the folder; at the first use of a file, that it is damaged, or
+            that a stage has a method that is not known here.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -67,7 +69,9 @@ class Run:
 
     @classmethod
     def of(cls, place: Path) -> Self | None:
-        """The run in which an encoder or a classifier was trained, from its folder; None where there is none."""
+        """The run in which an encoder or a classifier was trained, from its folder; None where
+        there is none.
+        """
         folder = next((folder for folder in (place, place.parent, place.parent.parent) if is_run(folder)), None)
         return None if folder is None else cls(folder)
 
@@ -85,7 +89,9 @@ class Run:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What makes the run, as it was written: recipe, seed, split, number and fingerprint of the videos, ..."""
+        """What makes the run, as it was written: recipe, seed, split, number and fingerprint of the
+        videos, ...
+        """
         path = self.folder / _RECIPE_FILE
         found = read_json(path, what=_DESCRIPTION)
         if not isinstance(found, dict):
@@ -145,13 +151,16 @@ class Run:
 
     @cached_property
     def division(self) -> SplitTable | None:
-        """Which videos it trains on and which are for testing it, by id; None before its first step."""
+        """Which videos it trains on and which are for testing it, by id; None before its first
+        step.
+        """
         path = self.folder / _SPLIT_FILE
         return read_split_table(path) if path.exists() else None
 
     @cached_property
     def videos(self) -> dict[str, Any]:
-        """How its videos were prepared ("prepared"), and frames and checksum of each ("videos", by id).
+        """How its videos were prepared ("prepared"), and frames and checksum of each ("videos", by
+        id).
 
         Empty before its first step, and of runs from before this was written.
         """
@@ -165,7 +174,8 @@ class Run:
 
     @cached_property
     def starts(self) -> list[dict[str, Any]]:
-        """Who started it, when and where: a row for each start that trained something, with the command as one would
+        """Who started it, when and where: a row for each start that trained something, with the
+            command as one would
         type it.
         """
         path = self.folder / _STARTS_FILE
@@ -182,7 +192,9 @@ class Run:
         return rows
 
     def log(self, stage: str) -> list[dict[str, Any]]:
-        """The steps of a stage, each with its loss and everything else that was logged; empty before its first step."""
+        """The steps of a stage, each with its loss and everything else that was logged; empty
+        before its first step.
+        """
         return self._rows(stage, LOG_FILE)
 
     def epochs(self, stage: str) -> list[dict[str, Any]]:
@@ -224,12 +236,15 @@ class Run:
 
     @cached_property
     def results(self) -> dict[str, Path]:
-        """Files of what was measured of it, by their names ("retrieval", "probe", ...); for `vicc.read_result`."""
+        """Files of what was measured of it, by their names ("retrieval", "probe", ...); for
+        `vicc.read_result`.
+        """
         return {path.stem: path for path in sorted(self.folder.glob("*.json")) if _is_result(path)}
 
     def divide(self, videos: Sequence[Video]) -> Division[Video] | None:
-        """These videos, divided into training and test videos as in the run; None before its first step, and where
-        fewer than half of them are in the run's split: they are then of another store.
+        """These videos, divided into training and test videos as in the run; None before its first
+        step, and where fewer than half of them are in the run's split: they are then of another
+        store.
 
         Raises:
             ViccError: the run's files are damaged.
@@ -243,8 +258,9 @@ class Run:
     def trained_on(self, videos: Sequence[Video]) -> set[str]:
         """The ids of those among these videos that the run has trained on.
 
-        A video counts if its file has the checksum of a training video (and it is the same part of that file, where
-        files were cut), whatever its id; where one of the two has no checksum, if its id is that of a training video.
+        A video counts if its file has the checksum of a training video (and it is the same part of
+        that file, where files were cut), whatever its id; where one of the two has no checksum, if
+        its id is that of a training video.
 
         Raises:
             ViccError: the run's files are damaged.
@@ -285,7 +301,8 @@ def is_finished(folder: Path, stage: Stage) -> bool:
 
 
 def require_new_or_run(folder: Path, *, besides: Sequence[str]) -> None:
-    """A folder that is empty, or a run, or holds only files of the names `besides`; else it may be somebody's work.
+    """A folder that is empty, or a run, or holds only files of the names `besides`; else it may be
+    somebody's work.
 
     Raises:
         ViccError: it is another.
@@ -309,7 +326,9 @@ def write_run(
     videos: dict[str, Any],
     start: dict[str, Any],
 ) -> None:
-    """Write what a run is, as far as it is not written yet, and add a start to its list; see `Run` for each."""
+    """Write what a run is, as far as it is not written yet, and add a start to its list; see `Run`
+    for each.
+    """
     for name, content in ((_RECIPE_FILE, description), (COMPUTATION_FILE, asdict(computation))):
         path = folder / name
         if not path.exists() or read_json(path, what=_DESCRIPTION) != content:

@@ -44,7 +44,8 @@ def held_run_folder(run: Path) -> Iterator[None]:
 
 
 def divide(store: FrameReader, config: TrainingConfig, *, silent: bool = False) -> Division[Video]:
-    """The split asked for; of a run that is resumed without asking for one, its own. Its notes are said.
+    """The split asked for; of a run that is resumed without asking for one, its own. Its notes are
+    said.
 
     Args:
         silent: say nothing, as the division is made a second time and said then.
@@ -79,8 +80,8 @@ def require_enough(division: Division[Member], config: TrainingConfig) -> Divisi
 
 @dataclass(frozen=True)
 class RunStart:
-    """A start of a run that was compared with what the run is. Nothing is written before it goes on, so that one that
-    is refused, wherever that is found out, leaves the run's files as they are.
+    """A start of a run that was compared with what the run is. Nothing is written before it goes
+    on, so that one that is refused, wherever that is found out, leaves the run's files as they are.
     """
 
     config: TrainingConfig
@@ -90,7 +91,9 @@ class RunStart:
     seen: dict[str, Any]
 
     def note(self, stage: str, step: int) -> None:
-        """It goes on, after step `step` of a stage: write what the run is, and add the start to the run's list."""
+        """It goes on, after step `step` of a stage: write what the run is, and add the start to the
+        run's list.
+        """
         start = _describe_start(self.config, self.computation, stage, step)
         write_run(self.config.run, self.description, self.computation, self.division, self.seen, start)
         note_environment(self.config.run, self.config, start)
@@ -108,7 +111,8 @@ def claim_run(
     facts: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> RunStart:
-    """Compare what is to be trained with what the run is, which never changes its recipe, seed or videos.
+    """Compare what is to be trained with what the run is, which never changes its recipe, seed or
+    videos.
 
     Args:
         videos: those that it trains on; None for all training videos of the division.
@@ -183,7 +187,9 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Run, seen: di
 
 
 def _changed_videos(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Which videos came, went or are others; or in which settings the store was prepared otherwise. Empty for none."""
+    """Which videos came, went or are others; or in which settings the store was prepared otherwise.
+    Empty for none.
+    """
     if before["prepared"] != now["prepared"]:
         return f"the videos were prepared otherwise: {first_difference(before['prepared'], now['prepared'])}"
     old, new = before["videos"], now["videos"]
@@ -204,7 +210,10 @@ def _changed_videos(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _seen(store: FrameReader, videos: Sequence[Video]) -> dict[str, Any]:
-    """What videos a run sees: how they were prepared, and of each its frames and the checksum of its file."""
+    """What videos a run sees: how they were prepared, and of each its frames and the checksum of
+    its
+    file.
+    """
     prepared = {**asdict(store.settings), "decoded on the fly": isinstance(store, VideoFolder)}
     return {
         "prepared": json.loads(json.dumps(prepared)),

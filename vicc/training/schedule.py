@@ -1,4 +1,6 @@
-"""How long a stage is, and its learning rate: pure functions of the step, so that a resume needs nothing else."""
+"""How long a stage is, and its learning rate: pure functions of the step, so that a resume needs
+nothing else.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +16,8 @@ class StageLength:
     """A stage on a number of videos.
 
     Attributes:
-        batch_size: videos a step, of all processes; fewer than the stage asks for where there are not so many.
+        batch_size: videos a step, of all processes; fewer than the stage asks for where there are
+            not so many.
         steps_per_epoch: whole batches of an epoch.
         schedule_steps: what the learning rate counts with.
         steps: what is done; fewer than `schedule_steps` where the stage has a stop_epoch.
@@ -68,7 +71,9 @@ def stage_learning_rate(stage: Stage, length: StageLength) -> Callable[[int], fl
 
 
 def cosine_learning_rate(step: int, *, total_steps: int, base: float, final: float, warmup_steps: int = 0) -> float:
-    """Learning rate of step `step`, counted from 0: linear from near 0 to `base`, then half a cosine towards `final`.
+    """Learning rate of step `step`, counted from 0: linear from near 0 to `base`, then half a
+    cosine
+    towards `final`.
 
     The published schedule has no warm-up and reaches `final` one step after the last.
     """
@@ -81,6 +86,8 @@ def cosine_learning_rate(step: int, *, total_steps: int, base: float, final: flo
 def step_learning_rate(
     step: int, *, steps_per_epoch: int, base: float, milestones: Sequence[int], decay: float
 ) -> float:
-    """Learning rate of step `step`, counted from 0: `base`, times `decay` from each milestone epoch on."""
+    """Learning rate of step `step`, counted from 0: `base`, times `decay` from each milestone epoch
+    on.
+    """
     epoch = step // steps_per_epoch
     return base * decay ** sum(epoch >= milestone for milestone in milestones)

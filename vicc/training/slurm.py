@@ -1,14 +1,17 @@
-"""Pretraining as Slurm jobs: one a stage, each after the one before, each back in the queue before its time is over.
+"""Pretraining as Slurm jobs: one a stage, each after the one before, each back in the queue before
+its
+time is over.
 
 RUN/slurm/jobs.json           the jobs that were submitted last
 RUN/slurm/JOB_submission.sh   the script of a job
 RUN/slurm/JOB_TASK_log.out    what a process of a job says; process 0 speaks for all
 RUN/slurm/JOB_hang_START      says that the job hung after so many returns to the queue, and in which step
 
-A job ends at its time limit, a stage may take longer. So some minutes before, Slurm sends SIGUSR1 to all processes of
-the job (sbatch --signal); the loop makes a checkpoint of it and stops, and process 0 puts the job back into the queue,
-where it keeps its number and whatever waits for it. So does a job that a watchdog ends because it hangs, which may be
-its machine's fault, but not for ever.
+A job ends at its time limit, a stage may take longer. So some minutes before, Slurm sends SIGUSR1
+to all processes of the job (sbatch --signal); the loop makes a checkpoint of it and stops, and
+process 0 puts the job back into the queue, where it keeps its number and whatever waits for it. So
+does a job that a watchdog ends because it hangs, which may be its machine's fault, but not for
+ever.
 """
 
 import io
@@ -45,8 +48,8 @@ SLURM_FOLDER, JOBS_FILE = "slurm", "jobs.json"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _EXIT_STOPPED = 130
 _MOST_HANGS = 3  # of a job, after each of which it goes back to the queue: a mistake would come again
-# Slurm's signals end a process that has no handlers yet, and with it the job. Until then they are ignored: what Slurm
-# pre-empts it ends and requeues by itself when its patience is over.
+# Slurm's signals end a process that has no handlers yet, and with it the job. Until then they are
+# ignored: what Slurm pre-empts it ends and requeues by itself when its patience is over.
 _PYTHON = f'bash -c \'trap "" TERM USR1; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 _SECONDS_BEFORE_ANOTHER_TRY = (5, 30, 90)  # a controller that restarts does not answer for a while
 
@@ -90,8 +93,8 @@ class PlannedStage(Protocol):
 
 
 def planned_here(config: Training) -> Training:
-    """The config of a plan made in this process, without the jobs' GPUs: what the jobs would refuse hours later is
-    refused here and now.
+    """The config of a plan made in this process, without the jobs' GPUs: what the jobs would refuse
+    hours later is refused here and now.
     """
     return replace(config, dry_run=True, device="cpu")
 
@@ -110,8 +113,8 @@ def submit_stages(
     function: str,
     arguments: Callable[[str], tuple[Any, ...]],
 ) -> list[SubmittedStage]:
-    """Submit a job for each stage wanted that is not finished, in the recipe's order; with config.dry_run, say what
-    would be submitted.
+    """Submit a job for each stage wanted that is not finished, in the recipe's order; with
+    config.dry_run, say what would be submitted.
 
     Args:
         planned: the recipe's stages as `planned_here` has them.
@@ -120,8 +123,8 @@ def submit_stages(
         arguments: with what, for a stage; they must be picklable.
 
     Raises:
-        ViccError: submitit or Slurm is missing, jobs of the run are queued or running, Slurm refuses a job (those
-            before it are then cancelled).
+        ViccError: submitit or Slurm is missing, jobs of the run are queued or running, Slurm
+            refuses a job (those before it are then cancelled).
     """
     try:
         import submitit
@@ -189,10 +192,13 @@ def _submit(executor: Any, job: "StageJob", before: list[SubmittedStage]) -> str
 
 @dataclass(frozen=True)
 class StageJob:
-    """What every process of a job does: train a stage; if it was asked to stop on the way, go back to the queue.
+    """What every process of a job does: train a stage; if it was asked to stop on the way, go back
+    to
+    the queue.
 
     Args:
-        stage: trained by `function`, MODULE:NAME, which is imported here alone: a signal that comes before counts.
+        stage: trained by `function`, MODULE:NAME, which is imported here alone: a signal that comes
+            before counts.
         command: what the user gave, for the run's list of starts.
         folder: the run's folder of Slurm jobs.
         modules: of the user's own, imported before, see `vicc.plugins`.
@@ -218,15 +224,17 @@ class StageJob:
                 with at_hang(partial(_requeue_hung, self.folder)):
                     getattr(import_module(module), name)(*self.arguments)
             except Stopped:
-                # Past submitit, which would call this a success and note a result. No process but the first ends with
-                # an error, or srun would kill the first while it still talks to Slurm.
+                # Past submitit, which would call this a success and note a result. No process but
+                # the first ends with an error, or srun would kill the first while it still talks to
+                # Slurm.
                 raise SystemExit(_requeue() if os.environ["SLURM_PROCID"] == "0" else 0) from None
 
 
 def _requeue() -> int:
     """Put this job back into the queue; returns the exit status.
 
-    Not a job that is ending as it is: one that a user has cancelled must stay so, and one that makes place for another
+    Not a job that is ending as it is: one that a user has cancelled must stay so, and one that
+    makes place for another
     Slurm itself puts back.
     """
     job = os.environ["SLURM_JOB_ID"]
@@ -240,8 +248,8 @@ def _requeue() -> int:
 
 
 def _requeue_hung(folder: Path, step: int) -> None:
-    """Put a job that hangs back into the queue, a few times; called by the watchdog of every process, before it ends
-    the process and with it the job.
+    """Put a job that hangs back into the queue, a few times; called by the watchdog of every
+    process, before it ends the process and with it the job.
     """
     job, start = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
     before = len(list(folder.glob(f"{job}_hang_*")))
@@ -264,9 +272,11 @@ def _requeue_hung(folder: Path, step: int) -> None:
 
 
 def adopt_slurm_ranks() -> None:
-    """Set torchrun's variables in a process that srun has started beside others; elsewhere do nothing.
+    """Set torchrun's variables in a process that srun has started beside others; elsewhere do
+    nothing.
 
-    Only srun sets SLURM_STEP_NUM_TASKS: in the script of sbatch itself, and in a shell of `srun --pty`, there is one
+    Only srun sets SLURM_STEP_NUM_TASKS: in the script of sbatch itself, and in a shell of `srun
+    --pty`, there is one
     process, whatever was asked for.
     """
     known = os.environ
@@ -277,7 +287,8 @@ def adopt_slurm_ranks() -> None:
     known["RANK"], known["WORLD_SIZE"], known["LOCAL_RANK"] = known["SLURM_PROCID"], str(size), known["SLURM_LOCALID"]
     known["LOCAL_WORLD_SIZE"] = _tasks_of_each_node(known["SLURM_STEP_TASKS_PER_NODE"])[int(known["SLURM_NODEID"])]
     known.setdefault("MASTER_ADDR", _address(_first_host(known["SLURM_STEP_NODELIST"])))
-    # Below the ports that Linux gives to clients (from 32768), and another one for each job and each step of it.
+    # Below the ports that Linux gives to clients (from 32768), and another one for each job and
+    # each step of it.
     known.setdefault("MASTER_PORT", str(12000 + (8 * job + step % 8) % 20000))
 
 
@@ -305,11 +316,12 @@ def _address(host: str) -> str:
 
 @contextmanager
 def stop_signals_wait_for_the_loop() -> Iterator[None]:
-    """Under Slurm, SIGUSR1 and SIGTERM that come before or after the training loop wait until it begins, or for good.
+    """Under Slurm, SIGUSR1 and SIGTERM that come before or after the training loop wait until it
+    begins, or for good.
 
-    In the loop all processes agree on the step after which they stop. A process that ended alone, before, would leave
-    the others waiting for it, and their error would be the job's end. Slurm's own patience ends with SIGKILL, which
-    loses nothing here.
+    In the loop all processes agree on the step after which they stop. A process that ended alone,
+    before, would leave the others waiting for it, and their error would be the job's end. Slurm's
+    own patience ends with SIGKILL, which loses nothing here.
     """
     if "SLURM_JOB_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
         yield
@@ -368,7 +380,8 @@ def _parameters(config: TrainingConfig, stage: str, job_before: str | None) -> d
         "constraint": ours.constraint,
         "dependency": None if job_before is None else f"afterok:{job_before}",
         "stderr_to_stdout": True,
-        # One process that fails ends all, which would wait for it. srun must be given the cores, too (Slurm 22.05).
+        # One process that fails ends all, which would wait for it. srun must be given the cores,
+        # too (Slurm 22.05).
         "srun_args": ["--kill-on-bad-exit=1"]
         + ([] if ours.cpus_per_task is None else [f"--cpus-per-task={ours.cpus_per_task}"]),
     }
@@ -412,7 +425,9 @@ def _require_no_jobs(run: Path, folder: Path) -> None:
 
 @contextmanager
 def _outside_any_job() -> Iterator[None]:
-    """Hide the variables of a job that this process itself may be in, which the new one would take for its own."""
+    """Hide the variables of a job that this process itself may be in, which the new one would take
+    for its own.
+    """
     hidden = {
         name: os.environ.pop(name)
         for name in list(os.environ)

@@ -1,4 +1,7 @@
-"""What is trained: a recipe is a list of stages. Plain data, free of torch, so that it can be listed in no time."""
+"""What is trained: a recipe is a list of stages. Plain data, free of torch, so that it can be
+listed
+in no time.
+"""
 
 import dataclasses
 import functools
@@ -23,8 +26,9 @@ class OptimizerSettings:
     """What moves the weights."""
 
     name: Literal["larc", "adam", "adamw", "sgd"] = "larc"
-    """"larc" is SGD with layer-wise rates, published for ViCC; "adam", whose weight decay is a part of the gradient, is
-    published for the baselines; "sgd" for classifiers."""
+    """"larc" is SGD with layer-wise rates, published for ViCC; "adam", whose weight decay is a part
+    of the gradient, is published for the baselines; "sgd" for classifiers.
+    """
     momentum: float = 0.9
     """Of Adam the first of its two."""
     weight_decay: float = 1e-6
@@ -39,7 +43,9 @@ class ScheduleSettings:
     """The learning rate over a stage."""
 
     name: Literal["cosine", "step"] = "cosine"
-    """"cosine" from learning_rate to final_learning_rate, or "step": times `decay` at each milestone."""
+    """"cosine" from learning_rate to final_learning_rate, or "step": times `decay` at each
+    milestone.
+    """
     learning_rate: float = 0.6
     """At the start, or after the warm-up."""
     final_learning_rate: float = 0.0006
@@ -70,17 +76,20 @@ class LengthSettings:
 class Stage:
     """The training of one encoder: by which method, from which weights, how, for how long.
 
-    A stage is made from flat values, named as in --set and recipe.json: `Stage("rgb-1", "single_stream", "rgb",
-    steps=100, queue_length=64, optimizer="adamw", size=64)`. These are the fields of the parts below, of the method's
-    own settings too; `optimizer` and `schedule` set the `name` of those two parts.
+    A stage is made from flat values, named as in --set and recipe.json: `Stage("rgb-1",
+    "single_stream", "rgb",
+    steps=100, queue_length=64, optimizer="adamw", size=64)`. These are the fields of the parts
+    below, of the method's own settings too; `optimizer` and `schedule` set the `name` of those two
+    parts.
 
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
-        method: a name in `list_methods()`: "single_stream" and "cross_stream" are ViCC; "infonce", "ubernce" and
-            "coclr" its baselines; "linear_probe" and "fine_tuned" classifiers.
+        method: a name in `list_methods()`: "single_stream" and "cross_stream" are ViCC; "infonce",
+            "ubernce" and "coclr" its baselines; "linear_probe" and "fine_tuned" classifiers.
         start_from: stage whose weights are taken as the start; None for random weights.
         teacher: stage whose encoder of the other stream is the teacher, where the method needs one.
-        encoder: configuration of the encoder that is trained; its flow bound is that of the store, once there is one.
+        encoder: configuration of the encoder that is trained; its flow bound is that of the store,
+            once there is one.
         settings: those of the method.
         optimizer, schedule, length: of the training: update rule, learning rate, steps or epochs.
         view_distance: how far apart the clips of a video lie, see `random_clips`.
@@ -112,13 +121,13 @@ class Stage:
     ) -> None:
         """
         Args:
-            stream: what the encoder sees: "rgb", or of motion "flow" or "diff" (how RGB changes from frame to frame,
-                which needs no flow).
+            stream: what the encoder sees: "rgb", or of motion "flow" or "diff" (how RGB changes
+                from frame to frame, which needs no flow).
             values: fields of the parts and of the method's settings.
 
         Raises:
-            ViccError: no such method or field, a value that the field cannot take, or values that contradict each
-                other; names the stage, the field, and the nearest known word.
+            ViccError: no such method or field, a value that the field cannot take, or values that
+                contradict each other; names the stage, the field, and the nearest known word.
         """
         if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name) or name == "all":
             raise ViccError(
@@ -173,7 +182,9 @@ class Stage:
         return {**values, "augmentation": self.augmentation}
 
     def to_json(self) -> dict[str, Any]:
-        """The values of `flat` as plain JSON types; `stage_from_json` makes the stage from them again."""
+        """The values of `flat` as plain JSON types; `stage_from_json` makes the stage from them
+        again.
+        """
         return json.loads(json.dumps({**self.flat(), "augmentation": asdict(self.augmentation)}))
 
     def replace(self, **values: Any) -> "Stage":
@@ -253,12 +264,15 @@ _PARTS: dict[str, type] = {
     "schedule": ScheduleSettings,
 }
 _FIXED = ("name", "method", "stream", "start_from", "teacher", "augmentation")
-# Of the encoder, but not set here: the bound is the store's, and the augmentation says whether flow is centred.
+# Of the encoder, but not set here: the bound is the store's, and the augmentation says whether flow
+# is centred.
 _ELSEWHERE = ("flow_bound", "flow_center")
 
 
 def _places(method: str) -> dict[str, tuple[str, str, Any]]:
-    """Of each flat field of a method's stages its part ("" for the stage itself), its name there, and its type."""
+    """Of each flat field of a method's stages its part ("" for the stage itself), its name there,
+    and its type.
+    """
     return _places_of(method, method_settings(method))  # type: ignore[arg-type]  # mypy: a class has no hash
 
 
@@ -285,12 +299,16 @@ def _taken() -> set[str]:
 
 
 def stage_fields() -> list[str]:
-    """All names that STAGE.FIELD=VALUE can have, of all methods; those of `augmentation` are not among them."""
+    """All names that STAGE.FIELD=VALUE can have, of all methods; those of `augmentation` are not
+    among them.
+    """
     return sorted({*_FIXED, *(name for method in list_methods() for name in _places(method))})
 
 
 def no_such_field(method: str, name: str) -> str:
-    """What to say of a field that stages of this method do not have: the nearest one, or whose it is."""
+    """What to say of a field that stages of this method do not have: the nearest one, or whose it
+    is.
+    """
     others = [other for other in list_methods() if name in _places(other)]
     if others:
         return f"{method} has no {name}, a field of {', '.join(others)}."
@@ -364,7 +382,8 @@ class Recipe:
                 )
 
     def with_views(self, views: str) -> "Recipe":
-        """The recipe with other resolutions in its ViCC stages, as 2xPIXELS, then +COUNTxPIXELS for smaller views.
+        """The recipe with other resolutions in its ViCC stages, as 2xPIXELS, then +COUNTxPIXELS for
+        smaller views.
 
         Raises:
             ViccError: not such a text, or a stage cannot have small views.
@@ -383,7 +402,8 @@ class Recipe:
         return replace(self, stages=tuple(stages))
 
     def with_motion(self, motion: Literal["flow", "diff"]) -> "Recipe":
-        """The recipe with another stream of motion: "diff" (how RGB changes from frame to frame) replaces flow, and the
+        """The recipe with another stream of motion: "diff" (how RGB changes from frame to frame)
+            replaces flow, and the
         stage flow-1 becomes diff-1.
         """
         if motion == "flow":
@@ -404,9 +424,11 @@ class Recipe:
         return replace(self, stages=tuple(stages))
 
     def with_changes(self, changes: Sequence[str]) -> "Recipe":
-        """The recipe with fields of stages replaced, each change as STAGE.FIELD=VALUE (`all` for every stage).
+        """The recipe with fields of stages replaced, each change as STAGE.FIELD=VALUE (`all` for
+        every stage).
 
-        STAGE.augmentation=NAME takes a whole augmentation of `PRESETS`; its fields can be changed beside it.
+        STAGE.augmentation=NAME takes a whole augmentation of `PRESETS`; its fields can be changed
+        beside it.
 
         Raises:
             ViccError: no such stage or field, or a value of the wrong type.
@@ -414,7 +436,8 @@ class Recipe:
         changes = [changes] if isinstance(changes, str) else changes  # one change, and no list of letters
         methods = {stage.name: stage.method for stage in self.stages}
         split = [_split_change(change, list(methods), recipe=self.name) for change in changes]
-        # First the methods, in whatever order they are given: the fields that a stage has are those of its method.
+        # First the methods, in whatever order they are given: the fields that a stage has are those
+        # of its method.
         for change, (stage_name, field_name, text) in zip(changes, split, strict=True):
             if field_name == "method":
                 try:
@@ -493,7 +516,9 @@ _ONCE_EVERYWHERE = frozenset(
 
 
 def stage_from_json(content: dict[str, Any]) -> Stage:
-    """The stage whose flat values stand in a recipe.json or a checkpoint, those of older versions included."""
+    """The stage whose flat values stand in a recipe.json or a checkpoint, those of older versions
+    included.
+    """
 
     def tuples(values: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,4 +1,6 @@
-"""The state of a training: all that a resume needs, collected from all processes and given back to them."""
+"""The state of a training: all that a resume needs, collected from all processes and given back to
+them.
+"""
 
 import json
 from pathlib import Path

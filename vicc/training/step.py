@@ -23,10 +23,11 @@ class TrainingStep:
     Args:
         task: the method, already on its device.
         optimizer: over the weights of `task` that are trained.
-        precision: of the forward pass; with fp16 gradients are scaled, and a step whose gradients overflow changes
-            nothing.
-        accumulate: parts in which a batch is encoded, so that the activations of one part are in memory at a time. The
-            loss is that of the whole batch all the same; only BatchNorm sees parts, as that many processes would.
+        precision: of the forward pass; with fp16 gradients are scaled, and a step whose gradients
+            overflow changes nothing.
+        accumulate: parts in which a batch is encoded, so that the activations of one part are in
+            memory at a time. The loss is that of the whole batch all the same; only BatchNorm sees
+            parts, as that many processes would.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class TrainingStep:
         return {**outputs, **self._update()}
 
     def _on_device(self, batch: Batch) -> Batch:
-        """The batch on the device, copied there while the device is still at work on the step before."""
+        """The batch on the device, copied there while the device is still at work on the step
+        before.
+        """
         if self._copies is None:
             return batch.to(self.precision.device)
         now = torch.cuda.current_stream(self.precision.device)
@@ -84,17 +87,19 @@ class TrainingStep:
         return {name: value.detach() for name, value in outputs.items()}
 
     def _in_parts(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
-        """The loss and gradients of the whole batch with the activations of one part at a time (GradCache, Gao et al.,
-        2021).
+        """The loss and gradients of the whole batch with the activations of one part at a time
+        (GradCache, Gao et al., 2021).
 
-        All parts are encoded without a graph; the loss of all embeddings gives every embedding its gradient; then each
-        part is encoded again, with a graph, through which the gradients of its embeddings go back to the weights.
+        All parts are encoded without a graph; the loss of all embeddings gives every embedding its
+        gradient; then each part is encoded again, with a graph, through which the gradients of its
+        embeddings go back to the weights.
         """
         parts = batch.split(self.accumulate)
         starts, trained_parts, fixed_parts = [], [], []
         for part in parts:
             starts.append(_random_state(self.precision.device))  # dropout must be the same again
-            # An autocast of its own: it remembers converted weights, and these ones have no gradient.
+            # An autocast of its own: it remembers converted weights, and these ones have no
+            # gradient.
             with torch.no_grad(), self.precision.autocast():
                 trained_parts.append(self.task.embed_trained(part))
                 fixed_parts.append(self.task.embed_fixed(part))
@@ -148,7 +153,8 @@ class TrainingStep:
 
 
 def checkpoint_activations(encoder: Encoder) -> None:
-    """Let an encoder keep only what goes into each block of its backbone, and compute the rest again in backward.
+    """Let an encoder keep only what goes into each block of its backbone, and compute the rest
+    again in backward.
 
     Raises:
         ViccError: a backbone that does not say what its blocks are.

@@ -1,4 +1,7 @@
-"""One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have in common."""
+"""One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have
+in
+common.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -44,12 +47,13 @@ class StageGoal:
 
     Attributes:
         new_task: the method, its encoders with the weights they start from.
-        evaluation: of the task on its device, its training clips and the precision: what measures it while it trains,
-            called in all processes.
+        evaluation: of the task on its device, its training clips and the precision: what measures
+            it while it trains, called in all processes.
         evaluate_epochs: epochs from one such measurement to the next; 0 for none.
         best_metric: what makes a checkpoint the best, see `Monitor`.
-        save_result: writes what the stage has made into its folder; called in all processes, of which the first one
-            writes. The folder's encoder must come last: it says that the stage is finished.
+        save_result: writes what the stage has made into its folder; called in all processes, of
+            which the first one writes. The folder's encoder must come last: it says that the stage
+            is finished.
     """
 
     new_task: Callable[[], Task]
@@ -79,14 +83,14 @@ def train_stage(
         number: place of the stage in its recipe.
         later: stages that follow, for the time that is left.
         planned: what the stage was measured to take, where it was.
-        on_start: called in the first process with the steps done before, when all that could refuse the stage has been
-            checked and nothing is written yet.
+        on_start: called in the first process with the steps done before, when all that could refuse
+            the stage has been checked and nothing is written yet.
         should_stop: called after every step with the steps done.
 
     Raises:
         Stopped: asked to stop; a checkpoint has been written.
-        ViccError: the loss is not finite, a checkpoint of other settings or none that is whole, a video that cannot be
-            read.
+        ViccError: the loss is not finite, a checkpoint of other settings or none that is whole, a
+            video that cannot be read.
     """
     folder = config.run / stage.name
     torch.manual_seed(stage_seed(config.seed, f"{number}/{stage.name}"))
@@ -141,7 +145,9 @@ def train_stage(
 def _stops_explained(
     stage: Stage, position: Position, monitor: Monitor, precision: Precision, keep: Callable[[int], str]
 ) -> Iterator[None]:
-    """Say after which step a stage was stopped; of a loss that is not finite say why, and `keep` its batch."""
+    """Say after which step a stage was stopped; of a loss that is not finite say why, and `keep`
+    its batch.
+    """
     try:
         yield
     except Diverged as error:
@@ -226,7 +232,9 @@ def _resume(
 
 
 def _load_newest(checkpoints: CheckpointFolder) -> dict[str, Any] | None:
-    """The newest whole checkpoint, in all processes; which one it is, and what is damaged, the first one says."""
+    """The newest whole checkpoint, in all processes; which one it is, and what is damaged, the
+    first one says.
+    """
     state: dict[str, Any] | None = None
 
     def find() -> int | None:

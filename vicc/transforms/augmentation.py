@@ -1,7 +1,8 @@
 """Random views of a clip. One draw serves RGB and flow of the clip, so that the two stay aligned.
 
-Work is done by OpenCV on uint8 (T, H, W, C): crop and resize first, then colour on the small frames; brightness,
-contrast and saturation are one 3 x 4 matrix. Normalisation is left to the encoder, on its device.
+Work is done by OpenCV on uint8 (T, H, W, C): crop and resize first, then colour on the small
+frames; brightness, contrast and saturation are one 3 x 4 matrix. Normalisation is left to the
+encoder, on its device.
 """
 
 from dataclasses import dataclass, replace
@@ -22,30 +23,37 @@ _SQUARE = 224 / 240  # of the shorter side: the square that the published tests 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How views are drawn. Probabilities are per view; a strength s draws a factor from [1 - s, 1 + s].
+    """How views are drawn. Probabilities are per view; a strength s draws a factor from [1 - s, 1 +
+    s].
 
     Attributes:
         crop_area: share of the frame's area that a crop covers, smallest and largest.
         crop_ratio: width over height of a crop, smallest and largest.
-        jitter: probability of colour jitter; `brightness`, `contrast`, `saturation` its strengths, `hue` the largest
-            shift as a share of the colour circle.
-        grey, blur, flip: probabilities. Blur draws its sigma, in pixels of the finished view, from `blur_sigma`.
+        jitter: probability of colour jitter; `brightness`, `contrast`, `saturation` its strengths,
+            `hue` the largest shift as a share of the colour circle.
+        grey, blur, flip: probabilities. Blur draws its sigma, in pixels of the finished view, from
+            `blur_sigma`.
         flow_gain: strength of a factor on the flow, as if the same motion were faster or slower.
-        flow_offset: standard deviation, in pixels per frame of the stored flow, of a constant added to the flow of the
-            clip, as if the camera panned.
-        flow_center: subtract each frame's median flow first, which takes out most of a camera's own motion.
-        same_clip: share of samples whose views all show one clip, each through a crop of its own; then exactly one
-            view, at random, is strong: it gets colour, blur and flow changes. The others get crop and flip only.
+        flow_offset: standard deviation, in pixels per frame of the stored flow, of a constant added
+            to the flow of the clip, as if the camera panned.
+        flow_center: subtract each frame's median flow first, which takes out most of a camera's own
+            motion.
+        same_clip: share of samples whose views all show one clip, each through a crop of its own;
+            then exactly one view, at random, is strong: it gets colour, blur and flow changes. The
+            others get crop and flip only.
         strong: probability that a view is strong where the views of a sample show different clips.
         small_crop_area: `crop_area` of small views.
-        crop_misfit: what is done with a crop that does not fit into the frame. "redraw" draws again, the ratio
-            log-uniform. "squash" (published) draws once, the ratio uniform and turned on its side half of the time,
-            and squashes the whole frame where that does not fit: 29 % of draws from 320 x 240.
-        grey_style: "luminance" is grey as the eye sees it; "channel" (published) repeats one channel, picked at random
-            anew for every frame and stream.
-        flow_as_image: treat flow as the image (128, v, u) that it is stored as in the published data: colour and blur
-            change it as they change RGB, and a flip mirrors it but does not negate u.
-        resize: "linear", or "cubic": bicubic, antialiased as PIL does it (published); takes three times as long.
+        crop_misfit: what is done with a crop that does not fit into the frame. "redraw" draws
+            again, the ratio log-uniform. "squash" (published) draws once, the ratio uniform and
+            turned on its side half of the time, and squashes the whole frame where that does not
+            fit: 29 % of draws from 320 x 240.
+        grey_style: "luminance" is grey as the eye sees it; "channel" (published) repeats one
+            channel, picked at random anew for every frame and stream.
+        flow_as_image: treat flow as the image (128, v, u) that it is stored as in the published
+            data: colour and blur change it as they change RGB, and a flip mirrors it but does not
+            negate u.
+        resize: "linear", or "cubic": bicubic, antialiased as PIL does it (published); takes three
+            times as long.
     """
 
     crop_area: tuple[float, float] = (0.2, 1.0)
@@ -104,13 +112,16 @@ PRESETS: dict[str, Augmentation] = {
         same_clip=0.5, strong=0.3, crop_misfit="squash", grey_style="channel", flow_as_image=True, resize="cubic"
     ),
 }
-"""Augmentations by name. "published" has the distribution that the paper's results were trained with
-(docs/decisions/transforms.md)."""
+"""Augmentations by name. "published" has the distribution that the paper's results were trained
+with (docs/decisions/transforms.md).
+"""
 
 
 @dataclass(frozen=True)
 class SampleDraw:
-    """What the views of one sample are: all of one clip or not, and which of them (full ones first) are strong."""
+    """What the views of one sample are: all of one clip or not, and which of them (full ones first)
+    are strong.
+    """
 
     same_clip: bool
     strong: tuple[bool, ...]
@@ -119,8 +130,9 @@ class SampleDraw:
 def draw_sample(
     settings: Augmentation, *, num_views: int, num_small_views: int = 0, rng: np.random.Generator
 ) -> SampleDraw:
-    """Draw which views of a sample are strong and whether all show one clip; a small view is strong with
-    probability `strong` in any sample."""
+    """Draw which views of a sample are strong and whether all show one clip; a small view is strong
+    with probability `strong` in any sample.
+    """
     same_clip = bool(rng.random() < settings.same_clip)
     strong = rng.random(num_views + num_small_views) < settings.strong
     if same_clip:
@@ -130,9 +142,11 @@ def draw_sample(
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """One draw of an augmentation: everything that is the same over the frames and streams of a clip.
+    """One draw of an augmentation: everything that is the same over the frames and streams of a
+    clip.
 
-    `grey_seed` is the exception: where it is given, it starts the random picks of a channel for every frame.
+    `grey_seed` is the exception: where it is given, it starts the random picks of a channel for
+    every frame.
     """
 
     top: int
@@ -160,7 +174,8 @@ def draw_view(
     strong: bool = True,
     small: bool = False,
 ) -> ViewDraw:
-    """Draw crop, flip, colour, blur and flow changes for one view of a video with frames of (height, width).
+    """Draw crop, flip, colour, blur and flow changes for one view of a video with frames of
+    (height, width).
 
     Args:
         strong: False leaves crop and flip only.
@@ -203,7 +218,10 @@ def draw_view(
 
 
 def _draw_crop(settings: Augmentation, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Area and ratio that fit the frame: drawn anew until they do, then the largest centred crop of a legal ratio."""
+    """Area and ratio that fit the frame: drawn anew until they do, then the largest centred crop of
+    a
+    legal ratio.
+    """
     squash = settings.crop_misfit == "squash"
     for _ in range(1 if squash else 10):
         area = height * width * rng.uniform(*settings.crop_area)
@@ -244,8 +262,8 @@ def evaluation_views(
         +----+---+----+
 
     Args:
-        crops: "view" is the one `center_view`, which retrieval and the evaluation during training use; "center" the
-            square in the centre.
+        crops: "view" is the one `center_view`, which retrieval and the evaluation during training
+            use; "center" the square in the centre.
         flow_as_image: whether mirrored flow keeps u, as in an `Augmentation` of that name.
     """
     if crops == "view":
@@ -272,12 +290,15 @@ def apply_to_flow_image(view: np.ndarray, draw: ViewDraw) -> np.ndarray:
 
 
 def _apply_color(view: np.ndarray, draw: ViewDraw, *, stream: int) -> np.ndarray:
-    """Colour and blur of a finished view, uint8 (T, size, size, 3); `stream` tells random picks of streams apart."""
+    """Colour and blur of a finished view, uint8 (T, size, size, 3); `stream` tells random picks of
+    streams apart.
+    """
     size = view.shape[2]
     if draw.hue:
         view = _shift_hue(view, draw.hue)
     if draw.color is not None:
-        # Contrast scales around the clip's mean grey, the same for all frames or the clip would flicker.
+        # Contrast scales around the clip's mean grey, the same for all frames or the clip would
+        # flicker.
         mean = 0.0
         if draw.contrast != 1:
             mean = float(np.array(cv2.mean(view.reshape(-1, size, 3))[:3]) @ draw.color.T @ _GREY)
@@ -297,7 +318,8 @@ def _apply_color(view: np.ndarray, draw: ViewDraw, *, stream: int) -> np.ndarray
 def apply_to_flow(stored: np.ndarray, draw: ViewDraw, *, size: int, bound: float, center: bool) -> np.ndarray:
     """A view of flow in stored form, uint8 (T, H, W, 2) to (T, size, size, 2).
 
-    Values stay pixels per frame of the *stored* frames: resizing does not rescale them. A flip negates u, but for a
+    Values stay pixels per frame of the *stored* frames: resizing does not rescale them. A flip
+    negates u, but for a
     draw of `flow_as_image`.
     """
     offset = np.zeros((len(stored), 1, 1, 2), np.float32)
@@ -323,7 +345,8 @@ def _crop_resize_flip(frames: np.ndarray, draw: ViewDraw, size: int) -> np.ndarr
 
 
 def _resize_linear(window: np.ndarray, size: int) -> np.ndarray:
-    # Linear interpolation looks at two pixels a side, so beyond half the size it would skip some: average areas there.
+    # Linear interpolation looks at two pixels a side, so beyond half the size it would skip some:
+    # average areas there.
     interpolation = cv2.INTER_AREA if min(window.shape[1:3]) > 2 * size else cv2.INTER_LINEAR
     out = np.empty((len(window), size, size, window.shape[-1]), np.uint8)
     for source, target in zip(window, out, strict=True):
@@ -334,7 +357,8 @@ def _resize_linear(window: np.ndarray, size: int) -> np.ndarray:
 def _resize_cubic(window: np.ndarray, size: int) -> np.ndarray:
     import torch  # here, so that recipes, which hold an `Augmentation`, are listed without it
 
-    # torch agrees with PIL to within 2 of 255; OpenCV's bicubic does not antialias and is off by 5 to 10 in the mean.
+    # torch agrees with PIL to within 2 of 255; OpenCV's bicubic does not antialias and is off by 5
+    # to 10 in the mean.
     frames = torch.from_numpy(np.ascontiguousarray(window)).permute(0, 3, 1, 2)
     view = torch.nn.functional.interpolate(frames, size=(size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(view.permute(0, 2, 3, 1).numpy())

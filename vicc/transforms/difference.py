@@ -1,12 +1,13 @@
-"""The stream `diff`: how RGB changes from each frame to the next. It shows motion at the cost of a subtraction.
+"""The stream `diff`: how RGB changes from each frame to the next. It shows motion at the cost of a
+subtraction.
 
 With a the view of frame i and b that of frame i + 1, both uint8 after crop, resizing, flip and colour:
 
     diff = 128 + b - a, cut off below 0 and above 255
 
-so that 128 is no change. On real clips the root mean square of b - a is 7 (surveillance) to 26 (Kinetics, with cuts),
-and 0.1 to 1.2 % of the values are cut off; halving them in place of cutting would lose a bit of all the others. Frame i
-of `diff` exists where flow frame i does.
+so that 128 is no change. On real clips the root mean square of b - a is 7 (surveillance) to 26
+(Kinetics, with cuts), and 0.1 to 1.2 % of the values are cut off; halving them in place of cutting
+would lose a bit of all the others. Frame i of `diff` exists where flow frame i does.
 """
 
 from dataclasses import replace
@@ -32,7 +33,8 @@ def apply_to_diff(frames: np.ndarray, frame_indices: np.ndarray, draw: ViewDraw,
     Args:
         frames: uint8 RGB (N, H, W, 3), the frames of `frames_of_diff(frame_indices)`.
     """
-    # Grey by one channel is picked for each frame anew: both frames of a pair must get the same, so it comes after.
+    # Grey by one channel is picked for each frame anew: both frames of a pair must get the same, so
+    # it comes after.
     view = apply_to_rgb(frames, replace(draw, grey_seed=None), size=size)
     shown = frames_of_diff(frame_indices)
     before, after = (view[np.searchsorted(shown, wanted)] for wanted in (frame_indices, frame_indices + 1))

@@ -1,4 +1,6 @@
-"""The form in which an encoder takes flow, and the way there from the form in which a store keeps it."""
+"""The form in which an encoder takes flow, and the way there from the form in which a store keeps
+it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from vicc.errors import ViccError
 
 @dataclass(frozen=True)
 class FlowForm:
-    """How displacements become the 8-bit channels that an encoder takes. With f clipped to [-bound, bound]:
+    """How displacements become the 8-bit channels that an encoder takes. With f clipped to [-bound,
+    bound]:
 
         "uv"       u, v        each 128 + round(127 f / bound), as in a store
         "128vu"    128, v, u   each round(127.5 + 127.5 f / bound), the published image
@@ -20,7 +23,8 @@ class FlowForm:
     Attributes:
         channels: which of the two.
         bound: largest displacement, in pixels per frame.
-        short_side: shorter side of the frames in whose pixels f is counted; None for the stored frames'.
+        short_side: shorter side of the frames in whose pixels f is counted; None for the stored
+            frames'.
     """
 
     channels: FlowChannels = "uv"
@@ -42,7 +46,8 @@ class FlowForm:
 
         Args:
             bound: of the store.
-            short_side: shorter side of the store's frames, which may be smaller than the view at hand.
+            short_side: shorter side of the store's frames, which may be smaller than the view at
+                hand.
         """
         factor = 1.0 if self.short_side is None else self.short_side / short_side
         if self.channels == "uv":
@@ -53,7 +58,9 @@ class FlowForm:
         return image
 
     def _table(self, largest: float, steps: float, zero: float) -> np.ndarray:
-        """What each stored value becomes, uint8 (256,); `largest` is the flow of the stored value 255."""
+        """What each stored value becomes, uint8 (256,); `largest` is the flow of the stored value
+        255.
+        """
         share = (np.arange(256) - 128.0) / 127 * (largest / self.bound)
         return np.rint(zero + steps * np.clip(share, -1, 1)).astype(np.uint8)
 

@@ -22,7 +22,9 @@ VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 _PLAYLISTS = frozenset(("concat", "dash", "hls", "imf"))  # FFmpeg's names of formats that only point to other files
 
 MAX_PIXELS = 8192 * 8192
-"""Frames of more pixels are refused: one would take 200 MB, and so large a size is most often a damaged header."""
+"""Frames of more pixels are refused: one would take 200 MB, and so large a size is most often a
+damaged header.
+"""
 
 DECODING_ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError)  # what PyAV raises for a damaged file
 
@@ -43,10 +45,12 @@ class VideoInfo:
     Attributes:
         frames_per_second: declared average rate; 25 where none is declared.
         width, height: of the coded frames, before rotation, in pixels.
-        num_frames: declared number of frames; 0 where none is declared, as in most mkv and webm files.
-        seconds: declared duration of the stream, else of a container that holds nothing else; None where neither is
-            declared.
-        container_seconds: declared duration of the container, which is that of its longest stream, often the sound.
+        num_frames: declared number of frames; 0 where none is declared, as in most mkv and webm
+            files.
+        seconds: declared duration of the stream, else of a container that holds nothing else; None
+            where neither is declared.
+        container_seconds: declared duration of the container, which is that of its longest stream,
+            often the sound.
         codec, pixel_format, container: FFmpeg's names.
         streams: number of video streams in the file, cover pictures not counted.
     """
@@ -73,8 +77,8 @@ def open_video(
         VideoError: a playlist, or a file without a video stream of a known codec.
         av.FFmpegError, ValueError, OSError: a file that cannot be opened.
     """
-    # Only the file itself may be opened: a playlist in disguise must not reach the network or other files. The
-    # path is absolute, for a colon in a relative one reads as a protocol.
+    # Only the file itself may be opened: a playlist in disguise must not reach the network or other
+    # files. The path is absolute, for a colon in a relative one reads as a protocol.
     with guard():
         container = av.open(str(path.absolute()), metadata_errors="ignore", options={"protocol_whitelist": "file"})
     with container:
@@ -91,7 +95,8 @@ def require_usual_size(info: VideoInfo) -> None:
 
 
 def declared_seconds(path: Path) -> float:
-    """Length of a file's video in seconds without decoding it: as declared, else read off its packets.
+    """Length of a file's video in seconds without decoding it: as declared, else read off its
+    packets.
 
     Raises:
         VideoError: no readable video stream, or nothing in the file tells a length.
@@ -113,7 +118,9 @@ def declared_seconds(path: Path) -> float:
 def packet_spans(
     container: av.container.InputContainer, *streams: av.stream.Stream
 ) -> dict[int, tuple[Fraction, Fraction]]:
-    """When the packets of each stream begin and end, in seconds, by the stream's index; of all streams by default."""
+    """When the packets of each stream begin and end, in seconds, by the stream's index; of all
+    streams by default.
+    """
     spans: dict[int, tuple[Fraction, Fraction]] = {}
     for packet in container.demux(*streams):
         span = spans.get(packet.stream.index)
@@ -132,7 +139,8 @@ def packet_spans(
 
 
 def times_increase(container: av.container.InputContainer, stream: av.VideoStream, target: int) -> bool:
-    """Whether times increase up to `target`: formats made for broadcast may start anew, and a seek would be lost there.
+    """Whether times increase up to `target`: formats made for broadcast may start anew, and a seek
+    would be lost there.
 
     Packets are only listed, not decoded.
     """
@@ -149,7 +157,9 @@ def times_increase(container: av.container.InputContainer, stream: av.VideoStrea
 
 
 def _video_stream(container: av.container.InputContainer) -> tuple[av.VideoStream, int]:
-    """The stream that FFmpeg deems best, and how many there are. A sound file's cover picture is none."""
+    """The stream that FFmpeg deems best, and how many there are. A sound file's cover picture is
+    none.
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise VideoError("the file has no video stream")
@@ -183,7 +193,9 @@ def _declared(container: av.container.InputContainer, stream: av.VideoStream, st
 
 
 def _seconds_of_tag(tags: Mapping[str, str]) -> float | None:
-    """The length of a stream as a tag of Matroska gives it: `DURATION` or `DURATION-eng`, 00:00:03.000000000."""
+    """The length of a stream as a tag of Matroska gives it: `DURATION` or `DURATION-eng`,
+    00:00:03.000000000.
+    """
     for name, text in tags.items():
         found = _DURATION.fullmatch(text.strip()) if name.upper().partition("-")[0] == "DURATION" else None
         if found:

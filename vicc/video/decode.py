@@ -31,7 +31,8 @@ from vicc.video.container import (
     times_increase,
 )
 
-# An AVI stores no presentation times, and FFmpeg's guess runs backwards where there are B-frames: frames are counted.
+# An AVI stores no presentation times, and FFmpeg's guess runs backwards where there are B-frames:
+# frames are counted.
 _WITHOUT_TIMES = frozenset(("avi",))
 
 _LONGEST_STILL = 10  # seconds that one frame is repeated for, at most; a clock that jumps must not fill a disk
@@ -42,10 +43,12 @@ _FEWER_WITHOUT_NOTE = 2  # every HMDB51 clip declares one frame more than it hol
 
 @dataclass(frozen=True)
 class SizeChange:
-    """Where the frames of a file take another size: two recordings in one file, or a phone that was turned.
+    """Where the frames of a file take another size: two recordings in one file, or a phone that was
+    turned.
 
     Attributes:
-        number: of the first frame of that size among those shown in [start, end), before any sampling by time.
+        number: of the first frame of that size among those shown in [start, end), before any
+            sampling by time.
         seconds: after the file's first frame.
         width, height: in the file from there on, rotation applied, in pixels.
     """
@@ -59,41 +62,47 @@ class SizeChange:
 class VideoReader:
     """Iterates over the frames of a file as uint8 RGB arrays (H, W, 3), rotation applied.
 
-    A file that breaks in the middle yields what decodes; `broken_after` then holds the reason. Damage that the decoder
-    covers up is counted, see `num_damaged` and `note`. The attributes below are those of the latest iteration.
+    A file that breaks in the middle yields what decodes; `broken_after` then holds the reason.
+    Damage that the decoder covers up is counted, see `num_damaged` and `note`. The attributes below
+    are those of the latest iteration.
 
-    All frames have the size of the first one. Where their size changes in the file they are scaled to fit into it,
-    ratio kept, with black bars.
+    All frames have the size of the first one. Where their size changes in the file they are scaled
+    to fit into it, ratio kept, with black bars.
 
     Args:
         path: the video file.
-        short_side: frames whose shorter side is longer than this are scaled down to it (area interpolation, ratio
-            kept); smaller frames stay as they are, since enlarging adds bytes and no information. None: never scale.
-        start, end: seconds after the first frame; frames shown in [start, end) are yielded. None: from the first, to
-            the last. A file whose times can be trusted is sought to the key frame before `start`; an AVI has none, is
-            decoded from its beginning, and its frames are counted.
-        frames_per_second: sample by time: at every k / frames_per_second seconds after the file's first frame, the
-            frame then shown, whatever the file's own rate; right for variable rates. Cutting a file at any times
-            gives the same frames as reading it whole. None: every frame, once.
-        guard: makes a context that is entered whenever the decoder is waited for, so that one that hangs can be ended.
+        short_side: frames whose shorter side is longer than this are scaled down to it (area
+            interpolation, ratio kept); smaller frames stay as they are, since enlarging adds bytes
+            and no information. None: never scale.
+        start, end: seconds after the first frame; frames shown in [start, end) are yielded. None:
+            from the first, to the last. A file whose times can be trusted is sought to the key
+            frame before `start`; an AVI has none, is decoded from its beginning, and its frames are
+            counted.
+        frames_per_second: sample by time: at every k / frames_per_second seconds after the file's
+            first frame, the frame then shown, whatever the file's own rate; right for variable
+            rates. Cutting a file at any times gives the same frames as reading it whole. None:
+            every frame, once.
+        guard: makes a context that is entered whenever the decoder is waited for, so that one that
+            hangs can be ended.
 
     Attributes:
         info: what the container declares; None before the first frame.
         broken_after: why decoding stopped before the end; None if it did not.
         num_decoded: frames that came out of the decoder.
-        num_damaged: how many of them the decoder marked as damaged: it covers up what it could not read, and the error
-            lives on in the frames after it until the next key frame.
+        num_damaged: how many of them the decoder marked as damaged: it covers up what it could not
+            read, and the error lives on in the frames after it until the next key frame.
         rotation: degrees, counterclockwise, by which frames were turned: 0, 90, 180 or 270.
         mirrored: whether they were mirrored, left to right, before that.
-        interval: the shortest and the longest time between two frames of [start, end), in seconds; None before the
-            second frame.
+        interval: the shortest and the longest time between two frames of [start, end), in seconds;
+            None before the second frame.
         size_changes: where frames take another size.
-        size_changed: whether the frame yielded last has another size in the file than the one before it: no motion
-            can be measured between the two.
+        size_changed: whether the frame yielded last has another size in the file than the one
+            before it: no motion can be measured between the two.
 
     Raises:
         ViccError: times or a rate that make no sense.
-        VideoError: on iteration, for a file without a readable video stream or without a single decodable frame.
+        VideoError: on iteration, for a file without a readable video stream or without a single
+            decodable frame.
     """
 
     def __init__(
@@ -161,7 +170,9 @@ class VideoReader:
 
     @property
     def uneven(self) -> bool:
-        """Whether frames do not follow each other at one rate; `frames_per_second` then samples them by time."""
+        """Whether frames do not follow each other at one rate; `frames_per_second` then samples
+        them by time.
+        """
         return self.interval is not None and self.interval[1] > max(1.2 * self.interval[0], self.interval[0] + 0.002)
 
     @property
@@ -171,7 +182,9 @@ class VideoReader:
 
     @property
     def can_seek(self) -> bool:
-        """Whether `start` is reached without decoding what comes before; an AVI has no times to seek by."""
+        """Whether `start` is reached without decoding what comes before; an AVI has no times to
+        seek by.
+        """
         return self.info is not None and self.info.container not in _WITHOUT_TIMES
 
     @property
@@ -187,16 +200,20 @@ class VideoReader:
 
     @property
     def note(self) -> str:
-        """What a user should know of the frames of the latest iteration: `problem`, and what else was changed."""
+        """What a user should know of the frames of the latest iteration: `problem`, and what else
+        was changed.
+        """
         stills = f"{self._long_stills} frames shown for more than {_LONGEST_STILL} s were cut to that"
         sizes = self.describe_sizes(by_number=self._rate is None)
         return "; ".join(filter(None, (self.problem, sizes, stills if self._long_stills else "")))
 
     def describe_sizes(self, *, by_number: bool) -> str:
-        """Where frames take another size and what is done with them, in words; empty if all have one.
+        """Where frames take another size and what is done with them, in words; empty if all have
+        one.
 
         Args:
-            by_number: name the frame; else its time, where frames are sampled and have other numbers.
+            by_number: name the frame; else its time, where frames are sampled and have other
+                numbers.
         """
         if not self.size_changes or self._canvas is None:
             return ""
@@ -227,10 +244,11 @@ class VideoReader:
         return _missing_seconds(self.seconds, self.info.seconds)
 
     def _missing_end(self) -> str:
-        """What is missing of a video whose own length is not declared, only that of a file with other streams in it.
+        """What is missing of a video whose own length is not declared, only that of a file with
+        other streams in it.
 
-        The file is whole if one of its streams goes on to the declared end, the video if its packets were all decoded.
-        Packets are only listed, and only where the video ends too early.
+        The file is whole if one of its streams goes on to the declared end, the video if its
+        packets were all decoded. Packets are only listed, and only where the video ends too early.
         """
         assert self.info is not None
         declared = self.info.container_seconds
@@ -288,7 +306,8 @@ class VideoReader:
                 yield frame
 
     def _sampled(self, rate: Fraction) -> Iterator[av.VideoFrame]:
-        """The frame shown at every tick of [start, end); ticks are counted from the file's first frame.
+        """The frame shown at every tick of [start, end); ticks are counted from the file's first
+        frame.
 
         times     0    40            200  240     a rate of 12.5: every 80 ms
         frames    A    B              C    D
@@ -323,7 +342,9 @@ class VideoReader:
             yield from until(shown[0] + self._step - TIME_ROUNDING)
 
     def _timed(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
-        """Frames with their seconds after the first, from the key frame before `start` on where the file is sought."""
+        """Frames with their seconds after the first, from the key frame before `start` on where the
+        file is sought.
+        """
         with self._opened() as (container, stream):
             frames = self._clocked(container, stream)
             first = next(frames, None)
@@ -371,7 +392,8 @@ class VideoReader:
         """Decode, with each frame's seconds after the first. Times always increase.
 
         Args:
-            origin: presentation time of the file's first frame, where decoding does not begin with it.
+            origin: presentation time of the file's first frame, where decoding does not begin with
+                it.
         """
         counted = container.format.name in _WITHOUT_TIMES
         assert self.info is not None
@@ -400,7 +422,8 @@ class VideoReader:
                     # Two files in one, or a damaged time: go on from here.
                     shift += last + nominal - time
                     time = last + nominal
-            # What is decoded on the way from a key frame to `start` has a rate and a size of its own.
+            # What is decoded on the way from a key frame to `start` has a rate and a size of its
+            # own.
             after_start = last is not None and last >= self._start - TIME_ROUNDING
             if last is not None and after_start and (self._end is None or time <= self._end + TIME_ROUNDING):
                 self._num_intervals += 1
@@ -410,7 +433,8 @@ class VideoReader:
             if time >= self._start - TIME_ROUNDING and (self._end is None or time < self._end - TIME_ROUNDING):
                 self._note_size(frame, time)
             self._last = last = time
-            # An mp4 lists durations in the order of decoding: with B-frames the last one shown may have another's.
+            # An mp4 lists durations in the order of decoding: with B-frames the last one shown may
+            # have another's.
             self._step = min(step, stream_end - time) if stream_end is not None and time < stream_end else step
             yield time, frame
 
@@ -442,8 +466,9 @@ class VideoReader:
     def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
         self._compare_size(frame)
         self.rotation, self.mirrored = _orientation(frame)
-        # Halving in the decoder's own format first: 4K to 128 takes 14 ms a frame, from full-size RGB 44. Whole
-        # averages of 2 x 2, so nothing aliases; swscale's area filter at other ratios differs by up to 190 of 255.
+        # Halving in the decoder's own format first: 4K to 128 takes 14 ms a frame, from full-size
+        # RGB 44. Whole averages of 2 x 2, so nothing aliases; swscale's area filter at other ratios
+        # differs by up to 190 of 255.
         half = 1
         while self.short_side is not None and min(frame.width, frame.height) >= 4 * half * self.short_side:
             half *= 2
@@ -473,11 +498,14 @@ def _missing_seconds(there: float, declared: float) -> str:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Degrees counterclockwise by which a frame is to be turned, and whether it is to be mirrored before that."""
+    """Degrees counterclockwise by which a frame is to be turned, and whether it is to be mirrored
+    before that.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
         return 0, False
-    # Row vectors: (x, y) goes to (a x + c y, b x + d y). A negative determinant mirrors, as front cameras do.
+    # Row vectors: (x, y) goes to (a x + c y, b x + d y). A negative determinant mirrors, as front
+    # cameras do.
     a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
     mirrored = a * d - b * c < 0
     angle = -atan2(-b, -a) if mirrored else -atan2(b, a)
@@ -491,7 +519,9 @@ def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
-    """An image (H, W, ...) scaled down to this shorter side, ratio kept; None and smaller images stay as they are."""
+    """An image (H, W, ...) scaled down to this shorter side, ratio kept; None and smaller images
+    stay as they are.
+    """
     height, width = image.shape[:2]
     if short_side is None or min(height, width) <= short_side:
         return image
@@ -501,7 +531,9 @@ def shrink(image: np.ndarray, short_side: int | None) -> np.ndarray:
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image (H, W, 3) scaled to fit into a size (height, width), its ratio kept, in the middle of black."""
+    """An image (H, W, 3) scaled to fit into a size (height, width), its ratio kept, in the middle
+    of black.
+    """
     if image.shape[:2] == size:
         return image
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])

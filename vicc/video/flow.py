@@ -18,13 +18,15 @@ FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def create_flow(name: FlowName) -> FlowFunction:
-    """Return a function of two grey frames, uint8 (H, W), that gives the flow from the first to the second.
+    """Return a function of two grey frames, uint8 (H, W), that gives the flow from the first to the
+    second.
 
     Its result is float32 (H, W, 2): u (to the right) and v (downwards), in pixels per frame.
 
-    "dis" is Dense Inverse Search (Kroeger et al., ECCV 2016), fast preset but searched down to full resolution (scale
-    0) with two steps of variational refinement: at the preset's own finest scale (2) thin limbs vanish.
-    "tvl1" is Dual TV-L1 (Zach et al., DAGM 2007), the published choice, and many times slower.
+    "dis" is Dense Inverse Search (Kroeger et al., ECCV 2016), fast preset but searched down to full
+    resolution (scale 0) with two steps of variational refinement: at the preset's own finest scale
+    (2) thin limbs vanish. "tvl1" is Dual TV-L1 (Zach et al., DAGM 2007), the published choice, and
+    many times slower.
     """
     if name == "dis":
         dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -36,12 +38,16 @@ def create_flow(name: FlowName) -> FlowFunction:
 
 
 def no_flow(height: int, width: int) -> np.ndarray:
-    """Flow that is zero everywhere, float32 (H, W, 2): between two frames over which no motion can be measured."""
+    """Flow that is zero everywhere, float32 (H, W, 2): between two frames over which no motion can
+    be measured.
+    """
     return np.zeros((height, width, 2), np.float32)
 
 
 def quantize_flow(flow: np.ndarray, *, bound: float) -> np.ndarray:
-    """Flow in pixels, float (..., 2), to its stored form, uint8 (..., 2). One step is bound / 127 pixels."""
+    """Flow in pixels, float (..., 2), to its stored form, uint8 (..., 2). One step is bound / 127
+    pixels.
+    """
     return (np.rint(np.clip(flow, -bound, bound) * (127.0 / bound)) + 128.0).astype(np.uint8)
 
 

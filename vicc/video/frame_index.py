@@ -1,7 +1,9 @@
-"""Frames of a file by their indices, exactly: an index of where decoding may begin, and the reader that uses it.
+"""Frames of a file by their indices, exactly: an index of where decoding may begin, and the reader
+that uses it.
 
-Frame i is the i-th that `VideoReader` yields. A container's times are no safe way to it, so an index is made by
-decoding the file once, and holds only key frames that were found to decode to the same picture after a seek.
+Frame i is the i-th that `VideoReader` yields. A container's times are no safe way to it, so an
+index is made by decoding the file once, and holds only key frames that were found to decode to the
+same picture after a seek.
 """
 
 import zlib
@@ -26,7 +28,8 @@ class FrameIndex:
     Attributes:
         num_frames: frames that decode.
         height, width: of the first one, shrunk; pixels.
-        keys: (number, presentation time in the stream's unit) of frames at which decoding may begin.
+        keys: (number, presentation time in the stream's unit) of frames at which decoding may
+            begin.
         size_changes: indices of frames whose size in the file is not that of the frame before.
         note: what a user should know, for instance that the end of the file could not be decoded.
     """
@@ -41,7 +44,9 @@ class FrameIndex:
 
 
 class IndexedReader(VideoReader):
-    """A `VideoReader` that also gives frames by their indices. Arguments are those of `VideoReader`."""
+    """A `VideoReader` that also gives frames by their indices. Arguments are those of
+    `VideoReader`.
+    """
 
     def index(self) -> FrameIndex:
         """Decode the whole file and look where decoding may begin.
@@ -52,7 +57,8 @@ class IndexedReader(VideoReader):
         scan = _Scan(self.path, short_side=self.short_side, start=self.start, end=self.end, guard=self.guard)
         num_frames = sum(1 for _ in scan)
         keys: tuple[tuple[int, int], ...] = ()
-        # Of a damaged file what is decoded may depend on what came before: it is always decoded from its beginning.
+        # Of a damaged file what is decoded may depend on what came before: it is always decoded
+        # from its beginning.
         if not scan.problem and scan.keys:
             keys = tuple(self._sound(scan))
         return FrameIndex(num_frames, *scan.size, scan.frames_per_second, keys, scan.note, tuple(scan.changes))
@@ -83,7 +89,9 @@ class IndexedReader(VideoReader):
         )
 
     def _sound(self, scan: "_Scan") -> Iterator[tuple[int, int]]:
-        """The key frames that decode, with the frame after them, to what they were when decoded in order."""
+        """The key frames that decode, with the frame after them, to what they were when decoded in
+        order.
+        """
         with self._opened() as (container, stream):
             for number, time in scan.keys:
                 try:
@@ -145,8 +153,8 @@ _NOTHING = np.empty(0, np.uint8)
 
 
 def _checksum(frame: av.VideoFrame) -> int:
-    """Of the first plane, which is brightness in nearly all formats; bytes beyond its width are left out, for those
-    that only fill a line up are whatever was there before.
+    """Of the first plane, which is brightness in nearly all formats; bytes beyond its width are
+    left out, for those that only fill a line up are whatever was there before.
     """
     plane = frame.planes[0]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]

@@ -1,7 +1,10 @@
-"""Rules that look at the log of a stage and say in plain words what goes wrong, why it may, and what to try.
+"""Rules that look at the log of a stage and say in plain words what goes wrong, why it may, and
+what to try.
 
-A rule is a function of facts: the same log gives the same alarms, whoever reads it. Thresholds are such that the demo's
-stages that learn raise none, and its RGB-1, which does not learn on its own, raises those it should (tests hold both).
+A rule is a function of facts: the same log gives the same alarms, whoever reads it. Thresholds are
+such that the demo's
+stages that learn raise none, and its RGB-1, which does not learn on its own, raises those it should
+(tests hold both).
 """
 
 import math
@@ -16,7 +19,9 @@ from vicc.training.stage import Stage
 
 ALARMS_FILE = "alarms.jsonl"
 SLOW_STEPS = "slow_steps"
-"""An alarm that no rule here raises, since it is of the machine: see `vicc.training.watch.live.Slowness`."""
+"""An alarm that no rule here raises, since it is of the machine: see
+`vicc.training.watch.live.Slowness`.
+"""
 Row = Mapping[str, Any]
 
 _WINDOW = 50  # steps; fewer in a short stage
@@ -30,7 +35,9 @@ _ALIKE = 1.15  # effective rank: a mean squared cosine of 0.87
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something to look at: `name` of the rule, the `step` at which it was seen, and `message` for people."""
+    """Something to look at: `name` of the rule, the `step` at which it was seen, and `message` for
+    people.
+    """
 
     name: str
     step: int
@@ -44,7 +51,8 @@ class Facts:
     Attributes:
         processes, workers: that train together; that load clips for each of them.
         step: steps done.
-        first, recent: the mean of every number in the log over the first and the newest window; empty at the start.
+        first, recent: the mean of every number in the log over the first and the newest window;
+            empty at the start.
         waited: share of the time of the newest window that was spent waiting for clips.
     """
 
@@ -58,7 +66,9 @@ class Facts:
     waited: float = 0.0
 
     def late(self, share: float, steps: int) -> bool:
-        """Whether so much of the stage is done, or so many steps since warm-up and the freeze of prototypes."""
+        """Whether so much of the stage is done, or so many steps since warm-up and the freeze of
+        prototypes.
+        """
         frozen = self.stage.settings.epochs_frozen() * self.length.steps_per_epoch
         begun = self.stage.schedule.warmup_steps + frozen
         return self.step >= min(share * self.length.steps, begun + steps)
@@ -179,7 +189,9 @@ def few_prototypes(facts: Facts) -> str | None:
 
 
 def rank_falls(facts: Facts) -> str | None:
-    """Embeddings of all videos become the same, the loss hardly below chance (at chance, the next rule applies)."""
+    """Embeddings of all videos become the same, the loss hardly below chance (at chance, the next
+    rule applies).
+    """
     stage, first, recent = facts.stage, facts.first, facts.recent
     if not recent or not first or "effective_rank" not in recent or not facts.late(_LATE_SHARE, _LATE_STEPS):
         return None
@@ -242,7 +254,8 @@ _WHILE_TRAINING: dict[str, Rule] = {
 
 
 def why_not_finite(rows: Sequence[Row], stage: Stage, precision: str) -> str:
-    """What the last steps before a loss that is not finite tell of its causes, and what to try; two sentences.
+    """What the last steps before a loss that is not finite tell of its causes, and what to try; two
+    sentences.
 
     Args:
         rows: the last rows of the log that are finite, oldest first; may be empty.

@@ -1,4 +1,5 @@
-"""The log of a stage as curves, one above the other: for the report's page and for RUN/STAGE/curves.png.
+"""The log of a stage as curves, one above the other: for the report's page and for
+RUN/STAGE/curves.png.
 
 matplotlib is imported when something is drawn: it takes a third as long as torch.
 """
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 CURVES_FILE = "curves.png"
 Panel = Literal["loss", "accuracy", "found", "use", "rank", "gradient", "rate", "speed"]
 Rows = Sequence[dict[str, Any]]
-# Okabe and Ito's colours, told apart by colour-blind readers too; the line styles say the same again.
+# Okabe and Ito's colours, told apart by colour-blind readers too; the line styles say the same
+# again.
 USE = {
     "prototypes_used": ("prototypes used", "#009e73", "solid"),
     "prediction_perplexity": ("spread of the predictions", "#0072b2", "dashed"),
@@ -60,7 +62,8 @@ def curves_figure(
         log: rows of the stage's log; what they do not hold is not drawn.
         batch_size: videos of a step and process, by which the log counts.
         width: inches.
-        loss_limits: range of the loss, so that several figures can be compared; None for what the log needs.
+        loss_limits: range of the loss, so that several figures can be compared; None for what the
+            log needs.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -93,7 +96,8 @@ def curves_svg(figure: Figure, *, salt: str) -> bytes:
 
 
 def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_size: int) -> None:
-    """Write what there is to see of a stage as a PNG, atomically; panels for which there is nothing are left out.
+    """Write what there is to see of a stage as a PNG, atomically; panels for which there is nothing
+    are left out.
 
     Args:
         epochs: rows of the log of epochs, which hold what was evaluated.
@@ -189,7 +193,9 @@ def draw_curve(
     window: int = 0,
     marker: str = "",
 ) -> None:
-    """A running mean over a thirtieth of the stage, and every value faint behind it; nothing if no row has it."""
+    """A running mean over a thirtieth of the stage, and every value faint behind it; nothing if no
+    row has it.
+    """
     rows = [row for row in log if name in row]
     if not rows:
         return

@@ -1,4 +1,6 @@
-"""Statistics of gradients and step sizes of a step, as scalars on the device; nothing here waits for it."""
+"""Statistics of gradients and step sizes of a step, as scalars on the device; nothing here waits
+for it.
+"""
 
 import torch
 
@@ -7,7 +9,9 @@ from vicc.training.optim import LARC
 
 @torch.no_grad()
 def gradient_norm(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Euclidean norm of all gradients together; to be asked between backward and the optimiser's step."""
+    """Euclidean norm of all gradients together; to be asked between backward and the optimiser's
+    step.
+    """
     grads = [weight.grad for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
     if not grads:
         return {}
@@ -16,9 +20,11 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def trust_ratios(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """By what LARC's last step scaled the learning rates of the tensors: smallest, median, largest; empty for others.
+    """By what LARC's last step scaled the learning rates of the tensors: smallest, median, largest;
+    empty for others.
 
-    Ratios that differ by more than a thousand say that one tensor's gradient has vanished or exploded.
+    Ratios that differ by more than a thousand say that one tensor's gradient has vanished or
+    exploded.
     """
     if not isinstance(optimizer, LARC) or not len(optimizer.ratios):
         return {}

@@ -1,4 +1,7 @@
-"""What is left of a training that diverged: the batch it was made with, and weights that must not be saved."""
+"""What is left of a training that diverged: the batch it was made with, and weights that must not
+be
+saved.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,8 @@ from vicc.files import atomic_write, write_json
 
 @torch.no_grad()
 def require_finite(task: torch.nn.Module) -> None:
-    """Look at all weights before they become a checkpoint: a gradient that overflowed shows in the loss a step later.
+    """Look at all weights before they become a checkpoint: a gradient that overflowed shows in the
+    loss a step later.
 
     Raises:
         Diverged: a weight is infinite or not a number.
@@ -29,7 +33,8 @@ def require_finite(task: torch.nn.Module) -> None:
 def keep_batch(folder: Path, loader: ClipLoader, step: int) -> str:
     """Write the batch of a step of this process, and say where.
 
-    A sample is a pure function of seed, epoch and video, so it is loaded once more, exactly as it was.
+    A sample is a pure function of seed, epoch and video, so it is loaded once more, exactly as it
+    was.
 
     STAGE/diverged/00000012-process-0.npz    clips, uint8 (B, V, C, T, H, W) a stream, and index, label, source
     STAGE/diverged/00000012-process-0.json   names of the videos

@@ -23,7 +23,9 @@ _COST_WITHOUT_GRADIENT = 1 / 3  # backward costs about twice as much as forward
 
 
 def step_cost(stage: Stage, batch_size: int) -> float:
-    """What a step of a stage costs, in a unit that holds for all stages of a recipe: pixels forward and back."""
+    """What a step of a stage costs, in a unit that holds for all stages of a recipe: pixels forward
+    and back.
+    """
     trained, rest = stage.settings.clips_encoded()
     return batch_size * (trained + rest * _COST_WITHOUT_GRADIENT) * stage.encoder.clip_frames * stage.encoder.size**2
 
@@ -50,7 +52,8 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class Slowness:
-    """Steps that take `seconds` each, where `expected` were planned (`was_planned`), or measured before.
+    """Steps that take `seconds` each, where `expected` were planned (`was_planned`), or measured
+    before.
 
     Attributes:
         load: average number of programs that want to compute, over the last minute.
@@ -130,8 +133,8 @@ class SlownessMeter:
 
     def steps(self, rows: Sequence[Row]) -> Slowness | None:
         """Count some steps; returns how slow the last ones are, None where they are not."""
-        # The middle of several, so that one long step (a first one, a stopped program) is none. On an accelerator the
-        # time of many steps stands in the row of the last.
+        # The middle of several, so that one long step (a first one, a stopped program) is none. On
+        # an accelerator the time of many steps stands in the row of the last.
         self._last.append(sum(row["seconds"] + row["waited"] for row in rows) / len(rows))
         if len(self._last) < _STEPS_JUDGED:
             return None
@@ -144,7 +147,10 @@ class SlownessMeter:
 
 
 class MemoryMeter:
-    """Memory of this process and those it started, in GiB: what is resident, and what was taken of a CUDA device."""
+    """Memory of this process and those it started, in GiB: what is resident, and what was taken of
+    a
+    CUDA device.
+    """
 
     def __init__(self) -> None:
         self._looked_at = -_SECONDS_BETWEEN_MEMORY
@@ -175,7 +181,8 @@ def resident_bytes() -> int:
 def live_note(
     row: Row, pace: Pace, memory: str, *, steps_left: float, later_steps: float, slowness: Slowness | None = None
 ) -> str:
-    """One line about now; the progress bar says before it which stage, how many steps, and when the stage is done.
+    """One line about now; the progress bar says before it which stage, how many steps, and when the
+    stage is done.
 
     Args:
         row: of the last step.

@@ -1,4 +1,7 @@
-"""The log of a stage: one JSON line a step. After a resume it is what it would have been without the stop."""
+"""The log of a stage: one JSON line a step. After a resume it is what it would have been without
+the
+stop.
+"""
 
 import json
 import os
@@ -12,7 +15,8 @@ _FIELDS_BEFORE = {"own_video_recall": "instance_recall"}  # names that earlier v
 
 
 class StepLog:
-    """Appends steps to a file; steps at or after `first_step`, written after the last checkpoint, are dropped first.
+    """Appends steps to a file; steps at or after `first_step`, written after the last checkpoint,
+    are dropped first.
 
     Args:
         folder: the stage's folder.
@@ -30,7 +34,9 @@ class StepLog:
         self._file.write(json.dumps(row) + "\n")
 
     def sync(self) -> None:
-        """Bring what was written to the disk; called before a checkpoint, which must not be ahead of its log."""
+        """Bring what was written to the disk; called before a checkpoint, which must not be ahead
+        of its log.
+        """
         self._file.flush()
         os.fsync(self._file.fileno())
 

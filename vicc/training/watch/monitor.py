@@ -1,4 +1,6 @@
-"""What is written and printed while a stage trains: log, live line, warnings, evaluations, the best checkpoint."""
+"""What is written and printed while a stage trains: log, live line, warnings, evaluations, the best
+checkpoint.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,19 +21,22 @@ from vicc.training.watch.record import StageRecord
 
 
 class Monitor:
-    """Notified by the loop of every step and epoch, in all processes; the first process writes and prints.
+    """Notified by the loop of every step and epoch, in all processes; the first process writes and
+    prints.
 
-    Its state is part of the checkpoint, so that a resumed run judges an epoch as the straight run does.
+    Its state is part of the checkpoint, so that a resumed run judges an epoch as the straight run
+    does.
 
     Args:
         evaluate: what to measure of the encoder, called in all processes; None for nothing.
-        evaluate_epochs: epochs from one evaluation to the next; there is one at the end of the stage, and none so
-            shortly before it.
+        evaluate_epochs: epochs from one evaluation to the next; there is one at the end of the
+            stage, and none so shortly before it.
         log_to: sinks beside the log.
         workers: processes that load clips, for the alarms.
         later_steps: of the stages that follow, counted in steps of this one, for the live line.
         planned_seconds: of a step, where that was measured, to see when steps are slower.
-        best_metric: what makes a checkpoint the best: "loss", of which less is better, or a recall or accuracy.
+        best_metric: what makes a checkpoint the best: "loss", of which less is better, or a recall
+            or accuracy.
     """
 
     def __init__(

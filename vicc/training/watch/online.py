@@ -17,20 +17,24 @@ from vicc.methods.encoder import Encoder
 from vicc.retrieval import centered, hits, search, similarity
 
 MAX_VIDEOS = 200
-# A video that is looked at costs two clips forward; one that is trained on two to four clips, mostly back as well.
+# A video that is looked at costs two clips forward; one that is trained on two to four clips,
+# mostly back as well.
 _SHARE = 1 / 12
 _BATCH = 8
 
 
 def evaluation_period(num_videos: int) -> int:
-    """Epochs from one evaluation to the next, such that it looks at no more than a twelfth of what is trained on."""
+    """Epochs from one evaluation to the next, such that it looks at no more than a twelfth of what
+    is trained on.
+    """
     return max(1, math.ceil(min(MAX_VIDEOS, num_videos) / (_SHARE * num_videos)))
 
 
 class OnlineEvaluation:
     """Two training views of each of some videos, the same each time, through the encoder as it is.
 
-    Weights, BatchNorm's statistics, modes and random streams are left as they were. Several processes share the work.
+    Weights, BatchNorm's statistics, modes and random streams are left as they were. Several
+    processes share the work.
 
     Args:
         encoder: the one that is trained, on its device.
@@ -40,7 +44,8 @@ class OnlineEvaluation:
     def __init__(self, encoder: Encoder, dataset: ClipDataset, precision: Precision) -> None:
         self._encoder = encoder
         self._precision = precision
-        # The views of the encoder's own stream alone, drawn from another seed than those that are trained on.
+        # The views of the encoder's own stream alone, drawn from another seed than those that are
+        # trained on.
         self._dataset = copy(dataset)
         self._dataset.streams = (encoder.config.stream,)
         self._dataset.small_views = ()
@@ -53,8 +58,10 @@ class OnlineEvaluation:
         """Instance retrieval R@1 (same video), and R@1 by label where videos have labels.
 
         Returns:
-            `instance_recall`: the share of first clips whose nearest second clip is of the same video.
-            `label_recall`: the share of videos whose nearest other one has their label; left out without labels.
+            `instance_recall`: the share of first clips whose nearest second clip is of the same
+                video.
+            `label_recall`: the share of videos whose nearest other one has their label; left out
+                without labels.
         """
         modes = {module: module.training for module in self._encoder.modules()}
         self._encoder.eval()
@@ -75,7 +82,9 @@ class OnlineEvaluation:
         return found
 
     def _features(self) -> torch.Tensor:
-        """Features (N, 2, D) of unit length on the CPU, in the order of the videos, those of all processes."""
+        """Features (N, 2, D) of unit length on the CPU, in the order of the videos, those of all
+        processes.
+        """
         share = len(self._places) // world_size()
         mine = self._places[rank() * share : (rank() + 1) * share]
         parts = []

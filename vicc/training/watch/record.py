@@ -32,7 +32,8 @@ _NOT_OF_EPOCHS = (*_NOT_AVERAGED, "seconds", "waited")
 
 
 class StageRecord:
-    """Files of a stage's folder, as they would be without the stops: what lies behind `first_step` is dropped.
+    """Files of a stage's folder, as they would be without the stops: what lies behind `first_step`
+    is dropped.
 
     Args:
         clips_per_step: of all processes.
@@ -171,7 +172,10 @@ class StageRecord:
 
 
 class History:
-    """Rows of a log in bounded memory: when there are too many, each two that follow become one, their mean."""
+    """Rows of a log in bounded memory: when there are too many, each two that follow become one,
+    their
+    mean.
+    """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

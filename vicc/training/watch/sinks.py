@@ -1,7 +1,7 @@
 """Where numbers of a training go beside the log: TensorBoard, Weights & Biases, MLflow.
 
-All take (step, names to values). After a resume no step stands there twice: what lies beyond the checkpoint is dropped
-where that can be done, else it is not sent again, since it would be the same.
+All take (step, names to values). After a resume no step stands there twice: what lies beyond the
+checkpoint is dropped where that can be done, else it is not sent again, since it would be the same.
 """
 
 import hashlib
@@ -56,7 +56,8 @@ def open_sinks(names: Sequence[SinkName], folder: Path, stage: Stage, *, first_s
 
 
 class TensorBoard:
-    """One file of events for each start in STAGE/tensorboard. Written directly: a writer's thread would not survive the
+    """One file of events for each start in STAGE/tensorboard. Written directly: a writer's thread
+    would not survive the
     fork of a loader's workers.
     """
 

@@ -1,4 +1,7 @@
-"""RUN/STAGE/views.png: some training views as they enter the network, that is, what the augmentation really does."""
+"""RUN/STAGE/views.png: some training views as they enter the network, that is, what the
+augmentation
+really does.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +20,12 @@ _DPI = 100
 
 
 def write_views(path: Path, dataset: ClipDataset, *, title: str) -> None:
-    """Draw the views that some videos give in the first epoch: a line for each video and stream, its views in turn.
+    """Draw the views that some videos give in the first epoch: a line for each video and stream,
+    its
+    views in turn.
 
-    Flow is coloured: the hue is the direction, the saturation the speed, grey is no motion. Small views come in
+    Flow is coloured: the hue is the direction, the saturation the speed, grey is no motion. Small
+    views come in
     lines of their own.
     """
     count = min(_VIDEOS, len(dataset))
@@ -88,10 +94,11 @@ def _pictures(clip: np.ndarray, stream: Stream) -> list[np.ndarray]:
 
 
 def color_flow(flow: np.ndarray) -> np.ndarray:
-    """Flow of frames, uint8 (T, H, W, 2) as (u, v) or (T, H, W, 3) as (128, v, u), to RGB: the hue is the direction.
+    """Flow of frames, uint8 (T, H, W, 2) as (u, v) or (T, H, W, 3) as (128, v, u), to RGB: the hue
+    is the direction.
 
-    The most saturated colour is the fastest motion of all frames, or a tenth of the range where all is slower;
-    pixels without motion are light grey.
+    The most saturated colour is the fastest motion of all frames, or a tenth of the range where all
+    is slower; pixels without motion are light grey.
     """
     u, v = (flow[..., 0], flow[..., 1]) if flow.shape[-1] == 2 else (flow[..., 2], flow[..., 1])
     x, y = (part.astype(np.float32).reshape(-1, flow.shape[2]) - 128 for part in (u, v))

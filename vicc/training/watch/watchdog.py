@@ -1,4 +1,7 @@
-"""A watch over training: when nothing moves any more, it says which process, step and video, and ends the process."""
+"""A watch over training: when nothing moves any more, it says which process, step and video, and
+ends
+the process.
+"""
 
 import faulthandler
 import json
@@ -16,7 +19,9 @@ from vicc.files import atomic_write
 from vicc.progress import complain
 
 EXIT_HUNG = 75
-"""Exit status of a process that the watchdog ended: a failure that may pass, for whoever starts processes anew."""
+"""Exit status of a process that the watchdog ended: a failure that may pass, for whoever starts
+processes anew.
+"""
 
 _BEAT_SECONDS = 10.0
 _at_hang: list[Callable[[int], None]] = []
@@ -33,7 +38,8 @@ def at_hang(call: Callable[[int], None]) -> Iterator[None]:
 
 
 class Watchdog:
-    """Knows what this process does, writes it to a file that the other processes can read, and ends a hung process.
+    """Knows what this process does, writes it to a file that the other processes can read, and ends
+    a hung process.
 
     RUN/STAGE/processes/0.json         what process 0 does, every ten seconds
     RUN/STAGE/processes/0.stacks.txt   where all its threads were when it was found to hang
@@ -84,7 +90,8 @@ class Watchdog:
         while not self._closed.wait(self._beat_seconds):
             beats += 1
             self._beat(beats)
-            # Beats are counted, not time: a program that is stopped (Ctrl-Z, a machine that sleeps) has none.
+            # Beats are counted, not time: a program that is stopped (Ctrl-Z, a machine that sleeps)
+            # has none.
             idle = idle + 1 if self._moves == moves else 1
             moves = self._moves
             if idle * self._beat_seconds > self.seconds:
@@ -126,7 +133,9 @@ class Watchdog:
         self.end(EXIT_HUNG)
 
     def _accuse(self) -> str:
-        """What is to be said of the processes that do not wait for others: they are what the others wait for."""
+        """What is to be said of the processes that do not wait for others: they are what the others
+        wait for.
+        """
         before = self._read_beats()
         for beats in (-3, -2, -1) if world_size() > 1 else ():
             self._beat(beats)  # the others may be about to judge this process
