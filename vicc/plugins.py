@@ -68,11 +68,13 @@ def load_plugins() -> None:
 
 def _reason(name: str, error: Exception) -> str:
     if name.endswith(".py") or "/" in name or name.startswith("."):
-        path = Path(name).with_suffix("")
-        inside = not path.is_absolute() and ".." not in path.parts
-        module = ".".join(path.parts) if inside else path.name
-        where = "" if inside else f", in the folder {path.parent}"
-        example = f": --import {module}{where}" if module else ", for instance own_method for own_method.py"
+        path = Path(name)
+        module = path.name.removesuffix(".py")
+        example = ", for instance own_method for own_method.py"
+        if module.isidentifier():
+            inside = not path.is_absolute() and ".." not in path.parts
+            dotted = ".".join([*path.parts[:-1], module])
+            example = f": --import {dotted}" if inside else f": --import {module}, in the folder {path.parent}"
         return f"expected the name of a module, not of a file{example}."
     wanted = [".".join(name.split(".")[: count + 1]) for count in range(name.count(".") + 1)]
     if isinstance(error, ModuleNotFoundError) and error.name in wanted:

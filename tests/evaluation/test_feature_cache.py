@@ -1,6 +1,7 @@
 """Kept features: what is the same is not computed again, what changed is, and nothing broken is believed."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -113,6 +114,16 @@ def test_a_list_of_videos_that_is_json_of_something_else_is_computed_again(
     path.write_text(f"{line}\n" + path.read_text())
     assert torch.equal(get(videos), expected)
     assert len(asked) == 12
+
+
+@pytest.mark.parametrize("name", ["rows", "width", "video_bytes"])
+@pytest.mark.parametrize("value", [-1, 0, 2.5, "6", None, True])
+def test_a_state_with_no_number_where_one_belongs_is_not_used(name: str, value: object, tmp_path: Path) -> None:
+    FeatureRows(tmp_path).append([("a", "1"), ("b", "1")], torch.ones(2, 3), {})
+    state = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps(state | {name: value}))
+    with pytest.raises(ViccError, match="cannot be used"):
+        FeatureRows(tmp_path).find([("a", "1")])
 
 
 def test_a_stop_keeps_what_was_done(

@@ -121,6 +121,32 @@ def test_a_run_that_cannot_be_read_says_why(content: str, sentence: str, run: Pa
         _ = Run(run).recipe
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "epochs.jsonl", "alarms.jsonl"])
+def test_a_log_that_is_no_text_is_named_with_its_line(name: str, run: Path) -> None:
+    (run / "rgb-1").mkdir(exist_ok=True)
+    (run / "rgb-1" / name).write_bytes(b'{"step": 1}\n\xff\x00\n')
+    found = Run(run)
+    read = {"log.jsonl": found.log, "epochs.jsonl": found.epochs, "alarms.jsonl": found.alarms}[name]
+    with pytest.raises(ViccError, match=rf"^Line 2 of .*{name} is not JSON"):
+        read("rgb-1")
+
+
+@pytest.mark.parametrize(("line", "said"), [(b"\xff{}", "codec can't decode"), (b"{}", "it has no command")])
+def test_a_list_of_starts_that_cannot_be_understood_is_named_with_its_line(line: bytes, said: str, run: Path) -> None:
+    (run / "runs.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(ViccError, match=rf"^Line 1 of .*runs\.jsonl cannot be understood \(.*{said}"):
+        _ = Run(run).starts
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "5"])
+def test_the_description_of_an_encoder_that_is_no_object_is_refused(content: str, run: Path) -> None:
+    folder = run / "rgb-1" / "encoder"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ViccError, match="config"):
+        Run(run).load_encoder("rgb-1")
+
+
 def test_a_stage_that_is_not_there_or_not_finished_is_named(run: Path) -> None:
     with pytest.raises(ViccError, match=r"has no stage 'rgb1'; it has rgb-1, flow-1, .*Did you mean rgb-1\?"):
         Run(run).log("rgb1")

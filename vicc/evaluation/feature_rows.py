@@ -174,6 +174,9 @@ class FeatureRows:
             if content["vicc_feature_rows"] != _VERSION:
                 raise self._unreadable(f"version {content['vicc_feature_rows']}, not {_VERSION}")
             state = _State(**{field.name: content[field.name] for field in fields(_State)})
+            for name in ("rows", "width", "video_bytes"):
+                if type(number := getattr(state, name)) is not int or number < 1:
+                    raise self._unreadable(f"{name} is {number!r} in {_STATE}, expected a whole number above 0")
             if self._made not in (None, state.made):
                 raise self._unreadable("they were deleted while they were used, and others are there now")
             expected = {_ROWS: state.rows * state.width * 4, _VIDEOS: state.video_bytes}

@@ -128,7 +128,7 @@ def load_prototypes(path: Path | str) -> list[torch.Tensor]:
     """
     tensors, _ = _read(encoder_folder(path) / PROTOTYPES_FILE, "prototypes")
     names = ["weight"] if "weight" in tensors else [f"{number}.weight" for number in range(len(tensors))]
-    if sorted(tensors) != sorted(names) or any(tensor.ndim != 2 for tensor in tensors.values()):
+    if not tensors or sorted(tensors) != sorted(names) or any(tensor.ndim != 2 for tensor in tensors.values()):
         raise ViccError(f"The prototypes of {path} are damaged: they hold {', '.join(sorted(tensors)) or 'nothing'}.")
     return [tensors[name].float() for name in names]
 

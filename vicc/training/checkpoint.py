@@ -193,7 +193,7 @@ def load_encoder(path: Path | str) -> Encoder:
     """
     folder = encoder_folder(path)
     content = read_json(folder / _CONFIG, what="encoder config")
-    if content.pop("vicc_encoder", None) != 1:
+    if not isinstance(content, dict) or content.pop("vicc_encoder", None) != 1:
         raise ViccError(f"{folder / _CONFIG} is not an encoder config that this version of vicc reads.")
     try:
         encoder = Encoder(EncoderConfig(**content))

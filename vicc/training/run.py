@@ -179,14 +179,16 @@ class Run:
         type it.
         """
         path = self.folder / _STARTS_FILE
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         rows = []
         for number, line in enumerate(lines, 1):
             try:
                 row = dict.fromkeys(_FACTS_OF_A_START, "unknown") | json.loads(line)
                 program, *arguments = row["command"]
-            except (ValueError, TypeError) as error:
-                raise ViccError(f"Line {number} of {path} cannot be understood ({error}): {line[:60]!r}.") from error
+            except (KeyError, TypeError, ValueError) as error:
+                text = line[:60].decode(errors="backslashreplace")
+                reason = "it has no command" if isinstance(error, KeyError) else error
+                raise ViccError(f"Line {number} of {path} cannot be understood ({reason}): {text!r}.") from error
             name = Path(program).name
             rows.append({**row, "command": shlex.join(["vicc" if name == "__main__.py" else name, *arguments])})
         return rows

@@ -69,7 +69,7 @@ def read_log(folder: Path, name: str = LOG_FILE) -> list[dict[str, Any]]:
     path = folder / name
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")  # decoded line by line, so that the damaged one is named
     rows = []
     for number, line in enumerate(lines[:-1], 1):
         try:
