@@ -21,7 +21,7 @@ import torch
 from vicc.data.frame_reader import FrameReader
 from vicc.data.records import Video
 from vicc.data.video_folder import VideoFolder
-from vicc.distributed import from_first, is_first, on_first, world_size
+from vicc.distributed import from_first, on_first, world_size
 from vicc.errors import ViccError
 from vicc.evaluation.feature_rows import FeatureRows, VideoContent
 from vicc.evaluation.result import fingerprint
@@ -167,7 +167,10 @@ def _joined(
     indices.
     """
     in_file = bool(np.any(numbers >= 0))
-    rows = kept.rows() if kept is not None and in_file and is_first() else None
+    opened: list[torch.Tensor] = []  # of the first process alone; if it fails there, all of them end
+    if in_file:
+        on_first(lambda: None if kept is None else opened.append(kept.rows()))
+    rows = opened[0] if opened else None
     if rows is not None and world_size() == 1 and not loose:
         return _chosen(rows, numbers)
     width = on_first(lambda: (loose[0][1] if rows is None else rows).shape[1])

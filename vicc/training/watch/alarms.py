@@ -183,9 +183,19 @@ def few_prototypes(facts: Facts) -> str | None:
     return (
         f"only {used:.1f} prototypes are some video's first choice, of at most {most}: videos are no longer "
         f"told apart. Likely causes: a learning rate too high, prototypes that move too early, or targets too sharp. "
-        f"{_try(stage, learning_rate=_half(stage.schedule.learning_rate))}, {_set(stage, freeze_prototypes_epochs=1)}, "
-        f"or {_set(stage, epsilon=round(2 * stage.flat()['epsilon'], 4))}."
+        f"{_try(stage, learning_rate=_half(stage.schedule.learning_rate))}{_softer(stage)}."
     )
+
+
+def _softer(stage: Stage) -> str:
+    """Further things to try, of those that the method has."""
+    values = stage.flat()
+    found = []
+    if "freeze_prototypes_epochs" in values:
+        found.append(_set(stage, freeze_prototypes_epochs=1))
+    if "epsilon" in values:
+        found.append(_set(stage, epsilon=round(2 * values["epsilon"], 4)))
+    return "".join(f", {'or ' * (change is found[-1])}{change}" for change in found)
 
 
 def rank_falls(facts: Facts) -> str | None:
