@@ -338,10 +338,10 @@ def test_a_merge_at_a_url_deletes_nothing_that_was_prepared_for_it(tmp_path: Pat
         merge_stores([one, two], URL)
     with exclusive_folder(prepared, what="store"), pytest.raises(ViccError, match="is being prepared in"):
         merge_stores([one, two], URL)
-    assert sorted(Store(prepared).place) == ["a.mp4", "c.mp4"]
+    assert sorted(Store(prepared).shard_of) == ["a.mp4", "c.mp4"]
     drop_videos(prepared, ["c.mp4"])
     merge_stores([one, two], URL)
-    assert sorted(Store(URL).place) == ["a.mp4", "b.mp4"]
+    assert sorted(Store(URL).shard_of) == ["a.mp4", "b.mp4"]
 
 
 def test_a_copy_from_url_to_url_deletes_nothing_that_was_prepared_for_the_first(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_copy_from_url_to_url_deletes_nothing_that_was_prepared_for_the_first(
     prepared = write_store(staging_folder(URL), {"a.mp4": 8, "c.mp4": 8})
     with pytest.raises(ViccError, match=r"nor in the stores given: 1 \(c\.mp4\)"):
         copy_store(URL, "s3://bucket/other")
-    assert sorted(Store(prepared).place) == ["a.mp4", "c.mp4"]
+    assert sorted(Store(prepared).shard_of) == ["a.mp4", "c.mp4"]
     drop_videos(prepared, ["c.mp4"])
     assert copy_store(URL, "s3://bucket/other").videos == 1
 
