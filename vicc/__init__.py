@@ -1,5 +1,4 @@
-"""vicc learns to understand video without labels: an RGB and an optical-flow encoder that teach
-each other.
+"""vicc learns to understand video without labels: an RGB and an optical-flow encoder that teach each other.
 
 The names below are the public interface; they are imported on first use, so that `import vicc`
 costs nothing.
@@ -123,10 +122,8 @@ def __getattr__(name: str) -> Any:
 
 def _not_yet(name: str) -> Callable[..., Any]:
     """A function for a worker that is still importing the script that started it: called by then,
-    the
-    script has no
-    main guard and would run itself again. Refused here, before the import of torch takes its
-    seconds.
+    the script has no main guard and would run itself again. Refused here, before the import of
+    torch takes its seconds.
     """
 
     def call(*arguments: Any, **options: Any) -> Any:

@@ -14,8 +14,8 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 def usable_cores(*, membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> int:
     """Cores that this process may use, 1 or more: those it may run on (taskset, Slurm, `docker
-    --cpuset-cpus`), and no
-    more than its control groups give it time for (`docker --cpus`, Kubernetes' limits).
+    --cpuset-cpus`), and no more than its control groups give it time for (`docker --cpus`,
+    Kubernetes' limits).
 
     A fraction of a core is left out: with a thread more than there is time for, all threads are
     made to wait together.

@@ -50,8 +50,7 @@ def choose_device(name: str | None = None) -> torch.device:
 @dataclass(frozen=True)
 class Precision:
     """How a model computes: in float32, in float64 (slow, for comparing numbers), or in a half of
-    16
-    bits by autocast.
+    16 bits by autocast.
 
     fp16 needs its gradients scaled (`TrainingStep` does), or small ones become zero; bf16 has
     float32's range.
@@ -97,8 +96,7 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 def process_cores() -> int:
     """Cores that this process may use: its share of them where several processes of this machine
-    train
-    together.
+    train together.
     """
     return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
@@ -108,10 +106,9 @@ def choose_threads(asked: int | Literal["auto"], device: torch.device) -> int:
     third of a second.
 
     More threads than free cores are worse than one: every operation waits for all of its threads,
-    and one that has to
-    wait for a core holds up the others. With two busy neighbours on two cores a step of the demo
-    took 0.5 to 12 s with two threads and 0.33 s with one. So threads are as many as cores are free,
-    if they also measure faster than one.
+    and one that has to wait for a core holds up the others. With two busy neighbours on two cores a
+    step of the demo took 0.5 to 12 s with two threads and 0.33 s with one. So threads are as many
+    as cores are free, if they also measure faster than one.
 
     Where OMP_NUM_THREADS is set, or an accelerator computes, "auto" leaves the number as torch has
     it.
@@ -150,8 +147,7 @@ def free_cores() -> float:
     waits meanwhile.
 
     They may be more than `process_cores`: a container that may use two cores' time runs on any core
-    of its machine. Of
-    several processes that train together each gets its share.
+    of its machine. Of several processes that train together each gets its share.
     """
     shares = psutil.cpu_percent(interval=_SECONDS_TO_LOOK, percpu=True)
     if hasattr(os, "sched_getaffinity"):
@@ -182,9 +178,8 @@ def cpu_bf16_loses_gradients(module: torch.nn.Module, example: torch.Tensor) -> 
     inputs like `example`.
 
     Where the input is shorter in time than the kernel, oneDNN's bf16 gradient of the weights reads
-    memory it never
-    wrote: seen with torch 2.13, kernel (3, 1, 1) and two frames, off by up to 1e37, now and then
-    NaN.
+    memory it never wrote: seen with torch 2.13, kernel (3, 1, 1) and two frames, off by up to 1e37,
+    now and then NaN.
     """
     found: list[str] = []
     handles = []
@@ -212,8 +207,8 @@ def keep_freed_memory(device: torch.device) -> None:
     that come next.
 
     The C library gives large pieces back to the system at once, and every page of the next one is
-    then a page fault: a
-    fifth of an S3D step on one core. Nothing happens where the C library is not glibc.
+    then a page fault: a fifth of an S3D step on one core. Nothing happens where the C library is
+    not glibc.
     """
     if device.type == "cpu":
         with suppress(AttributeError, OSError, TypeError):

@@ -2,8 +2,7 @@
 process.
 
 Processes are started by torchrun, or by anything that sets its variables: RANK, WORLD_SIZE,
-LOCAL_RANK, MASTER_ADDR
-and MASTER_PORT.
+LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 """
 
 import os

@@ -1,11 +1,9 @@
 """What is at a path: a store, a run, an encoder, videos; and one sentence for what is not there,
-from
-every command.
+from every command.
 
 A leaf without heavy imports: the command line looks here before it imports what works with the
-place, and the library
-says the same. A URL is left to what opens it. The types of fields that name such a place are here,
-too.
+place, and the library says the same. A URL is left to what opens it. The types of fields that name
+such a place are here, too.
 """
 
 import glob

@@ -39,8 +39,7 @@ def import_modules(names: Iterable[str]) -> None:
 
 def imported_modules() -> tuple[str, ...]:
     """What `import_modules` has imported, in its order: another process of the same command needs
-    it
-    too.
+    it too.
     """
     return tuple(_IMPORTED)
 

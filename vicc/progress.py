@@ -124,8 +124,7 @@ def duration(seconds: float) -> str:
 
 class _StandardError:
     """Standard error as it is now, where a disk that is full ends no training: what is said of it
-    is
-    lost, no more.
+    is lost, no more.
     """
 
     def __getattr__(self, name: str) -> Any:

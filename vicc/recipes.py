@@ -98,11 +98,9 @@ def vicc_ucf101() -> Recipe:
     streams.
 
     Sources: [paper] arXiv 2106.10137, [README] and [scripts] of the published implementation.
-    Stages carry the
-    published names: rgb-1 is ViCC-RGB-1, flow-1 ViCC-Flow-1; rgb-2-cycle-1 and flow-2-cycle-1 stand
-    between; rgb-2 is
-    ViCC-RGB-2, flow-2 ViCC-Flow-2, both after the second cycle. Published precision: fp32, across
-    streams fp16.
+    Stages carry the published names: rgb-1 is ViCC-RGB-1, flow-1 ViCC-Flow-1; rgb-2-cycle-1 and
+    flow-2-cycle-1 stand between; rgb-2 is ViCC-RGB-2, flow-2 ViCC-Flow-2, both after the second
+    cycle. Published precision: fp32, across streams fp16.
 
     batch_size and queue_length are those of all processes together, published on 4 GPUs.
     """
@@ -113,8 +111,8 @@ def vicc_k400() -> Recipe:
     """ViCC on Kinetics-400. An assumption: epochs and all other values are those of UCF101.
 
     Neither the paper's recipe nor the scripts give values of their own for Kinetics-400. It has 25
-    times as many
-    videos, so 25 times as many steps: look at `vicc recipes show vicc_k400` before you start it.
+    times as many videos, so 25 times as many steps: look at `vicc recipes show vicc_k400` before
+    you start it.
     """
     return Recipe("vicc_k400", "ViCC on Kinetics-400 with the values of UCF101, which is assumed", _published_vicc())
 
@@ -180,8 +178,7 @@ def coclr_k400() -> Recipe:
 
 def _vicc_stages(*, single: dict[str, Any], cross: dict[str, Any], **common: Any) -> tuple[Stage, ...]:
     """The alternation of the paper, one cycle: each stream alone, then RGB taught by flow, then
-    flow
-    taught by RGB.
+    flow taught by RGB.
     """
     return (
         Stage("rgb-1", "single_stream", "rgb", **common, **single),
@@ -192,8 +189,7 @@ def _vicc_stages(*, single: dict[str, Any], cross: dict[str, Any], **common: Any
 
 def _cycles(method: Literal["cross_stream", "coclr"], count: int, **values: Any) -> Iterator[Stage]:
     """Cycles after rgb-1 and flow-1: RGB taught by the newest flow, then flow by the newest RGB;
-    the
-    last are -2.
+    the last are -2.
     """
     rgb, flow = "rgb-1", "flow-1"
     for cycle in range(1, count + 1):

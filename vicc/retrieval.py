@@ -1,6 +1,5 @@
 """Retrieval: for each query, is one of the k most similar gallery videos of its class? (paper,
-section
-4)
+section 4)
 
 Features are (N, D), a row for each video. Whatever needs all similarities works in blocks, so that
 the whole matrix of queries by gallery is never held.

@@ -64,8 +64,7 @@ def sections(*titled: tuple[str, tuple[str, ...]]) -> Sections:
 @dataclass(frozen=True)
 class Settings:
     """The base of every config: values are converted to the fields' types, or refused in the words
-    of
-    the field.
+    of the field.
 
     A string will do for a path ("~" is the home folder, as in a shell; a URL stays a string where
     one is allowed), a tuple for a list, one value for a list of one, a whole number for a float.
@@ -143,8 +142,7 @@ def flag_word(field_name: str) -> str:
 
 def require(condition: bool, message: str) -> None:
     """Raises ViccError, with the message, unless the condition holds: for the rules of a config of
-    its
-    own.
+    its own.
     """
     if not condition:
         raise ViccError(message)
@@ -189,8 +187,7 @@ def require_seed(flag: str, seed: int | None) -> None:
 
 def sections_of(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
     """`SECTIONS` of a config and of all its bases: the bases' sections first, in each the class's
-    own
-    fields first.
+    own fields first.
     """
     merged: dict[str, tuple[str, ...]] = {}
     for one in reversed(kind.__mro__):

@@ -1,10 +1,8 @@
 """Tables for a terminal, a pipe or a log of any width: nothing is left out, and no word or number
-is
-broken.
+is broken.
 
 A table that is too wide is cut into groups of columns, the first column repeated in each; where not
-even two columns
-fit, or there is a single row, it is turned: each value on a line of its own.
+even two columns fit, or there is a single row, it is turned: each value on a line of its own.
 """
 
 import functools

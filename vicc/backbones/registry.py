@@ -62,8 +62,7 @@ def create_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
 
 def require_backbone(name: str) -> str:
     """The name under which a backbone is listed: an alias becomes what it stands for, any other
-    name
-    stays.
+    name stays.
 
     Raises:
         ViccError: no backbone has that name; with the names there are.

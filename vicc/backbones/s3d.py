@@ -93,8 +93,7 @@ class InceptionBlock(nn.Module):
 
 class FeatureGating(nn.Module):
     """Scale each channel by what the whole clip holds: average, linear, sigmoid (the paper's
-    feature
-    gating).
+    feature gating).
 
     Shape: (B, channels, t, h, w) -> the same.
     """

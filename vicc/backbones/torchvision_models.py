@@ -2,8 +2,7 @@
 random weights.
 
 Parameters keep torchvision's names, so its weights fit once the classifier's are left out.
-torchvision is imported when
-one of them is built: that takes longer than torch itself.
+torchvision is imported when one of them is built: that takes longer than torch itself.
 """
 
 from __future__ import annotations
@@ -82,8 +81,9 @@ class MViT(nn.Module):
     """Multiscale Vision Transformer, v1 (Fan et al., ICCV 2021) and v2 (Li et al., CVPR 2022).
 
     The class token takes part in attention but is no part of the feature map. Positions stretch to
-    clips of any size: relative ones (v2) within torchvision's attention, absolute ones (v1, made
-    for 16 x 224 x 224) here.
+    clips of any size:
+    relative ones (v2) within torchvision's attention, absolute ones (v1, made for 16 x 224 x 224)
+    here.
 
     Args:
         model: torchvision's `MViT`, whose layers it takes over.

@@ -1,10 +1,9 @@
 """torchvision's video models, also where torchvision comes without its compiled operators.
 
 A CPU build of torch beside the ordinary wheel of torchvision cannot load torchvision's compiled
-operators, and then
-`import torchvision` itself fails: it adds shape rules to `torchvision::nms` (and, in newer ones,
-`qnms`), which do not
-exist. vicc needs neither, so it declares them (without an implementation) and imports again.
+operators, and then `import torchvision` itself fails: it adds shape rules to `torchvision::nms`
+(and, in newer ones, `qnms`), which do not exist. vicc needs neither, so it declares them (without
+an implementation) and imports again.
 """
 
 import torch

@@ -1,6 +1,5 @@
 """Words to calls. `vicc.cli.commands` is the whole command line: a command is a function, its
-config
-becomes the flags.
+config becomes the flags.
 
 Nothing heavy is imported before a command is known, so that `vicc --help` answers at once.
 """
@@ -136,8 +135,7 @@ class OutputLostError(ViccError):
 @contextmanager
 def _output() -> Iterator[None]:
     """Around what is printed: who reads it through a pipe (head, less) may have had enough, which
-    is
-    no error.
+    is no error.
 
     Raises:
         OutputLostError: standard output takes nothing, since its disk is full, for instance.

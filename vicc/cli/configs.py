@@ -11,8 +11,7 @@ from vicc.settings import Positional, Settings, require, require_seed
 @dataclass(frozen=True)
 class RecipesConfig(Settings):
     """List the recipes that `vicc pretrain --recipe` knows, or show one: stages, learning rate,
-    what
-    it costs.
+    what it costs.
 
     Example:
         vicc recipes
@@ -32,10 +31,8 @@ class RecipesConfig(Settings):
     """Training videos. Default: those of the data the recipe was made for, else of UCF101."""
     clips_per_second: float = 7.0
     """Clips that one GPU trains on in a second, for the hours. Default: what the published jobs
-    come
-    to (S3D, up to 38
-    hours on four GPUs of 24 GB). Newer GPUs do many times that: see `seconds` in log.jsonl of your
-    own run.
+    come to (S3D, up to 38 hours on four GPUs of 24 GB). Newer GPUs do many times that: see
+    `seconds` in log.jsonl of your own run.
     """
     gpus: int = 4
     """GPUs that share the work, for the hours."""

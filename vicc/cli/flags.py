@@ -1,6 +1,5 @@
 """Words of a command line to a config, and a config to its help: a field is a flag, its docstring
-the
-flag's help.
+the flag's help.
 
 argparse reads the words and lays out the help. A wrong word is answered in one sentence.
 """

@@ -71,8 +71,7 @@ def _stage_fields() -> list[str]:
 
 def stray_meant(word: str, unused: set[str]) -> str:
     """Which of the `unused` flags a word without a flag belongs to: what is there says so, or the
-    word
-    itself.
+    word itself.
     """
     if word.startswith("-"):  # behind --, which makes a word of a flag
         return ""

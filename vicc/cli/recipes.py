@@ -107,8 +107,7 @@ def stage_cost(stage: Stage, length: StageLength, clips_per_second: float) -> St
     """What a stage takes on GPUs that each train on so many clips a second.
 
     A clip without gradient counts a third, a smaller view by its share of a full view's pixels.
-    Reading videos is not
-    counted: it has to keep up.
+    Reading videos is not counted: it has to keep up.
     """
     with_gradient, without = stage.settings.clips_encoded()
     groups = stage.settings.small_resolutions()
@@ -148,8 +147,7 @@ def plot_learning_rate(
     recipe: Recipe, lengths: dict[str, StageLength], curves: dict[str, list[tuple[float, float]]], path: Path
 ) -> None:
     """Write a figure: one panel a stage, as wide as the stage is long; dashed is the schedule that
-    is
-    not run.
+    is not run.
     """
     from matplotlib.figure import Figure
 

@@ -82,8 +82,7 @@ def make_room(count: int) -> None:
 
 def cache_bound(size: int) -> float:
     """Bytes that the cached shards may take in all: VICC_CACHE_GB, or four fifths of the cache and
-    the
-    free space.
+    the free space.
 
     Args:
         size: bytes that they take now.

@@ -39,8 +39,7 @@ class PassedOver:
 @dataclass(frozen=True)
 class WalkedFolder:
     """What a folder holds: video files as paths relative to it, files of the name looked for, what
-    was
-    passed over.
+    was passed over.
     """
 
     files: list[PurePosixPath]

@@ -8,14 +8,12 @@ side.
     bytes                   the encoded frames
 
 A pack describes itself, so it can be read without knowing how the rest of a store was made. The
-checksums are looked
-at whenever a frame is read: decoders conceal damage, and a frame that is silently wrong is worse
-than none.
+checksums are looked at whenever a frame is read: decoders conceal damage, and a frame that is
+silently wrong is worse than none.
 
 Codecs: "h264" in groups of `GOP` frames that begin with a key frame, RGB as YUV 4:2:0 (BT.601, 16
-to 235), flow as
-luma alone, so that quality 0 keeps it bit for bit; "jpeg", one image a frame. Which and why:
-docs/decisions/data.md.
+to 235), flow as luma alone, so that quality 0 keeps it bit for bit; "jpeg", one image a frame.
+Which and why: docs/decisions/data.md.
 """
 
 import json

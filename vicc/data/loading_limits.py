@@ -1,6 +1,5 @@
 """What processes that load clips need beside memory: shared memory to hand clips over, and files
-that
-may be open.
+that may be open.
 
 Containers have little of the first (Docker gives 64 MiB), some services little of the second. What
 is too little is said before anything is loaded; what is used up on the way, by the process that
@@ -28,9 +27,7 @@ _FILES_A_WORKER, _FILES_UNDER_WAY = 4, 32  # pipes in the main process; tensors 
 
 def prefetched_batches(workers: int, batch_bytes: int) -> int | None:
     """Batches that each of some workers may load ahead: four, or as many as fit into the shared
-    memory
-    in which they
-    are handed over; None without workers.
+    memory in which they are handed over; None without workers.
 
     Raises:
         ViccError: not even one fits, or the workers would need more open files than this process

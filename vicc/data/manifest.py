@@ -1,6 +1,5 @@
 """The manifest of a store: its shards with their checksums, and every record with the shard it
-stands
-in.
+stands in.
 
 A store in a folder is read from its shards, which are the truth. A store behind a URL is read from
 its manifest, which is copied there last, so that a copy that is under way is not taken for a store.

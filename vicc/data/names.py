@@ -133,8 +133,8 @@ class ExistingFiles:
 
     def find(self, path: Path) -> Path:
         """The file that an absolute path means: itself, or the single one whose name differs in its
-            Unicode form or,
-        where there is none, in its suffix or case. A path that means no file is given back.
+        Unicode form or, where there is none, in its suffix or case. A path that means no file is
+        given back.
         """
         if os.path.lexists(path):
             return path

@@ -57,10 +57,8 @@ class _Lists:
 @dataclass(frozen=True)
 class OfficialSplits:
     """What the official lists say of some videos: the files, labelled by the lists where they had
-    no
-    label, a table
-    with a row for each file that the lists name (None: no file), sentences that a user should see,
-    and the lists that were read.
+    no label, a table with a row for each file that the lists name (None: no file), sentences that a
+    user should see, and the lists that were read.
     """
 
     files: list[VideoFile]

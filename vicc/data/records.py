@@ -150,9 +150,8 @@ class Record:
 
     def is_final(self, state: FileState, *, min_frames: int | None = None) -> bool:
         """Whether the same file would come to the same end again: it has the same size and time of
-            change, and what was
-        wrong with it, if anything, was not the system's fault for a time, nor a bound that is lower
-        now.
+        change, and what was wrong with it, if anything, was not the system's fault for a time, nor
+        a bound that is lower now.
 
         Args:
             state: of the file as it is today, of no bytes and time where it cannot be looked at.

@@ -229,8 +229,7 @@ def _download_splits(url: str, folder: Path) -> None:
 
 def other_files(folder: Path) -> list[str]:
     """Files of a local store, beside its shards and what describes them, that belong to it: its
-    split
-    files.
+    split files.
     """
     return sorted(path.relative_to(folder).as_posix() for path in (folder / "splits").glob("*.csv"))
 

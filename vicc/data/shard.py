@@ -1,11 +1,9 @@
 """Files of a store: shards that never change, and the journal that a run under way writes.
 
 Both are LMDB files with the keys of `vicc.data.store`. The journal takes one transaction a video. A
-shard is written in
-one go from sorted keys, so its bytes follow from what it holds and from nothing else: not from
-readers that were open,
-nor from a writer that was killed on the way. Since it never changes it is read without LMDB's
-locks.
+shard is written in one go from sorted keys, so its bytes follow from what it holds and from nothing
+else: not from readers that were open, nor from a writer that was killed on the way. Since it never
+changes it is read without LMDB's locks.
 """
 
 import hashlib
@@ -31,8 +29,8 @@ class OpenFiles:
     """The open shards and journal of one store in one process.
 
     LMDB allows a file to be open only once in a process, so all holders share; a file is closed
-    when the last of them
-    lets go of it. An open file must not cross a fork: the child begins with none.
+    when the last of them lets go of it. An open file must not cross a fork: the child begins with
+    none.
     """
 
     def __init__(self) -> None:

@@ -2,8 +2,8 @@
 met.
 
 A folder is a side if a counterpart stands beside it: a training side beside a validation or test
-side. Alone it is one
-only if it holds nothing but folders (of classes). Else it is a class that happens to be called so.
+side. Alone it is one only if it holds nothing but folders (of classes). Else it is a class that
+happens to be called so.
 """
 
 import re
@@ -15,8 +15,7 @@ from typing import Literal
 Split = Literal["train", "test"]
 Side = Literal["train", "val", "test"]
 """The side of a video, as a folder or list names it. `val` only where videos for testing are named
-too: then those
-alone are tested.
+too: then those alone are tested.
 """
 
 Folders = tuple[str, ...]
@@ -132,9 +131,7 @@ def _sides_among(
 
 def _has_counterpart(kind: Kind, rest: Folders, looks: Iterable[tuple[Kind, Folders]]) -> bool:
     """Whether the other side is there: with the same words (train-clean-100 and test-clean), or one
-    of
-    the
-    two is the plain word (train and test_unseen).
+    of the two is the plain word (train and test_unseen).
     """
     across = [_telling(other_rest) for other, other_rest in looks if (other == "train") != (kind == "train")]
     return any(other in ((), _telling(rest)) or not _telling(rest) for other in across)

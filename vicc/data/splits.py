@@ -1,6 +1,5 @@
 """Which videos are for training and which for testing: the folders' own division, split files,
-grouped
-folds.
+grouped folds.
 
 A split file is a CSV with a column `id` and a column for each fold, 1, 2, ..., whose cells are
 train, test or empty (the video is unused in that fold). A store keeps its own as
@@ -238,8 +237,7 @@ def divide_by_groups(videos: Sequence[Member], *, test_share: float, seed: int) 
     training videos.
 
     Depends on the seed and the names of the groups alone. Videos without labels are never tested:
-    they train, but for
-    those of a group that is tested, which are on neither side.
+    they train, but for those of a group that is tested, which are on neither side.
     """
     groups: dict[str, list[Member]] = defaultdict(list)
     labelled = [video for video in videos if video.label is not None]

@@ -18,11 +18,10 @@ Keys inside a shard and the journal, where h is a hash of the video's id:
     gone:h                  record, in the journal only: the shards' video of this id is dropped or changed
 
 All keys of one video are written in one transaction: a video is there as a whole or not at all.
-When a shard is full,
-and at the end, the journal is folded into shards, each written anew from its sorted keys and given
-its name at the end. Which videos share a shard follows from their order and sizes. So a store
-depends on what was prepared, in which order and with which settings, and on nothing else: killed at
-any moment and given again, a run ends with the same files.
+When a shard is full, and at the end, the journal is folded into shards, each written anew from its
+sorted keys and given its name at the end. Which videos share a shard follows from their order and
+sizes. So a store depends on what was prepared, in which order and with which settings, and on
+nothing else: killed at any moment and given again, a run ends with the same files.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -226,8 +225,7 @@ class Store:
 
 class StoreWriter:
     """Adds videos to a store, creating it if needed. Use it inside `exclusive_folder`: one writer
-    at a
-    time.
+    at a time.
 
     What `add`, `put_aside` and `drop` did is on disk when they return; `close` folds it into shards
     and writes the manifest. A writer that was killed leaves a store that can be read, and the next
@@ -303,7 +301,7 @@ class StoreWriter:
 
     def drop(self, video_ids: Iterable[str]) -> None:
         """Take videos, or skipped files, out of the store: all of them or none. `close` gives their
-            space back.
+        space back.
 
         Raises:
             ViccError: an id that the store does not have.
@@ -544,8 +542,7 @@ def store_exists(place: Path | str) -> bool:
 
 def mark_unfinished(folder: Path) -> None:
     """A `vicc prepare` into a store begins: it lacks videos until `mark_finished`, however the
-    command
-    ends.
+    command ends.
     """
     (folder / _UNFINISHED).touch()
 

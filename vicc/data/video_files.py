@@ -108,12 +108,11 @@ def list_video_files(place: Path, *, groups: Path | None = None) -> Listing:
     """List the videos of a folder, a single video file or a list (.csv, .parquet), sorted by id.
 
     Understood layouts of a folder: `video.mp4` (no labels), `class/video.mp4`, and either of them
-    inside `train/` and
-    `test/`, in the spellings that `vicc.data.sides` lists. With `val/` in place of `test/` that is
-    tested; beside `test/` it is neither trained on nor tested. A label is the name of the folder
-    that holds the file; one single class is no label. Links are followed. A file `groups.csv` in
-    the folder, or the one given, with a column `path` and a column `group` (and `label`, which then
-    wins over the folder's name), says which clips are of the same recording.
+    inside `train/` and `test/`, in the spellings that `vicc.data.sides` lists. With `val/` in place
+    of `test/` that is tested; beside `test/` it is neither trained on nor tested. A label is the
+    name of the folder that holds the file; one single class is no label. Links are followed. A file
+    `groups.csv` in the folder, or the one given, with a column `path` and a column `group` (and
+    `label`, which then wins over the folder's name), says which clips are of the same recording.
 
     A list has a column `path` (relative to the list's folder, or absolute) and may have `label`,
     `group`, `split` (train, val or test) and `start` and `end` in seconds, so that several rows may

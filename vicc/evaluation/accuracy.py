@@ -29,8 +29,8 @@ def classification_row(
     probabilities (Q, C).
 
     Of equally probable classes the earlier comes first. A class that nothing speaks for (no vote
-    among the nearest
-    videos: its probability is 0, and no other's is less) is the last one, whatever it is called.
+    among the nearest videos: its probability is 0, and no other's is less) is the last one,
+    whatever it is called.
     """
     numbers = {label: number for number, label in enumerate(classes)}
     labels = torch.tensor([numbers[str(label)] for label in queries.labels])

@@ -1,6 +1,5 @@
 """Hand-made baselines: descriptors of a video without training. A learned encoder is worth what it
-has
-above them.
+has above them.
 """
 
 from collections.abc import Callable, Sequence

@@ -119,8 +119,7 @@ def _in_proportion(published: _Published, epochs: int) -> tuple[int, ...]:
 
 def _augmentation(config: ClassifierConfig, encoder: EncoderConfig) -> Augmentation:
     """Crops and, in three clips of ten, colours: what tells classes apart must stay. Published
-    without
-    mirror images.
+    without mirror images.
 
     Flow that the encoder takes for an image is treated as one, as in its training and when it is
     tested.

@@ -80,9 +80,7 @@ def probe(config: ProbeConfig) -> Result:
 
 def result_path(config: KnnConfig | ProbeConfig) -> Path:
     """The file that is written: --out, or one in the run or first encoder's folder. Another solver
-    and
-    fewer labels
-    have files of their own.
+    and fewer labels have files of their own.
     """
     if config.out is not None:
         return config.out

@@ -30,29 +30,23 @@ class ClassifierConfig(TrainingConfig):
 
     encoder: ExistingEncoder
     """Encoder to start from: a stage of a run (RUN/rgb-2), or an encoder folder such as `vicc
-    import`
-    makes.
+    import` makes.
     """
     schedule: Literal["default", "published"] = "default"
     """default: made for small data sets, steps in proportion to the published ones. published:
-    batches, epochs,
-    learning rates and augmentation exactly as published, for UCF101.
+    batches, epochs, learning rates and augmentation exactly as published, for UCF101.
     """
     epochs: int | None = None
     """Epochs over the training videos. Default: the published number with --schedule published,
-    else
-    100, or as many
-    as make 1,000 steps where that is more.
+    else 100, or as many as make 1,000 steps where that is more.
     """
     milestones: tuple[int, ...] | None = None
     """Epochs at which the learning rate is divided by ten. Default: the published ones, in
-    proportion
-    to --epochs.
+    proportion to --epochs.
     """
     learning_rate: float | None = None
     """Learning rate for the batch size that is used. Default: the published 0.1 for 128 videos, in
-    proportion to the
-    batch.
+    proportion to the batch.
     """
     label_share: float = 1.0
     """Share of each class's training videos whose labels are used, at least one video a class:
@@ -129,8 +123,7 @@ class FinetuneConfig(ClassifierConfig):
     """
     backbone_learning_rate_ratio: float = 1.0
     """Learning rate of the backbone over that of the linear layer: 1 in the published scripts, 0.1
-    in
-    their README.
+    in their README.
     """
 
     def __post_init__(self) -> None:
@@ -187,9 +180,8 @@ class MeasuredVideos(Settings):
     """Folder of videos in place of a store; see `vicc pretrain --videos`."""
     split: str | None = None
     """Training and test videos: NAME:FOLD of a split of the store (official:1, grouped-5:3),
-    FILE.csv:FOLD, folders
-    (the videos' own train and test; folders:val tests val in place of test) or grouped. Default:
-    the run's, else official:1, then folders, then grouped.
+    FILE.csv:FOLD, folders (the videos' own train and test; folders:val tests val in place of test)
+    or grouped. Default: the run's, else official:1, then folders, then grouped.
     """
     test_share: float | None = None
     """Share of each class that is tested with --split grouped, which keeps the clips of one
@@ -199,8 +191,7 @@ class MeasuredVideos(Settings):
     """Seed of --split grouped. Default: 0."""
     intersection: bool = False
     """Measure without them where a split names videos that are missing, or has classes without
-    training videos.
-    Default: refuse and name them.
+    training videos. Default: refuse and name them.
     """
     workers: int | None = None
     """Processes that load clips beside this one; 0: this one loads them. Default: as for `vicc
@@ -208,17 +199,13 @@ class MeasuredVideos(Settings):
     """
     threads: int | Literal["auto"] = "auto"
     """Threads that compute on CPUs. auto: measured at the start, fewer where other programs keep
-    the
-    cores busy;
-    OMP_NUM_THREADS is taken where it is set.
+    the cores busy; OMP_NUM_THREADS is taken where it is set.
     """
     device: str | None = None
     """Device: cpu, cuda, cuda:1, mps. Default: the fastest kind that this machine has."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Precision of the network. auto: bf16 where the device computes it natively, which is faster
-    and
-    changes a
-    rank here and there.
+    and changes a rank here and there.
     """
 
     def __post_init__(self) -> None:
@@ -260,14 +247,11 @@ class MeasuredEncoders(MeasuredVideos):
     """
     window_step: int | None = None
     """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as
-    published, and in
-    proportion for others.
+    published, and in proportion for others.
     """
     baselines: bool = True
     """Also measure untrained and hand-made baselines: histograms of colour and motion, flow
-    magnitude,
-    untrained
-    encoders.
+    magnitude, untrained encoders.
     """
     cache: bool = True
     """Keep features in features/ beside the result, and take them from there when encoder, videos
@@ -291,10 +275,8 @@ class RetrieveConfig(MeasuredEncoders):
     """Measure retrieval: is one of the k nearest training videos of a test video of the same class?
 
     Prints R@k and mean average precision with 95 % intervals for every finished stage of the run,
-    both streams
-    together, chance, and untrained and hand-made baselines. Videos without labels get no table:
-    each searches all
-    others, and the nearest neighbours of the first are printed.
+    both streams together, chance, and untrained and hand-made baselines. Videos without labels get
+    no table: each searches all others, and the nearest neighbours of the first are printed.
 
     Example:
         vicc retrieve --run run --store store
@@ -307,8 +289,8 @@ class RetrieveConfig(MeasuredEncoders):
 
     gallery: Literal["sliding", "published"] = "sliding"
     """sliding: gallery videos are described by the mean over sliding windows, as the queries.
-    published: by one window,
-    as the published code does it; which one depends on the video's id alone.
+    published: by one window, as the published code does it; which one depends on the video's id
+    alone.
     """
     shuffle_frames: bool = False
     """A control: put the frames of every window in random order, which destroys motion and keeps
@@ -369,11 +351,8 @@ class ProbeConfig(MeasuredEncoders):
 
     solver: Literal["sgd", "closed-form"] = "sgd"
     """sgd: BatchNorm and a linear layer, with the published schedule (100 epochs, a tenth of the
-    rate
-    at 60 and 80).
-    closed-form: ridge regression on the classes, its penalty chosen on the training videos by folds
-    that keep groups
-    whole.
+    rate at 60 and 80). closed-form: ridge regression on the classes, its penalty chosen on the
+    training videos by folds that keep groups whole.
     """
     label_share: float = 1.0
     """Share of each class's training videos whose labels are used, at least one video a class:
@@ -419,14 +398,11 @@ class MeasuredClassifiers(MeasuredVideos):
     """
     out: NewFile | None = None
     """File to write, .json. Default: test.json in the first classifier's folder,
-    test-five-crop.json
-    or
-    test-ten-crop.json with --crops.
+    test-five-crop.json or test-ten-crop.json with --crops.
     """
     window_step: int | None = None
     """Frames from one window of a video to the next. Default: 15 for a clip of 32 frames, as
-    published, and in
-    proportion for others.
+    published, and in proportion for others.
     """
 
     def __post_init__(self) -> None:

@@ -296,8 +296,7 @@ def row_name(stage: Stage) -> str:
 
 def fused_rows(described: list[RowFeatures]) -> dict[str, list[RowFeatures]]:
     """Rows of two streams together, each with the rows it is made of: the newest RGB with each
-    stream
-    of motion's.
+    stream of motion's.
     """
     newest = {row.model["stream"]: row for row in described if row.kind == "trained"}
     method = newest["rgb"].model["method"] if "rgb" in newest else ""
@@ -334,8 +333,7 @@ def clip_words(config: EncoderConfig) -> str:
 
 def window_words(step: int | None, encoders: list[tuple[str, Encoder]]) -> str | int:
     """The step of windows as protocols name it: the published one, in whatever way it was asked
-    for,
-    or a number.
+    for, or a number.
     """
     usual = all(step == Windows().step_of(encoder.config) for _, encoder in encoders)
     return "15/32 of a clip" if step is None or usual else step

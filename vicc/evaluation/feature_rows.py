@@ -5,11 +5,9 @@ FOLDER/videos.jsonl   a line for each row, in the same order: the video's id and
 FOLDER/state.json     how many rows and how many bytes of videos.jsonl count, and what the rows are of
 
 A write appends to the first two, waits until they are on the disk, and then replaces the third,
-which is small. What
-lies behind the end that state.json names was being written when its process was killed: nobody
-reads it, and the next
-write takes its place. So a row is written once and never moved, and nothing is left to join when
-all parts are there.
+which is small. What lies behind the end that state.json names was being written when its process
+was killed: nobody reads it, and the next write takes its place. So a row is written once and never
+moved, and nothing is left to join when all parts are there.
 """
 
 import hashlib

@@ -69,9 +69,7 @@ def measure_classifiers(config: MeasuredClassifiers) -> Result:
 
 def result_path(config: MeasuredClassifiers) -> Path:
     """The file that `measure_classifiers` writes: --out, or one in the first classifier's folder;
-    with
-    more crops it
-    has a name of its own, so that it does not overwrite the other result.
+    with more crops it has a name of its own, so that it does not overwrite the other result.
     """
     name = "test" if config.crops == "center" else _PROTOCOLS[config.crops]
     return config.out or config.classifier[0] / f"{name}.json"

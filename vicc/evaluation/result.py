@@ -169,8 +169,7 @@ class Result:
     """By row name, for trained and fused rows of a retrieval."""
     made_with: dict[str, Any]
     """Command, versions, machine, precision, time, seed: what produced it and what the numbers do
-    not
-    depend on.
+    not depend on.
     """
     gallery: dict[str, str] = field(default_factory=dict)
     """Of a retrieval with labels the searched videos, in their order, with their labels."""

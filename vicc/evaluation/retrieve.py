@@ -43,8 +43,7 @@ def retrieve(config: RetrieveConfig) -> Result:
     """Measure retrieval; the result is written to RUN/retrieval.json, or to `result_path(config)`.
 
     Labelled videos: test videos search the training videos. Videos without labels: each searches
-    all others, and only
-    neighbours are given. Several processes (torchrun) share the work.
+    all others, and only neighbours are given. Several processes (torchrun) share the work.
 
     Returns:
         The result; where the config names a query, also with the neighbours of that video, the last
@@ -152,9 +151,7 @@ def _measure(
 
 def result_path(config: RetrieveConfig) -> Path:
     """The file that `retrieve` writes: --out, or a file in the run or first encoder's folder;
-    controls
-    have files of
-    their own, so that they do not overwrite the result.
+    controls have files of their own, so that they do not overwrite the result.
     """
     if config.out is not None:
         return config.out

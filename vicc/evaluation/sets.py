@@ -32,8 +32,7 @@ class Sets:
     """The videos of one evaluation. Of retrieval, `train` is the gallery and `test` the queries.
 
     Without labels, or with one alone, every video searches all others: `train` and `test` are then
-    the same list. Of
-    videos some of which have a label, those without one are in neither.
+    the same list. Of videos some of which have a label, those without one are in neither.
     """
 
     store: FrameReader

@@ -42,8 +42,7 @@ def sgd_classifier(
     train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, num_classes: int, *, description: str = "probe"
 ) -> torch.Tensor:
     """BatchNorm and a linear layer on unit-length features, with the published schedule: SGD 0.1,
-    100
-    epochs.
+    100 epochs.
 
     Weights start at zero, and epochs are ordered by a fixed seed, so nothing is left to chance.
     """

@@ -1,6 +1,5 @@
 """`vicc finetune` and the end-to-end probe: an encoder and labels to a classifier, by the engine
-that
-pretrains.
+that pretrains.
 
 RUN/recipe.json, split.csv, runs.jsonl, environment.json    as of every run
 RUN/classifier/log.jsonl, curves.png, checkpoints/, ...     as of every stage

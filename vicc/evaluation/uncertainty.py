@@ -1,6 +1,5 @@
 """How sure a number is, and a difference of two: bootstrap and permutation over queries, whole
-groups
-at a time.
+groups at a time.
 
 Clips of one recording succeed and fail together, so a group (`Queries.groups`) is what is drawn or
 flipped, never a single query. None of this says what another seed of the training would give.
@@ -189,8 +188,7 @@ def _weights(strata: Sequence[object] | None, count: int) -> np.ndarray:
 
 def _mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided: with how many of the queries that one of two gets right it is as uneven as this,
-    or
-    more.
+    or more.
     """
     total = only_a + only_b
     tail = sum(math.comb(total, count) for count in range(min(only_a, only_b) + 1))

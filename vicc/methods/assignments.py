@@ -1,6 +1,5 @@
 """Sinkhorn-Knopp: scores to balanced soft assignments (paper, section 3; SwAV, Caron et al.,
-NeurIPS
-2020).
+NeurIPS 2020).
 """
 
 import torch

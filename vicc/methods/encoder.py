@@ -59,8 +59,8 @@ class Encoder(nn.Module):
         size).
 
         It is the clip in the middle of the video (one that is too short is padded with its first
-        frame), its largest
-        centred crop of a legal ratio, resized: what retrieval does with each of its windows.
+        frame), its largest centred crop of a legal ratio, resized: what retrieval does with each of
+        its windows.
 
         Args:
             frames: an array or a tensor: RGB uint8 (T, H, W, 3), for a diff encoder at least two;

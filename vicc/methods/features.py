@@ -180,8 +180,7 @@ def calibrate_batchnorm(encoder: Encoder, store: FrameReader, videos: Sequence[V
     stay as they are.
 
     An encoder with random weights needs this before it can be compared: with statistics of 0 and 1
-    its deep layers map
-    every clip to nearly the same vector.
+    its deep layers map every clip to nearly the same vector.
     """
     precision.place(encoder)
     norms = [module for module in encoder.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]

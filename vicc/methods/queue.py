@@ -1,6 +1,5 @@
 """Queues: past embeddings that make Sinkhorn's batch larger (paper, section 3), past keys to
-contrast
-with (MoCo).
+contrast with (MoCo).
 """
 
 from typing import Any
@@ -13,8 +12,8 @@ class EmbeddingQueue:
     """Past embeddings of one process, newest first, one line for each assigned view.
 
     Not a buffer of a module: DistributedDataParallel would overwrite every process's queue with
-    that of process 0.
-    `state_dict()` and `load_state_dict()` carry it through checkpoints, once for every process.
+    that of process 0. `state_dict()` and `load_state_dict()` carry it through checkpoints, once for
+    every process.
 
     Args:
         num_views: lines.

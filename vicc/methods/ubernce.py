@@ -1,6 +1,5 @@
 """UberNCE: InfoNCE whose positives are all keys of the class; an upper bound that needs labels
-(CoCLR,
-section 3).
+(CoCLR, section 3).
 """
 
 import torch
@@ -28,8 +27,7 @@ def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.
 @register_method("ubernce", settings=UberNCESettings)
 class UberNCE(InfoNCE):
     """InfoNCE with labels: a query must find all past keys of its class; other arguments are those
-    of
-    `InfoNCE`.
+    of `InfoNCE`.
     """
 
     def loss(self, logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """`vicc prepare`: decode, shrink, compute flow, encode, store. Parallel over videos, resumable, all
-or
-nothing.
+or nothing.
 """
 
 import shutil

@@ -46,12 +46,10 @@ class PrepareConfig(Settings):
     """Decode videos, compute optical flow and write both to a store that training reads.
 
     Given again, it continues where it stopped. Files that cannot be read are skipped and listed
-    with their reason.
-    Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/ (val/, dev/, ...)
-    around either; a
-    single file; a list (.csv, .parquet) with the column path and, as needed, label, group, split,
-    start, end (seconds). A table shows what was found, passed over, labelled, grouped and split;
-    --dry-run shows it without preparing.
+    with their reason. Layouts: VIDEOS/*.mp4 (no labels), VIDEOS/CLASS/*.mp4, and train/ and test/
+    (val/, dev/, ...) around either; a single file; a list (.csv, .parquet) with the column path
+    and, as needed, label, group, split, start, end (seconds). A table shows what was found, passed
+    over, labelled, grouped and split; --dry-run shows it without preparing.
 
     Example:
         vicc prepare videos --store store
@@ -82,8 +80,7 @@ class PrepareConfig(Settings):
     """
     flow: Literal["dis", "tvl1", "none"] = "dis"
     """Optical flow: Dense Inverse Search, or the published and slower TV-L1. none: RGB only, much
-    faster and half the
-    size; train on such a store with --motion diff.
+    faster and half the size; train on such a store with --motion diff.
     """
     flow_bound: float = 20.0
     """Largest displacement that is kept, in pixels per frame at the stored size. A smaller bound is
@@ -93,17 +90,14 @@ class PrepareConfig(Settings):
     """Shorter side of the stored frames in pixels. Smaller videos are not enlarged."""
     flow_at: Literal["store", "native"] = "store"
     """Frames that flow is computed from. store: the stored ones. native: the file's own, as
-    published,
-    which is many
-    times slower. Flow is stored at the size of the stored frames either way.
+    published, which is many times slower. Flow is stored at the size of the stored frames either
+    way.
     """
     codec: Literal["h264", "jpeg"] = "h264"
     """How frames are stored. h264 takes a ninth of jpeg's bytes and loads about as fast."""
     quality: int | None = None
     """Quality of stored RGB frames. h264: 0 to 51, lower is better, default 23. jpeg: 1 to 100,
-    higher
-    is better,
-    default 90.
+    higher is better, default 90.
     """
     flow_quality: int | None = None
     """Quality of stored flow, on the same scale. Default: h264 0, which is lossless; jpeg 90."""
@@ -113,14 +107,12 @@ class PrepareConfig(Settings):
     """
     groups: Path | None = None
     """CSV with the columns path, group (and label): clips of one group are never split between
-    training and test.
-    Default: VIDEOS/groups.csv where there is one, else the recording that names of UCF101, HMDB51
-    and Kinetics give.
+    training and test. Default: VIDEOS/groups.csv where there is one, else the recording that names
+    of UCF101, HMDB51 and Kinetics give.
     """
     official_splits: Path | None = None
     """Folder with the split files of UCF101 or HMDB51, or CSV of Kinetics. Default: found in VIDEOS
-    or
-    beside it.
+    or beside it.
     """
     segment_seconds: float | None = None
     """Cut longer files into parts of this many seconds; a rest shorter than half a part is joined
@@ -138,9 +130,7 @@ class PrepareConfig(Settings):
     """
     engine: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: a Ray cluster (pip install 'vicc[ray]'), whose nodes
-    see
-    the videos at the
-    same path; the store is written by this machine.
+    see the videos at the same path; the store is written by this machine.
     """
     ray_address: str | None = None
     """host:port of the Ray cluster. Default: the variable RAY_ADDRESS, else a Ray of this machine's
@@ -148,9 +138,7 @@ class PrepareConfig(Settings):
     """
     shard: str | None = None
     """i/n: prepare only the i-th of n parts of the videos, into STORE.part-i-of-n, for jobs that
-    run
-    independently;
-    `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard
+    run independently; `vicc store merge` puts the parts together. In a Slurm array 1-16: --shard
     $SLURM_ARRAY_TASK_ID/16.
     """
     shard_mb: int = 512
@@ -232,9 +220,8 @@ class SplitsConfig(Settings):
     the others.
 
     The clips of one recording (group) are all in one fold, and every class is spread as evenly as
-    whole recordings
-    allow. The split is written to STORE/splits, where `vicc pretrain` and `vicc retrieve` find it:
-    --split NAME:FOLD.
+    whole recordings allow. The split is written to STORE/splits, where `vicc pretrain` and `vicc
+    retrieve` find it: --split NAME:FOLD.
 
     Example:
         vicc splits store --folds 5
@@ -289,8 +276,7 @@ class StoreVerifyConfig(Settings):
 
 def _require_decoders(workers: int | None) -> None:
     """Of commands that decode files for the first time: a broken one may end the process that
-    decodes
-    it.
+    decodes it.
     """
     require(
         workers is None or workers >= 1,

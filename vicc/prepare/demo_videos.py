@@ -418,8 +418,7 @@ def _draw_surroundings(scene: Scene, frame: int) -> np.ndarray:
 
 def draw_demo_clip(action: str, *, seed: int | np.random.SeedSequence) -> np.ndarray:
     """Draws one clip of ``action``, one of ``ACTIONS``: uint8 RGB (NUM_FRAMES, FRAME_SIZE,
-    FRAME_SIZE,
-    3).
+    FRAME_SIZE, 3).
     """
     if action not in ACTIONS:
         raise ViccError(f"No demo action is called '{action}'. Choose one of {', '.join(ACTIONS)}.")

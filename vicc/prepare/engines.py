@@ -2,9 +2,8 @@
 broken processes.
 
 An engine knows nothing of videos: see `Engine`. Results come in the order of the items, so that
-equal runs write equal
-stores, whatever finished first. Here: processes of this machine. `ray_engine` spreads the same work
-over a Ray cluster.
+equal runs write equal stores, whatever finished first. Here: processes of this machine.
+`ray_engine` spreads the same work over a Ray cluster.
 """
 
 from collections import deque

@@ -40,9 +40,7 @@ class Fold:
 @dataclass(frozen=True)
 class FoldsReport:
     """What `make_folds` wrote: `split` is the name that --split takes, before the colon; counts are
-    of
-    videos, but for
-    `groups`; `notes` are sentences that a user should see.
+    of videos, but for `groups`; `notes` are sentences that a user should see.
     """
 
     file: str

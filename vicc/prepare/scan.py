@@ -1,6 +1,5 @@
 """A folder of videos to a `VideoFolder`: every file is decoded once, to know how many frames it
-really
-has.
+really has.
 
 The result is remembered in a file, so that a resumed run reads only what has changed since.
 """

@@ -1,6 +1,5 @@
 """What a folder or list says today of videos that a store has held for longer: labels, groups,
-splits,
-and other names.
+splits, and other names.
 
 Nothing is decoded for it. A video whose file has another name now is known by its content.
 """

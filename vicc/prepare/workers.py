@@ -40,8 +40,7 @@ def start_worker() -> None:
     with its parent.
 
     The last is for a main process that was killed: workers of a pool would wait for ever, since
-    each holds both ends of
-    the queue that it reads from.
+    each holds both ends of the queue that it reads from.
     """
     global _in_worker
     _in_worker = True
@@ -78,8 +77,7 @@ def new_pool(workers: int | None) -> ProcessPoolExecutor:
     """A pool of spawned processes, one for each usable core by default.
 
     Spawned, since a forked child of a process with running threads (torch, OpenCV) can hang. OpenCV
-    gets one thread in
-    each: one process a core scales 1.96x on two cores, threads 0.93x.
+    gets one thread in each: one process a core scales 1.96x on two cores, threads 0.93x.
 
     Raises:
         ViccError: the system has no place for semaphores.
@@ -115,10 +113,9 @@ class Workers(Generic[Item, Result]):
     """Processes that call one function on items, each with a pipe of its own to the main process.
 
     `ProcessPoolExecutor` would do but for processes that end on their way: it ends all others too,
-    and if one was just
-    handing over a result, the pipe that they share holds half a message, for whose rest the main
-    process waits for ever. Here a process that ends costs its own item and no other. The item is
-    tried again; if that ends a process too, its result is `died(item, reason)`.
+    and if one was just handing over a result, the pipe that they share holds half a message, for
+    whose rest the main process waits for ever. Here a process that ends costs its own item and no
+    other. The item is tried again; if that ends a process too, its result is `died(item, reason)`.
 
     Args:
         function: what is called; the processes must be able to import it.

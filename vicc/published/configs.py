@@ -46,9 +46,7 @@ class ExportConfig(Settings):
 
     source: Annotated[Path, Place("source of an export"), Positional]
     """What to export: imported folder, stage of a run (RUN/rgb-2), run of `vicc finetune`, or
-    encoder
-    folder (then
-    without prototypes).
+    encoder folder (then without prototypes).
     """
     out: Path
     """File to write; must not exist."""

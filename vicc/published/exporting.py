@@ -36,8 +36,7 @@ class Exported:
 
 def export_published(folder: Path | str, path: Path | str) -> Exported:
     """Write the published layout: of an imported folder, a classifier, a finished stage of a run,
-    or
-    an encoder alone.
+    or an encoder alone.
 
     Of an imported folder every tensor is what it was. `optimizer` is an empty dict, since vicc
     keeps no published optimiser's state: training cannot be resumed from such a file. An entry

@@ -1,6 +1,5 @@
 """NumPy numbers in a checkpoint, read without NumPy: what many training loops leave as epoch or
-best
-value.
+best value.
 
 torch reads tensors and plain values only, and hands everything else in a pickle to what it is told
 to take for it. What it gets here are the classes below, in place of NumPy's of the same names: they

@@ -19,14 +19,12 @@ from vicc.settings import Positional, Settings, require
 @dataclass(frozen=True)
 class CompareConfig(Settings):
     """Compare two models on the same queries: difference with its 95 % interval and p, and the
-    classes
-    where it lies.
+    classes where it lies.
 
     A model is a result file, or a run (of which retrieval.json is read, see --kind), with :ROW for
-    one row of it.
-    Without rows, all are compared that both have by name. Several files of one model are its folds
-    and seeds: the
-    queries of folds are taken together, and each query is averaged over the seeds.
+    one row of it. Without rows, all are compared that both have by name. Several files of one model
+    are its folds and seeds: the queries of folds are taken together, and each query is averaged
+    over the seeds.
 
     Example:
         vicc compare run-1 run-2
@@ -69,8 +67,7 @@ class CompareConfig(Settings):
 @dataclass(frozen=True)
 class TableConfig(Settings):
     """Put results side by side: models down, what was measured across, folds and seeds of a model
-    as
-    mean and spread.
+    as mean and spread.
 
     Rows of the literature are added where data and protocol are theirs. What was measured in
     different ways, or on different data, is not put into one column.
@@ -86,8 +83,7 @@ class TableConfig(Settings):
     """Result files, each with or without :ROW, or folders with results at any depth."""
     view: Literal["models", "classes", "confusions"] = "models"
     """models: the table of models. classes: of one result every class by itself. confusions: of one
-    result, for each
-    model, which classes are taken for which, most frequent first.
+    result, for each model, which classes are taken for which, most frequent first.
     """
     metrics: list[str] = field(default_factory=list)
     """Metrics shown, for instance R@1 R@5 mAP top-1. Default: all."""
@@ -118,8 +114,7 @@ class TableConfig(Settings):
 @dataclass(frozen=True)
 class FuseConfig(Settings):
     """Two or more streams as one model: similarities or probabilities of results already measured
-    are
-    averaged.
+    are averaged.
 
     Retrieval needs the features that `vicc retrieve` keeps, classification the probabilities that
     `vicc test` keeps.

@@ -1,6 +1,5 @@
 """`vicc fuse`: two or more streams as one model, from what results keep: similarities or
-probabilities
-averaged.
+probabilities averaged.
 """
 
 from collections.abc import Callable, Mapping, Sequence

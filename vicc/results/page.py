@@ -1,6 +1,5 @@
 """`vicc report`: a run as one HTML file that needs nothing else: table, curves, queries with what
-was
-found for them.
+was found for them.
 
 The words and the looks are in `page.html.jinja`; here is what it shows.
 """
@@ -252,8 +251,7 @@ def _template() -> jinja2.Template:
 
 def _headline(result: Result, main_row: str) -> dict[str, Row | None]:
     """The rows the first sentence compares: ours, chance, and the best of the untrained and
-    hand-made
-    baselines.
+    hand-made baselines.
     """
     rows = {row.name: row for row in result.rows}
     unlearned = [row for row in result.rows if row.kind in ("baseline", "untrained")]

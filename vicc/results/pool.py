@@ -57,8 +57,7 @@ def pooled_scores(
 
 def strata_of(metric: str, queries: Sequence[PooledQuery]) -> list[object] | None:
     """What `estimate` takes as strata: splits count the same whatever their size, and so do the
-    classes of a mean class
-    accuracy.
+    classes of a mean class accuracy.
     """
     if metric == MEAN_CLASS_ACCURACY:
         return [(query.split, query.label) for query in queries]

@@ -83,8 +83,7 @@ def _cell(estimate: Estimate | None, between: str) -> str:
 
 def comparison_tables(found: Comparison) -> Iterator[TextTable | str]:
     """A table for each row, a line a metric: both, their difference with its interval and p; then
-    the
-    classes.
+    the classes.
     """
     yield f"{found.queries} queries of {found.groups} groups, split {', '.join(found.splits)}"
     for row in found.rows:

@@ -1,6 +1,5 @@
 """`vicc table`: results side by side, models down, what was measured across; only what means the
-same
-in one column.
+same in one column.
 """
 
 import json

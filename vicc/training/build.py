@@ -174,8 +174,7 @@ def build_optimizer(stage: Stage, task: Task) -> torch.optim.Optimizer:
 
 def _with_ratio(weights: list[torch.nn.Parameter], encoder: Encoder, ratio: float) -> list[Any]:
     """The weights as the optimiser takes them: in groups where those of the encoder have a learning
-    rate of their own,
-    `ratio` times that of the others.
+    rate of their own, `ratio` times that of the others.
     """
     inner = {id(weight) for weight in encoder.parameters()}
     if ratio == 1 or not any(id(weight) in inner for weight in weights):

@@ -90,8 +90,7 @@ def choose_run_device(config: TrainingConfig) -> torch.device:
 
 def choose_computation(config: TrainingConfig, device: torch.device) -> tuple[Precision, Computation]:
     """What is computed with: the flags; where they leave it open, the run's own, else what is best
-    here. All processes
-    call it.
+    here. All processes call it.
 
     Raises:
         ViccError: flags that would change how a run computes, a precision that this device cannot

@@ -153,20 +153,18 @@ class TrainingConfig(Settings):
     """Folder of the run: checkpoints, logs, results."""
     store: ExistingStore | None = None
     """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to
-    VICC_CACHE (default: ~/.cache/vicc), once.
+    VICC_CACHE (default:
+    ~/.cache/vicc), once.
     """
     videos: ExistingVideos | None = None
     """Folder of videos, in place of a store: they are decoded and DIS flow is computed while
-    training,
-    at a short side
-    of 128 pixels. That is slower; by how much is measured and printed. For longer work, prepare a
-    store.
+    training, at a short side of 128 pixels. That is slower; by how much is measured and printed.
+    For longer work, prepare a store.
     """
     split: str | None = None
     """Training videos: NAME:FOLD of a split of the store (official:1, grouped-5:3), FILE.csv:FOLD,
-    folders (the videos'
-    own train and test; folders:val tests val in place of test) or grouped (a hash of the groups).
-    Default: official:1 where there is one, then folders, then grouped.
+    folders (the videos' own train and test; folders:val tests val in place of test) or grouped (a
+    hash of the groups). Default: official:1 where there is one, then folders, then grouped.
     """
     seed: int = 31
     """Start of every random stream: initial weights, order of the videos, clips, augmentation."""
@@ -178,9 +176,7 @@ class TrainingConfig(Settings):
     """Device: cpu, cuda, cuda:1, mps. Default: the fastest kind that this machine has."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto: bf16 autocast where the device computes it natively, else fp32. fp16 scales its
-    gradients;
-    for GPUs without
-    bf16. fp64 is for comparing numbers.
+    gradients; for GPUs without bf16. fp64 is for comparing numbers.
     """
     batch_size: int | Literal["auto"] | None = None
     """Videos a step in all stages, of all processes together; the learning rate follows, and the
@@ -189,14 +185,11 @@ class TrainingConfig(Settings):
     """
     accumulate: int = 1
     """Parts in which a batch goes through the encoder, one in memory at a time: larger batches in
-    the
-    same memory, for
-    a good third more time. The loss is that of the whole batch.
+    the same memory, for a good third more time. The loss is that of the whole batch.
     """
     checkpoint_activations: bool = False
     """Compute activations a second time in place of keeping them: about half the memory, a good
-    third
-    more time.
+    third more time.
     """
     compile: bool = False
     """torch.compile the encoders. For GPUs; on CPUs it takes minutes and was not measured to gain
@@ -204,9 +197,8 @@ class TrainingConfig(Settings):
     """
     threads: int | Literal["auto"] = "auto"
     """Threads that compute on CPUs, of each process. auto: measured at the first start, fewer where
-    other programs keep
-    the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps the number that it began
-    with, since results depend on it in their last bits.
+    other programs keep the cores busy; OMP_NUM_THREADS is taken where it is set. A run keeps the
+    number that it began with, since results depend on it in their last bits.
     """
     workers: int | None = None
     """Processes that load clips beside this one; 0: this one loads them. Default: 0 on two cores or
@@ -242,9 +234,7 @@ class TrainingConfig(Settings):
     """
     launcher: Literal["here", "slurm"] = "here"
     """here: train in this process. slurm: submit a job for each stage that is not finished, each
-    after
-    the one before,
-    and return (pip install 'vicc[slurm]').
+    after the one before, and return (pip install 'vicc[slurm]').
     """
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """The resources of a Slurm job; only with --launcher slurm."""
@@ -317,13 +307,11 @@ class PretrainConfig(TrainingConfig):
     """Name of the recipe; `vicc recipes` lists them."""
     motion: Literal["flow", "diff"] = "flow"
     """What shows motion: optical flow, or diff, how RGB changes from each frame to the next, which
-    needs no flow: the
-    recipe's flow-1 becomes diff-1.
+    needs no flow: the recipe's flow-1 becomes diff-1.
     """
     views: str | None = None
     """Views of the ViCC stages, for instance 2x128+4x96: two of 128 pixels, and four of 96 that are
-    predicted only.
-    Default: the views of the recipe. --set is applied after it.
+    predicted only. Default: the views of the recipe. --set is applied after it.
     """
     fit_to_data: bool = False
     """Choose the number of prototypes and the length of the queue by the number of training videos.
@@ -336,18 +324,14 @@ class PretrainConfig(TrainingConfig):
         Literal["loss", "instance_recall", "label_recall"], OldWord("own_video_recall", now="instance_recall")
     ] = "loss"
     """What makes a checkpoint the best: the lowest mean loss of an epoch, or the highest R@1 of the
-    small evaluation
-    (see --evaluate-epochs): instance_recall, instance retrieval R@1 (same video), or, where all
-    training videos have labels, label_recall, R@1 of videos by their label.
+    small evaluation (see --evaluate-epochs): instance_recall, instance retrieval R@1 (same video),
+    or, where all training videos have labels, label_recall, R@1 of videos by their label.
     """
     evaluate_epochs: int | None = None
     """Epochs from one small evaluation without labels to the next: instance retrieval R@1 (same
-    video), the share of
-    clips whose nearest clip is the other one of the same video, among up to 200 training videos.
-    There is one more at
-    the end of a stage. 0: none. Default: so that a twelfth as many videos are looked at as are
-    trained on, which costs
-    less than 5 % of the time.
+    video), the share of clips whose nearest clip is the other one of the same video, among up to
+    200 training videos. There is one more at the end of a stage. 0: none. Default: so that a
+    twelfth as many videos are looked at as are trained on, which costs less than 5 % of the time.
     """
 
     def __post_init__(self) -> None:

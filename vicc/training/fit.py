@@ -1,6 +1,5 @@
 """A recipe for another batch size and another number of videos: what follows from them, and by
-which
-rule.
+which rule.
 
 docs/decisions/training.md says where the rules come from.
 """

@@ -12,9 +12,8 @@ class LARC(torch.optim.Optimizer):
         trust * |w| / (|g| + weight_decay * |w| + 1e-8)
 
     so that every layer moves by a like share of its own size. The factor is not clipped at 1.
-    Tensors whose weight or
-    gradient is zero take a plain step without weight decay: BatchNorm's shifts start at zero and
-    take one such step.
+    Tensors whose weight or gradient is zero take a plain step without weight decay: BatchNorm's
+    shifts start at zero and take one such step.
 
     Args:
         lr: global learning rate.

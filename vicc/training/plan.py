@@ -1,6 +1,5 @@
 """The plan of a run: how far its stages are, what is left of them will take, and the batch that
-fits
-into memory.
+fits into memory.
 """
 
 import os
@@ -361,8 +360,7 @@ def _extrapolated(cost: StepCost) -> int:
 
 def _scaled(measured: list[_Measured], stage: Stage) -> tuple[StepCost, LoadingCost | None]:
     """Of a stage that there was no time to measure: as the last one of its method, or the last one,
-    by
-    its clips.
+    by its clips.
     """
     alike = [entry for entry in measured if entry[0].method == stage.method] or measured
     other, cost, loading = alike[-1]

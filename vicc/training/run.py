@@ -175,8 +175,7 @@ class Run:
     @cached_property
     def starts(self) -> list[dict[str, Any]]:
         """Who started it, when and where: a row for each start that trained something, with the
-            command as one would
-        type it.
+        command as one would type it.
         """
         path = self.folder / _STARTS_FILE
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []

@@ -211,8 +211,7 @@ def _changed_videos(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _seen(store: FrameReader, videos: Sequence[Video]) -> dict[str, Any]:
     """What videos a run sees: how they were prepared, and of each its frames and the checksum of
-    its
-    file.
+    its file.
     """
     prepared = {**asdict(store.settings), "decoded on the fly": isinstance(store, VideoFolder)}
     return {

@@ -72,8 +72,7 @@ def stage_learning_rate(stage: Stage, length: StageLength) -> Callable[[int], fl
 
 def cosine_learning_rate(step: int, *, total_steps: int, base: float, final: float, warmup_steps: int = 0) -> float:
     """Learning rate of step `step`, counted from 0: linear from near 0 to `base`, then half a
-    cosine
-    towards `final`.
+    cosine towards `final`.
 
     The published schedule has no warm-up and reaches `final` one step after the last.
     """

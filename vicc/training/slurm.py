@@ -1,6 +1,5 @@
 """Pretraining as Slurm jobs: one a stage, each after the one before, each back in the queue before
-its
-time is over.
+its time is over.
 
 RUN/slurm/jobs.json           the jobs that were submitted last
 RUN/slurm/JOB_submission.sh   the script of a job
@@ -193,8 +192,7 @@ def _submit(executor: Any, job: "StageJob", before: list[SubmittedStage]) -> str
 @dataclass(frozen=True)
 class StageJob:
     """What every process of a job does: train a stage; if it was asked to stop on the way, go back
-    to
-    the queue.
+    to the queue.
 
     Args:
         stage: trained by `function`, MODULE:NAME, which is imported here alone: a signal that comes
@@ -234,8 +232,7 @@ def _requeue() -> int:
     """Put this job back into the queue; returns the exit status.
 
     Not a job that is ending as it is: one that a user has cancelled must stay so, and one that
-    makes place for another
-    Slurm itself puts back.
+    makes place for another Slurm itself puts back.
     """
     job = os.environ["SLURM_JOB_ID"]
     state = _slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}", patient=True).strip()
@@ -276,8 +273,7 @@ def adopt_slurm_ranks() -> None:
     nothing.
 
     Only srun sets SLURM_STEP_NUM_TASKS: in the script of sbatch itself, and in a shell of `srun
-    --pty`, there is one
-    process, whatever was asked for.
+    --pty`, there is one process, whatever was asked for.
     """
     known = os.environ
     size = int(known.get("SLURM_STEP_NUM_TASKS", "1"))

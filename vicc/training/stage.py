@@ -1,6 +1,5 @@
 """What is trained: a recipe is a list of stages. Plain data, free of torch, so that it can be
-listed
-in no time.
+listed in no time.
 """
 
 import dataclasses
@@ -77,10 +76,9 @@ class Stage:
     """The training of one encoder: by which method, from which weights, how, for how long.
 
     A stage is made from flat values, named as in --set and recipe.json: `Stage("rgb-1",
-    "single_stream", "rgb",
-    steps=100, queue_length=64, optimizer="adamw", size=64)`. These are the fields of the parts
-    below, of the method's own settings too; `optimizer` and `schedule` set the `name` of those two
-    parts.
+    "single_stream", "rgb", steps=100, queue_length=64, optimizer="adamw", size=64)`. These are the
+    fields of the parts below, of the method's own settings too; `optimizer` and `schedule` set the
+    `name` of those two parts.
 
     Attributes:
         name: folder of the stage in the run, for instance "rgb-1".
@@ -403,8 +401,7 @@ class Recipe:
 
     def with_motion(self, motion: Literal["flow", "diff"]) -> "Recipe":
         """The recipe with another stream of motion: "diff" (how RGB changes from frame to frame)
-            replaces flow, and the
-        stage flow-1 becomes diff-1.
+        replaces flow, and the stage flow-1 becomes diff-1.
         """
         if motion == "flow":
             return self

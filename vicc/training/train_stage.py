@@ -1,6 +1,5 @@
 """One stage of a run, from its newest checkpoint to its end: what pretraining and classifiers have
-in
-common.
+in common.
 """
 
 import hashlib

@@ -219,8 +219,7 @@ def draw_view(
 
 def _draw_crop(settings: Augmentation, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Area and ratio that fit the frame: drawn anew until they do, then the largest centred crop of
-    a
-    legal ratio.
+    a legal ratio.
     """
     squash = settings.crop_misfit == "squash"
     for _ in range(1 if squash else 10):
@@ -319,8 +318,7 @@ def apply_to_flow(stored: np.ndarray, draw: ViewDraw, *, size: int, bound: float
     """A view of flow in stored form, uint8 (T, H, W, 2) to (T, size, size, 2).
 
     Values stay pixels per frame of the *stored* frames: resizing does not rescale them. A flip
-    negates u, but for a
-    draw of `flow_as_image`.
+    negates u, but for a draw of `flow_as_image`.
     """
     offset = np.zeros((len(stored), 1, 1, 2), np.float32)
     if center:

@@ -1,7 +1,8 @@
 """The stream `diff`: how RGB changes from each frame to the next. It shows motion at the cost of a
 subtraction.
 
-With a the view of frame i and b that of frame i + 1, both uint8 after crop, resizing, flip and colour:
+With a the view of frame i and b that of frame i + 1, both uint8 after crop, resizing, flip and
+colour:
 
     diff = 128 + b - a, cut off below 0 and above 255
 

@@ -1,6 +1,7 @@
 """Optical flow between neighbouring frames, and its 8-bit form.
 
-The stored form maps the displacement in pixels, clipped to [-bound, bound], linearly to 1..255 with 0 at 128:
+The stored form maps the displacement in pixels, clipped to [-bound, bound], linearly to 1..255 with
+0 at 128:
 
     stored = 128 + round(127 * flow / bound)
 

@@ -2,9 +2,8 @@
 what to try.
 
 A rule is a function of facts: the same log gives the same alarms, whoever reads it. Thresholds are
-such that the demo's
-stages that learn raise none, and its RGB-1, which does not learn on its own, raises those it should
-(tests hold both).
+such that the demo's stages that learn raise none, and its RGB-1, which does not learn on its own,
+raises those it should (tests hold both).
 """
 
 import math

@@ -1,6 +1,5 @@
 """What is left of a training that diverged: the batch it was made with, and weights that must not
-be
-saved.
+be saved.
 """
 
 from pathlib import Path

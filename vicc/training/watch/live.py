@@ -148,8 +148,7 @@ class SlownessMeter:
 
 class MemoryMeter:
     """Memory of this process and those it started, in GiB: what is resident, and what was taken of
-    a
-    CUDA device.
+    a CUDA device.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,5 @@
 """The log of a stage: one JSON line a step. After a resume it is what it would have been without
-the
-stop.
+the stop.
 """
 
 import json

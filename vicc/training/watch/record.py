@@ -173,8 +173,7 @@ class StageRecord:
 
 class History:
     """Rows of a log in bounded memory: when there are too many, each two that follow become one,
-    their
-    mean.
+    their mean.
     """
 
     def __init__(self) -> None:

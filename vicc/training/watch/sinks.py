@@ -57,8 +57,7 @@ def open_sinks(names: Sequence[SinkName], folder: Path, stage: Stage, *, first_s
 
 class TensorBoard:
     """One file of events for each start in STAGE/tensorboard. Written directly: a writer's thread
-    would not survive the
-    fork of a loader's workers.
+    would not survive the fork of a loader's workers.
     """
 
     def __init__(self, folder: Path, stage: Stage, *, first_step: int) -> None:

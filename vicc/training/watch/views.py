@@ -1,6 +1,5 @@
 """RUN/STAGE/views.png: some training views as they enter the network, that is, what the
-augmentation
-really does.
+augmentation really does.
 """
 
 from collections.abc import Sequence
@@ -21,12 +20,10 @@ _DPI = 100
 
 def write_views(path: Path, dataset: ClipDataset, *, title: str) -> None:
     """Draw the views that some videos give in the first epoch: a line for each video and stream,
-    its
-    views in turn.
+    its views in turn.
 
     Flow is coloured: the hue is the direction, the saturation the speed, grey is no motion. Small
-    views come in
-    lines of their own.
+    views come in lines of their own.
     """
     count = min(_VIDEOS, len(dataset))
     samples = [dataset[(0, place * len(dataset) // count)] for place in range(count)]

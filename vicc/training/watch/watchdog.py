@@ -1,6 +1,5 @@
 """A watch over training: when nothing moves any more, it says which process, step and video, and
-ends
-the process.
+ends the process.
 """
 
 import faulthandler
