@@ -344,20 +344,35 @@ def test_a_file_of_an_earlier_version_is_taken_over(
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "features/x"), "features/x cannot be written (Permission denied)"),
+        (OSError(28, "No space left on device"), "cannot be written (No space left on device)"),
+    ],
+)
 def test_where_nothing_can_be_added_what_is_there_is_used_all_the_same(
-    get: Get, videos: list[Video], asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: OSError,
+    said: str,
+    get: Get,
+    videos: list[Video],
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected = get(videos).clone()
     other = [*videos[:2], replace(videos[2], source=FileState(1, 2, "other")), *videos[3:]]
 
     def refuse(*arguments: object) -> None:
-        raise PermissionError(13, "Permission denied", "features/x")
+        raise error
 
     monkeypatch.setattr(feature_rows, "_write_at", refuse)
     found = get(other)
     assert asked[6:] == [videos[2].id]
     assert torch.equal(found, expected)
-    assert "features are not kept: features/x cannot be written" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "features are not kept: " in told
+    assert said in told
 
 
 def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:

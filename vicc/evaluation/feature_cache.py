@@ -125,7 +125,7 @@ def _find(kept: FeatureRows | None, videos: Sequence[Video]) -> np.ndarray:
         return kept.find(map(_content, videos))
     except ViccError as error:
         say(f"features are computed again, since those kept cannot be read: {error}")
-        with suppress(PermissionError, ViccError):  # said when they are to be kept
+        with suppress(OSError, ViccError):  # said when they are to be kept
             kept.discard_damaged()
         return np.full(len(videos), -1)
 
@@ -134,10 +134,12 @@ def _keep(kept: FeatureRows | None, videos: Sequence[Video], found: torch.Tensor
     """The number of the first of the rows that were added; None where nothing is kept, or cannot
     be.
     """
+    if kept is None:
+        return None
     try:
-        return None if kept is None else kept.append([_content(video) for video in videos], found, about)
-    except PermissionError as error:  # somebody else's run can be measured, but not added to
-        say(f"features are not kept: {error.filename} cannot be written")
+        return kept.append([_content(video) for video in videos], found, about)
+    except OSError as error:  # of somebody else's run, or on a full disk: measured all the same
+        say(f"features are not kept: {error.filename or kept.folder} cannot be written ({error.strerror})")
     except ViccError as error:
         say(f"features are not kept: {error}")
     return None

@@ -20,10 +20,9 @@ from vicc.data.video_folder import IndexedVideo, VideoFolder
 from vicc.errors import ViccError
 from vicc.prepare.build import store_settings
 from vicc.prepare.configs import PrepareConfig
-from vicc.prepare.video import Packs, encode_streams, file_state
+from vicc.prepare.video import Packs, encode_streams, file_state, open_video
 from vicc.progress import progress
 from vicc.transforms.augmentation import Augmentation
-from vicc.video.decode import VideoReader
 from vicc.video.frame_index import IndexedReader
 
 _VIDEOS = 3
@@ -143,13 +142,7 @@ def _prepare_beginning(whole: VideoFile, settings: StoreSettings, folder: Path) 
     end = (whole.start or 0) + _SECONDS
     file = replace(whole, end=end if whole.end is None else min(end, whole.end))
     began = time.monotonic()
-    reader = VideoReader(
-        file.path,
-        short_side=settings.short_side if settings.flow_at == "store" else None,
-        start=file.start,
-        end=file.end,
-        frames_per_second=settings.frames_per_second,
-    )
+    reader = open_video(file, settings)
     try:
         rgb, flow, (height, width) = encode_streams(reader, settings)
         packs: Packs = {"rgb": rgb.to_bytes()}

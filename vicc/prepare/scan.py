@@ -25,7 +25,7 @@ from vicc.errors import ViccError
 from vicc.files import read_json, write_json
 from vicc.prepare.configs import MIN_FRAMES
 from vicc.prepare.engines import run_locally
-from vicc.prepare.video import file_state, file_state_or_none, hash_once
+from vicc.prepare.video import describe_video, file_state, file_state_or_none
 from vicc.prepare.workers import decoder_guard
 from vicc.progress import progress, say
 from vicc.video.frame_index import FrameIndex, IndexedReader
@@ -152,23 +152,9 @@ def scan_video(file: VideoFile, settings: StoreSettings) -> Scanned:
     if index.num_frames < MIN_FRAMES:
         reason = f"{index.num_frames} frame{'s' if index.num_frames != 1 else ''}, fewer than {MIN_FRAMES}"
         return SetAside(file.id, f"{reason}; {index.note}" if index.note else reason, stat)
-    try:
-        content = hash_once(file.path, stat)
-    except OSError as error:
-        return SetAside(file.id, f"cannot be read ({error.strerror})", stat)
-    video = Video(
-        id=file.id,
-        num_frames=index.num_frames,
-        height=index.height,
-        width=index.width,
-        frames_per_second=index.frames_per_second,
-        source=replace(stat, blake2b=content),
-        label=file.label,
-        group=file.group,
-        split=file.split,
-        note=index.note,
-    )
-    return IndexedVideo(video, file, index)
+    size, rate = (index.height, index.width), index.frames_per_second
+    video = describe_video(file, stat, index.num_frames, size, frames_per_second=rate, note=index.note)
+    return video if isinstance(video, SetAside) else IndexedVideo(video, file, index)
 
 
 def _with_labels(entry: Scanned, file: VideoFile) -> Scanned:

@@ -27,14 +27,7 @@ def prepare_video(file: VideoFile, settings: StoreSettings, min_frames: int) -> 
         stat = file_state(file.path)
     except OSError as error:
         return SetAside(file.id, f"cannot be read ({error.strerror})", FileState(0, 0))
-    reader = VideoReader(
-        file.path,
-        short_side=settings.short_side if settings.flow_at == "store" else None,
-        start=file.start,
-        end=file.end,
-        frames_per_second=settings.frames_per_second,
-        guard=decoder_guard,
-    )
+    reader = open_video(file, settings)
     try:
         rgb, flow, (height, width) = encode_streams(reader, settings)
     except (ViccError, OSError) as error:
@@ -43,26 +36,59 @@ def prepare_video(file: VideoFile, settings: StoreSettings, min_frames: int) -> 
     if num_frames < min_frames:
         reason = too_few_frames(num_frames, min_frames)
         return SetAside(file.id, f"{reason}; {reader.note}" if reader.note else reason, stat)
-    try:
-        content = hash_once(file.path, stat)
-    except OSError as error:
-        return SetAside(file.id, f"cannot be read ({error.strerror})", stat)
-    video = Video(
-        id=file.id,
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        frames_per_second=reader.frames_per_second,
-        source=replace(stat, blake2b=content),
-        label=file.label,
-        group=file.group,
-        split=file.split,
-        note=reader.note,
-    )
+    rate, note = reader.frames_per_second, reader.note
+    video = describe_video(file, stat, num_frames, (height, width), frames_per_second=rate, note=note)
+    if isinstance(video, SetAside):
+        return video
     packs: Packs = {"rgb": rgb.to_bytes()}
     if settings.flow != "none":
         packs["flow"] = flow.to_bytes()
     return video, packs
+
+
+def open_video(file: VideoFile, settings: StoreSettings) -> VideoReader:
+    """The frames of a file as a store of these settings wants them."""
+    return VideoReader(
+        file.path,
+        short_side=settings.short_side if settings.flow_at == "store" else None,
+        start=file.start,
+        end=file.end,
+        frames_per_second=settings.frames_per_second,
+        guard=decoder_guard,
+    )
+
+
+def describe_video(
+    file: VideoFile,
+    state: FileState,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    frames_per_second: float,
+    note: str,
+) -> Video | SetAside:
+    """What is known of a file that was decoded, its checksum included.
+
+    Args:
+        state: of the file before it was decoded.
+        size: (height, width) of the frames.
+    """
+    try:
+        content = hash_once(file.path, state)
+    except OSError as error:
+        return SetAside(file.id, f"cannot be read ({error.strerror})", state)
+    return Video(
+        id=file.id,
+        num_frames=num_frames,
+        height=size[0],
+        width=size[1],
+        frames_per_second=frames_per_second,
+        source=replace(state, blake2b=content),
+        label=file.label,
+        group=file.group,
+        split=file.split,
+        note=note,
+    )
 
 
 def prepare_video_on_node(file: VideoFile, settings: StoreSettings, min_frames: int) -> Result:
