@@ -97,7 +97,7 @@ def comparison_tables(found: Comparison) -> Iterator[TextTable | str]:
     for side, paths in (("A", found.a), ("B", found.b)):
         yield f"{side}: {', '.join(paths)}"
     yield found.protocol.title
-    drawn = "in brackets the 95 % interval, of groups of queries drawn anew"
+    drawn = "in brackets the 95 % interval, of groups of queries resampled"
     yield (
         f"In percent; {drawn if found.groups >= FEWEST_GROUPS else no_interval(found.groups)}. p: "
         + " and ".join({entry.difference.test: None for row in found.rows for entry in row.metrics.values()})

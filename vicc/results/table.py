@@ -372,7 +372,7 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
             yield f"{label}One of the {data.test} queries of a split is {100 / max(1, data.test):.1f} points."
         for metric, reason in measurement.not_measured.items():
             yield f"{label}{metric} is not shown, since {reason}."
-    yield "In percent; in brackets the 95 % interval, of groups of queries drawn anew (bootstrap)."
+    yield "In percent; in brackets the 95 % interval, of groups of queries resampled (bootstrap)."
     if any(cell.low is None for row in rows if row.kind not in ("chance", "published") for cell in row.cells.values()):
         yield f"No interval stands where the queries are of fewer than {FEWEST_GROUPS} groups."
     if _repeated(rows):
