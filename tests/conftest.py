@@ -19,17 +19,35 @@ settings.register_profile("loaded machine", deadline=None, suppress_health_check
 settings.load_profile("loaded machine")
 
 # What a module has in its name space if its tests start processes, which import torch anew: about five seconds each.
-STARTS_PROCESSES = ("subprocess", "multiprocessing", "start")
+STARTS_PROCESSES = ("subprocess", "multiprocessing", "start", "forking", "Forked")
+
+# Modules that take 7 to 90 seconds: they compute whole networks, decode many files in worker processes, or time things.
+LONG_MODULES = (
+    "backbones/test_backbones.py",
+    "data/test_bench.py",
+    "data/test_loading_limits.py",
+    "data/test_video_folder.py",
+    "methods/test_assignments.py",
+    "methods/test_features.py",
+    "methods/test_processes.py",
+    "prepare/test_check.py",
+    "prepare/test_segments.py",
+    "published/test_importing.py",
+    "training/test_step.py",
+    "video/test_damaged.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of modules that start processes, and those that train, for `make test-fast` to leave out."""
+    """Mark the tests that `make test-fast` leaves out: of modules that start processes, train, or take long."""
     for item in items:
         module = getattr(item, "module", None)
         if any(hasattr(module, name) for name in STARTS_PROCESSES):
             item.add_marker(pytest.mark.processes)
         if hasattr(module, "pretrain") or "finished_run_path" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.trains)
+        if item.path.as_posix().endswith(LONG_MODULES):
+            item.add_marker(pytest.mark.long)
 
 
 CLASSES = ("left", "right", "up")

@@ -1,13 +1,11 @@
-"""Start vicc in several processes, as torchrun does, without the seconds that torchrun itself takes to start."""
+"""Start vicc in several processes, as torchrun does, without the seconds that it and imports take."""
 
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.forking import ROOT, Forked
 
 
 def start(words: Iterable[object], processes: int = 2) -> list["subprocess.Popen[str]"]:
@@ -18,11 +16,10 @@ def start(words: Iterable[object], processes: int = 2) -> list["subprocess.Popen
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         variables = {name: str(value) for name, value in (ranks | address if processes > 1 else {}).items()}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vicc", *map(str, words)],
+        process = Forked(
+            ["-m", "vicc", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             cwd=ROOT,
             start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **variables},

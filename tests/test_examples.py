@@ -1,11 +1,11 @@
 """The files of examples/ run as a reader would run them: copied elsewhere, from outside the package."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forking
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -23,8 +23,7 @@ def test_an_example_is_run_below(example: Path) -> None:
 
 def run(*words: object, folder: Path) -> str:
     """A Python program in a folder; what it printed."""
-    command = [sys.executable, *map(str, words)]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    result = forking.run(words, cwd=folder)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
 
@@ -49,9 +48,7 @@ def test_own_method_is_trained_resumed_and_measured_by_the_command_line(folder: 
     run(*train, folder=folder)
     assert "flow-1" in run(*train, folder=folder), "a run of a method of one's own goes on like any other"
     assert "simsiam Flow-1" in run(*vicc, "retrieve", *place, folder=folder)
-    unknown = subprocess.run(
-        [sys.executable, "-m", "vicc", "retrieve", *map(str, place)], cwd=folder, capture_output=True, text=True
-    )
+    unknown = forking.run(["-m", "vicc", "retrieve", *place], cwd=folder)
     assert unknown.returncode == 2
     assert "was trained with the method 'simsiam', which is not known here" in unknown.stderr
     assert "--import MODULE" in unknown.stderr

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.forking import Forked, run
 from vicc.cli import main
 from vicc.cli.commands import COMMANDS, COMMANDS_BY_PURPOSE, Group
 from vicc.data.store import Store
@@ -117,6 +118,7 @@ HEAVY = ("torch", "numpy", "cv2", "av", "lmdb", "matplotlib")
 HELPS = [["--help"], ["--version"], *([*name.split(), "--help"] for name in dict.fromkeys([*COMMANDS, *EVERY_COMMAND]))]
 IMPORTED_AFTER = """
 import json, sys
+from tests.forking import Forked, run
 from vicc.cli import main
 for words in json.loads(sys.argv[1]):
     main(words)
@@ -640,7 +642,7 @@ def test_a_disk_full_while_training_and_again_with_room(
     pretrain_words: Callable[..., list[object]], tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = pretrain_words("all.steps=2")
-    result = call(*command, preexec_fn=file_size_limit(limit))
+    result = run(["-m", "vicc", *command], env=ENVIRONMENT, largest_file=limit)
     assert result.returncode == 2, result.stderr
     assert "disk is full" in complaint(result.stderr)
     document, _ = succeed(capsys, *command)
@@ -661,9 +663,8 @@ def test_a_training_that_is_stopped_leaves_a_checkpoint_and_the_same_command_fin
     from vicc.training.checkpoint import CheckpointFolder
 
     changes = ["all.steps=2", "rgb-1.steps=20"]
-    with subprocess.Popen(
-        words(*pretrain_words(*changes)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-    ) as process:
+    command = ["-m", "vicc", *pretrain_words(*changes)]
+    with Forked(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
         end = time.monotonic() + 300
         while not CheckpointFolder(tmp_path / "run" / "rgb-1").newest_step():
             assert process.poll() is None, process.communicate()

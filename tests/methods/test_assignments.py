@@ -93,5 +93,5 @@ def test_two_processes_assign_as_one_process_with_the_joint_batch() -> None:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True)  # finds a free port
     port = store.port
     del store
-    mp.spawn(_one_of_two, args=(port, scores, results), nprocs=2)
+    mp.start_processes(_one_of_two, args=(port, scores, results), nprocs=2, start_method="forkserver")
     torch.testing.assert_close(results.flatten(0, 1), sinkhorn(scores.flatten(0, 1)), rtol=1e-6, atol=1e-7)

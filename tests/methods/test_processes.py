@@ -82,7 +82,7 @@ def in_two_processes(work: Callable[[int], Any]) -> list[Any]:
     del store
     with mp.get_context("spawn").Manager() as manager:
         results = manager.dict()
-        mp.spawn(run_rank, args=(port, work, results), nprocs=2)
+        mp.start_processes(run_rank, args=(port, work, results), nprocs=2, start_method="forkserver")
         return [results[rank] for rank in range(2)]
 
 
