@@ -79,7 +79,6 @@ class MethodSettings:
         fewest_videos: that a process must have in a step; 2 where a BatchNorm sees one value of
             each.
         row_prefix: text before a stage's name in tables; None for the method's name.
-        chance_name: what `chance_loss` is the logarithm of.
     """
 
     num_clips: ClassVar[int] = 2
@@ -87,7 +86,6 @@ class MethodSettings:
     classifies: ClassVar[bool] = False
     fewest_videos: ClassVar[int] = 1
     row_prefix: ClassVar[str | None] = None
-    chance_name: ClassVar[str] = ""
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
         """A sentence for each setting that contradicts another one or the encoder's."""
@@ -97,11 +95,19 @@ class MethodSettings:
         """Clips of one video that a step encodes: with gradient, and without."""
         return self.num_clips, 0
 
-    def chance_loss(self) -> float | None:
+    def chance_loss(self, batch_size: int) -> float | None:
         """The loss at chance, when all videos look alike to the encoder; None where the method has
         no such number.
+
+        Args:
+            batch_size: videos a step, those of all processes together.
         """
         return None
+
+    @property
+    def chance_name(self) -> str:
+        """What `chance_loss` is, in a few words, such as "ln K"."""
+        return ""
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
         """(views, pixels) of each group of smaller views, for instance ((4, 96),)."""
@@ -173,7 +179,6 @@ class SingleStreamSettings(MethodSettings):
     """
 
     row_prefix: ClassVar[str | None] = ""
-    chance_name: ClassVar[str] = "ln K"
     num_full_views: ClassVar[int] = 2
     """Views in full resolution that take part in the loss, those of the teacher included."""
 
@@ -208,8 +213,12 @@ class SingleStreamSettings(MethodSettings):
         trained = 1 if self.views_with_gradient == "one" else 2
         return trained + sum(count for count, _ in self.small_resolutions()), self.num_full_views - trained
 
-    def chance_loss(self) -> float:
+    def chance_loss(self, batch_size: int) -> float:
         return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+
+    @property
+    def chance_name(self) -> str:
+        return "ln K"
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
         groups = (part.partition("x") for part in self._small_parts())
@@ -258,7 +267,6 @@ class InfoNCESettings(MethodSettings):
     """
 
     row_prefix: ClassVar[str | None] = "InfoNCE"
-    chance_name: ClassVar[str] = "ln of the keys compared"
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
         yield from range_problems(
@@ -270,8 +278,12 @@ class InfoNCESettings(MethodSettings):
     def clips_encoded(self) -> tuple[int, int]:
         return 1, 1 + self.needs_teacher  # the query; the key, and the teacher's clip
 
-    def chance_loss(self) -> float:
+    def chance_loss(self, batch_size: int) -> float:
         return math.log(1 + self.queue_length)
+
+    @property
+    def chance_name(self) -> str:
+        return "ln of the keys compared"
 
     def queue_rows(self) -> int:
         return self.queue_length
@@ -316,7 +328,6 @@ class ClassifierSettings(MethodSettings):
 
     num_clips: ClassVar[int] = 1
     classifies: ClassVar[bool] = True
-    chance_name: ClassVar[str] = "ln of the classes"
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
         if self.num_classes < 2:
@@ -327,8 +338,12 @@ class ClassifierSettings(MethodSettings):
                 "expected 0"
             )
 
-    def chance_loss(self) -> float:
+    def chance_loss(self, batch_size: int) -> float:
         return math.log(self.num_classes)
+
+    @property
+    def chance_name(self) -> str:
+        return "ln of the classes"
 
 
 @dataclass(frozen=True)

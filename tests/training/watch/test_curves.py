@@ -23,7 +23,7 @@ def test_the_curves_are_those_of_the_log() -> None:
     every, smooth, chance = lines(figure, "loss")
     assert list(every.get_ydata()) == pytest.approx([row["loss"] for row in LOG])
     assert list(smooth.get_ydata())[10:90] == pytest.approx([row["loss"] for row in LOG][10:90])
-    assert chance.get_ydata()[0] == pytest.approx(STAGE.settings.chance_loss())
+    assert chance.get_ydata()[0] == pytest.approx(STAGE.settings.chance_loss(16))
     assert lines(figure, "prototypes")[-1].get_ydata()[5] == pytest.approx(8 / 16)
 
 
