@@ -197,6 +197,29 @@ def all_gather(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
+class _AllGather(torch.autograd.Function):
+    """`all_gather`; backward sums what all processes ask of a row."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return all_gather(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        # A copy of its own: what autograd hands over may be in use elsewhere.
+        everywhere = all_reduce_sum(gradient.clone(memory_format=torch.contiguous_format))
+        return everywhere.chunk(world_size())[rank()]
+
+
+def all_gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    """`all_gather` with a gradient: the sum, over processes, of those of their losses.
+
+    Averaged over processes as `average_gradients` does, gradients of the weights are then those of
+    the mean of all losses.
+    """
+    return tensor if world_size() == 1 else _AllGather.apply(tensor)
+
+
 def from_first(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor of process 0, on every process; overwrites `tensor`."""
     if world_size() > 1:

@@ -116,6 +116,6 @@ def test_a_batch_without_labels_is_refused_in_words() -> None:
 )
 def test_chance_is_the_logarithm_of_the_classes(method: str, loss: float, clips: tuple[int, int]) -> None:
     described = stage(method)
-    assert described.settings.chance_loss() == pytest.approx(loss, abs=1e-4)
+    assert described.settings.chance_loss(16) == pytest.approx(loss, abs=1e-4)
     assert described.settings.chance_name == "ln of the classes"
     assert described.settings.clips_encoded() == clips

@@ -10,10 +10,11 @@ from vicc.batch import Batch
 from vicc.errors import ViccError
 from vicc.methods.coclr import CoCLR
 from vicc.methods.configs import EncoderConfig
+from vicc.methods.contrast import every_positive_loss
 from vicc.methods.encoder import Encoder
 from vicc.methods.infonce import InfoNCE, any_positive_loss
 from vicc.methods.queue import KeyQueue
-from vicc.methods.ubernce import UberNCE, every_positive_loss
+from vicc.methods.ubernce import UberNCE
 
 VIDEOS, QUEUE = 3, 8
 

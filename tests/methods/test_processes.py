@@ -20,7 +20,8 @@ from vicc.methods.task import Task
 from vicc.methods.ubernce import UberNCE
 
 VIDEOS = 6
-METHODS = ("single", "cross", "infonce", "ubernce", "coclr")
+CONTRAST = ("single contrast", "cross contrast", "single memory", "cross memory")
+METHODS = ("single", "cross", "infonce", "ubernce", "coclr", *CONTRAST)
 
 
 def encoder(stream: str) -> Encoder:
@@ -31,12 +32,18 @@ def build(method: str) -> Task:
     """The same weights in every process and in the single one."""
     torch.manual_seed(0)
     queue = {"queue_length": 12}
+    contrast = {"swap_weight": 0.0, "contrast_weight": 2.0}
+    memory = {**contrast, "contrast_memory": 10}
     tasks: dict[str, Callable[[], Task]] = {
         "single": lambda: SingleStream(encoder("rgb"), num_prototypes=5),
         "cross": lambda: CrossStream(encoder("rgb"), encoder("flow"), num_prototypes=(5, 3)),
         "infonce": lambda: InfoNCE(encoder("rgb"), **queue),  # type: ignore[arg-type]
         "ubernce": lambda: UberNCE(encoder("rgb"), **queue),  # type: ignore[arg-type]
         "coclr": lambda: CoCLR(encoder("rgb"), encoder("flow"), **queue),
+        "single contrast": lambda: SingleStream(encoder("rgb"), **contrast),  # type: ignore[arg-type]
+        "cross contrast": lambda: CrossStream(encoder("rgb"), encoder("flow"), **contrast),
+        "single memory": lambda: SingleStream(encoder("rgb"), **memory),  # type: ignore[arg-type]
+        "cross memory": lambda: CrossStream(encoder("rgb"), encoder("flow"), **memory),
     }
     task = tasks[method]().double().train()
     synchronize_batchnorm(task, torch.device("cpu"))
@@ -64,8 +71,16 @@ def two_steps(task: Task, part: slice) -> dict[str, Any]:
         "loss": outputs["loss"].item(),
         "gradients": {name: weight.grad for name, weight in task.named_parameters() if weight.grad is not None},
         "statistics": {name: value for name, value in task.named_buffers() if "running" in name},
-        "queue": task.queue.columns["key"] if isinstance(task, InfoNCE) else None,
+        "queue": past_keys(task),
     }
+
+
+def past_keys(task: Task) -> torch.Tensor | None:
+    """What is the same in every process: a queue of keys, a memory of a contrast."""
+    if isinstance(task, InfoNCE):
+        return task.queue.columns["key"]
+    memory = task.contrast.memory if isinstance(task, SingleStream) and task.contrast is not None else None
+    return None if memory is None else memory.filled("key")
 
 
 def run_rank(rank: int, port: int, work: Callable[[int], Any], results: Any) -> None:

@@ -91,7 +91,7 @@ def test_a_method_of_ones_own_answers_what_a_stage_asks(own: str) -> None:
     stage = Stage("rgb-1", own, "rgb", steps=3, sharpness=4, size=64)
     assert isinstance(stage.settings, OwnSettings)
     assert (stage.settings.sharpness, stage.encoder.size) == (4.0, 64)
-    assert stage.settings.chance_loss() is None
+    assert stage.settings.chance_loss(16) is None
     assert stage_from_json(stage.to_json()) == stage
     changed = Recipe("r", "", (stage,)).with_changes(["rgb-1.sharpness=0.5"])
     assert changed.stages[0].flat()["sharpness"] == 0.5

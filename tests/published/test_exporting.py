@@ -133,6 +133,16 @@ def test_stages_of_a_run_go_to_the_published_layout_and_back(
     assert same(teacher.state_dict(), load_encoder(run / "flow-1").state_dict())
 
 
+def test_a_stage_of_the_contrast_alone_is_written_without_prototypes(
+    tiny_recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    stage = tiny_recipe.stages[0].replace(
+        backbone="s3d", steps=1, batch_size=2, warmup_steps=0, swap_weight=0.0, contrast_weight=1.0
+    )
+    pretrain(replace(tiny_recipe, stages=(stage,)), PretrainConfig(store=store_path, run=tmp_path / "run", workers=0))
+    assert export_published(tmp_path / "run" / "rgb-1", tmp_path / "a").lacks == ["prototypes.weight"]
+
+
 def test_an_encoder_alone_is_written_without_what_it_does_not_have(tmp_path: Path) -> None:
     encoder = Encoder(EncoderConfig("rgb"))
     save_encoder(tmp_path / "e", encoder)

@@ -344,7 +344,7 @@ def test_animations_share_a_budget_and_keep_the_shape_of_the_video(
 def test_a_long_log_is_drawn_with_few_points() -> None:
     stage = create_recipe("demo").stages[0]
     log = [{"step": step, "loss": 4 + math.sin(step)} for step in range(20_000)]
-    assert len(page_module._draw_curves(stage, log, 16, (2.0, 6.0))) < 60_000
+    assert len(page_module._draw_curves(stage, log, (2.0, 6.0), batch_size=16, processes=1)) < 60_000
 
 
 def test_queries_are_the_first_of_each_class_in_turn() -> None:

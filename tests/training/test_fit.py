@@ -47,6 +47,12 @@ def test_prototypes_follow_the_root_of_the_videos(videos: int, prototypes: int) 
     assert fit_to_data(two, videos).settings.prototype_heads() == (prototypes, 2 * prototypes)
 
 
+def test_what_a_contrast_alone_does_not_use_is_not_fitted() -> None:
+    stage = DEFAULT.replace(swap_weight=0.0, contrast_weight=1.0)
+    assert fit_to_data(stage, 300) == stage
+    assert fit_to_batch(stage, 64).flat()["queue_length"] == stage.flat()["queue_length"]
+
+
 def test_sizes_are_rounded_down_to_few() -> None:
     sizes = [round_batch(most) for most in range(1, 200)]
     assert sorted(set(sizes)) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192]

@@ -217,6 +217,27 @@ def test_a_baseline_stopped_and_resumed_equals_straight(tiny_recipe: Recipe, sto
         assert logs[0] == logs[1]
 
 
+def test_a_contrast_with_a_memory_stopped_and_resumed_equals_straight(
+    tiny_recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    """Both stages of ViCC, beside the swapped prediction and alone; the memory is half full at the stop."""
+    contrast = {"contrast_weight": 1.0, "contrast_memory": 30}
+    flow = tiny_recipe.stages[1].replace(steps=4, **contrast)
+    rgb = tiny_recipe.stages[2].replace(steps=4, start_from=None, swap_weight=0.0, **contrast)
+    recipe = replace(tiny_recipe, stages=(flow, rgb))
+    straight, stopped = (PretrainConfig(store=store_path, run=tmp_path / name) for name in ("straight", "stopped"))
+    pretrain(recipe, straight)
+    for name in ("flow-1", "rgb-2"):
+        with pytest.raises(Stopped):
+            pretrain(recipe, stopped, should_stop=lambda stage, step, s=name: (stage, step) == (s, 2))
+        torch.manual_seed(999)
+    pretrain(recipe, stopped)
+    ours, theirs = (results(config.run, ["flow-1", "rgb-2"]) for config in (stopped, straight))
+    assert theirs["rgb-2"]["ranks"][0]["task"]["contrast"]["put"] == 30  # type: ignore[index]
+    for name in theirs:
+        assert same(ours[name], theirs[name]), name
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_stopped_and_resumed_equals_straight_in_parts_with_activations_computed_again(
     precision: Any, tiny_recipe: Recipe, store_path: Path, tmp_path: Path

@@ -35,6 +35,13 @@ TASKS: dict[str, Callable[[], Task]] = {
     "single one": lambda: SingleStream(encoder("rgb"), num_prototypes=5, views_with_gradient="one"),
     "cross": lambda: CrossStream(encoder("rgb"), encoder("flow"), num_prototypes=5),
     "cross one": lambda: CrossStream(encoder("rgb"), encoder("flow"), num_prototypes=5, views_with_gradient="one"),
+    "single contrast": lambda: SingleStream(encoder("rgb"), num_prototypes=5, contrast_weight=2.0, contrast_memory=12),
+    "single contrast one": lambda: SingleStream(
+        encoder("rgb"), swap_weight=0.0, contrast_weight=1.0, views_with_gradient="one"
+    ),
+    "cross contrast": lambda: CrossStream(
+        encoder("rgb"), encoder("flow"), swap_weight=0.0, contrast_weight=1.0, contrast_memory=12
+    ),
     "infonce": lambda: InfoNCE(encoder("rgb"), queue_length=12),
     "ubernce": lambda: UberNCE(encoder("rgb"), queue_length=12),
     "coclr": lambda: CoCLR(encoder("rgb"), encoder("flow"), queue_length=12),
@@ -58,7 +65,7 @@ def small_batch(name: str, *, dtype: torch.dtype = torch.float64) -> Batch:
         }
 
     numbers = torch.arange(VIDEOS)
-    small = (clips(2, 24),) if name in ("single", "cross") else ()
+    small = (clips(2, 24),) if name in ("single", "cross", "single contrast", "cross contrast") else ()
     return Batch(clips(2, 32), numbers, label=numbers % 2, recording=numbers // 2, small_clips=small)
 
 

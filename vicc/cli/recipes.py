@@ -236,10 +236,25 @@ def _rows(recipe: Recipe) -> dict[str, list[Any]]:
     }
 
 
+_OF_SWAPPED_PREDICTION = (
+    "num_prototypes",
+    "epsilon",
+    "sinkhorn_iterations",
+    "temperature",
+    "queue_length",
+    "freeze_prototypes_epochs",
+    "views_for_assign",
+)
+
+
 def _applies(stage: Stage, name: str) -> bool:
     """Whether a field means something beside the stage's other values."""
     if name == "queue_from_epoch":
         return stage.settings.queue_rows() > 0
+    if name in ("contrast_temperature", "contrast_memory"):
+        return bool(stage.flat()["contrast_weight"])
+    if name in _OF_SWAPPED_PREDICTION and "swap_weight" in stage.flat():
+        return bool(stage.flat()["swap_weight"])
     if name == "flow_std" and stage.encoder.flow_channels != "uv":
         return False
     if name in ("milestones", "decay"):

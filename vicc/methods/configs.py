@@ -79,7 +79,6 @@ class MethodSettings:
         fewest_videos: that a process must have in a step; 2 where a BatchNorm sees one value of
             each.
         row_prefix: text before a stage's name in tables; None for the method's name.
-        chance_name: what `chance_loss` is the logarithm of.
     """
 
     num_clips: ClassVar[int] = 2
@@ -87,7 +86,6 @@ class MethodSettings:
     classifies: ClassVar[bool] = False
     fewest_videos: ClassVar[int] = 1
     row_prefix: ClassVar[str | None] = None
-    chance_name: ClassVar[str] = ""
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
         """A sentence for each setting that contradicts another one or the encoder's."""
@@ -97,11 +95,23 @@ class MethodSettings:
         """Clips of one video that a step encodes: with gradient, and without."""
         return self.num_clips, 0
 
-    def chance_loss(self) -> float | None:
+    def fewest_in_batch(self) -> int:
+        """Videos that a step must have, those of all processes together, for the loss to compare."""
+        return 1
+
+    def chance_loss(self, batch_size: int) -> float | None:
         """The loss at chance, when all videos look alike to the encoder; None where the method has
         no such number.
+
+        Args:
+            batch_size: videos a step, those of all processes together.
         """
         return None
+
+    @property
+    def chance_name(self) -> str:
+        """What `chance_loss` is, in a few words, such as "ln K"."""
+        return ""
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
         """(views, pixels) of each group of smaller views, for instance ((4, 96),)."""
@@ -172,13 +182,37 @@ class SingleStreamSettings(MethodSettings):
     or several joined by "+"; they are predicted, not assigned.
     """
 
+    swap_weight: float = 1.0
+    """Weight of the swapped prediction in the loss; 0 for none, then without prototypes and queue.
+    """
+    contrast_weight: float = 0.0
+    """Weight of a contrast term (NT-Xent), in which views find their own video among those of the
+    batch; 0 for none, as published.
+    """
+    contrast_temperature: float = 0.1
+    """Temperature of the contrast's softmax over views."""
+    contrast_memory: int = 0
+    """Past embeddings, of all processes together, that are further negatives of the contrast; 0 for
+    none.
+    """
+
     row_prefix: ClassVar[str | None] = ""
-    chance_name: ClassVar[str] = "ln K"
     num_full_views: ClassVar[int] = 2
     """Views in full resolution that take part in the loss, those of the teacher included."""
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
-        yield from range_problems(vars(self), above_zero=("epsilon", "temperature"), from_zero=("queue_length",))
+        yield from range_problems(
+            vars(self),
+            above_zero=("epsilon", "temperature", "contrast_temperature"),
+            from_zero=("queue_length", "swap_weight", "contrast_weight", "contrast_memory"),
+        )
+        if not self.swap_weight and not self.contrast_weight:
+            yield "swap_weight and contrast_weight are both 0, which leaves no loss; set one of them above 0"
+        if self.contrast_memory and not self.contrast_weight:
+            yield (
+                f"contrast_memory={self.contrast_memory} holds negatives of the contrast term, which is left out; set "
+                "contrast_weight above 0, or contrast_memory=0"
+            )
         if not self.num_prototypes or min(self.num_prototypes) < 1:
             yield f"num_prototypes is {self.num_prototypes}; expected at least 1 a head"
         if not all(0 <= view < self.num_full_views for view in self.views_for_assign):
@@ -206,10 +240,29 @@ class SingleStreamSettings(MethodSettings):
 
     def clips_encoded(self) -> tuple[int, int]:
         trained = 1 if self.views_with_gradient == "one" else 2
-        return trained + sum(count for count, _ in self.small_resolutions()), self.num_full_views - trained
+        return trained + self._num_small_views(), self.num_full_views - trained
 
-    def chance_loss(self) -> float:
-        return sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+    def fewest_in_batch(self) -> int:
+        return 2 if self.contrast_weight and not self.contrast_memory else 1
+
+    def chance_loss(self, batch_size: int) -> float:
+        swapped = sum(map(math.log, self.num_prototypes)) / len(self.num_prototypes)
+        return self.swap_weight * swapped + self.contrast_weight * self._contrast_at_chance(batch_size)
+
+    def _contrast_at_chance(self, batch_size: int) -> float:
+        """The logarithm of the keys that a view is compared with, the memory full; its mean over
+        the views.
+        """
+        keys, small = self.num_clips * batch_size + self.contrast_memory, self._num_small_views()
+        return (self.num_clips * math.log(keys - 1) + small * math.log(keys)) / (self.num_clips + small)
+
+    @property
+    def chance_name(self) -> str:
+        terms = ((self.swap_weight, "ln K"), (self.contrast_weight, "ln of the keys compared"))
+        return " + ".join(name if weight == 1 else f"{weight:g} {name}" for weight, name in terms if weight)
+
+    def _num_small_views(self) -> int:
+        return sum(count for count, _ in self.small_resolutions())
 
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
         groups = (part.partition("x") for part in self._small_parts())
@@ -219,19 +272,21 @@ class SingleStreamSettings(MethodSettings):
         return self.small_views.split("+") if self.small_views else []
 
     def prototype_heads(self) -> tuple[int, ...]:
-        return self.num_prototypes
+        return self.num_prototypes if self.swap_weight else ()
 
     def queue_rows(self) -> int:
-        return self.queue_length
+        return self.queue_length if self.swap_weight else 0
 
     def queue_opens(self) -> int:
         return self.queue_from_epoch
 
     def epochs_frozen(self) -> int:
-        return self.freeze_prototypes_epochs
+        return self.freeze_prototypes_epochs if self.swap_weight else 0
 
     def queue_bytes(self, embedding_dim: int, processes: int) -> int:
-        return 4 * self.queue_length * embedding_dim * self.num_full_views
+        queue = 4 * self.queue_rows() * embedding_dim * self.num_full_views
+        memory = self.contrast_memory * (4 * embedding_dim + 8)  # an embedding and the number of its video
+        return queue + memory * processes  # every one holds the whole memory
 
 
 @dataclass(frozen=True)
@@ -240,6 +295,9 @@ class CrossStreamSettings(SingleStreamSettings):
 
     needs_teacher: ClassVar[bool] = True
     num_full_views: ClassVar[int] = 4
+
+    def _contrast_at_chance(self, batch_size: int) -> float:
+        return math.log(batch_size + self.contrast_memory)
 
 
 @dataclass(frozen=True)
@@ -258,7 +316,6 @@ class InfoNCESettings(MethodSettings):
     """
 
     row_prefix: ClassVar[str | None] = "InfoNCE"
-    chance_name: ClassVar[str] = "ln of the keys compared"
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
         yield from range_problems(
@@ -270,8 +327,12 @@ class InfoNCESettings(MethodSettings):
     def clips_encoded(self) -> tuple[int, int]:
         return 1, 1 + self.needs_teacher  # the query; the key, and the teacher's clip
 
-    def chance_loss(self) -> float:
+    def chance_loss(self, batch_size: int) -> float:
         return math.log(1 + self.queue_length)
+
+    @property
+    def chance_name(self) -> str:
+        return "ln of the keys compared"
 
     def queue_rows(self) -> int:
         return self.queue_length
@@ -316,7 +377,6 @@ class ClassifierSettings(MethodSettings):
 
     num_clips: ClassVar[int] = 1
     classifies: ClassVar[bool] = True
-    chance_name: ClassVar[str] = "ln of the classes"
 
     def problems(self, encoder: EncoderConfig) -> Iterator[str]:
         if self.num_classes < 2:
@@ -327,8 +387,12 @@ class ClassifierSettings(MethodSettings):
                 "expected 0"
             )
 
-    def chance_loss(self) -> float:
+    def chance_loss(self, batch_size: int) -> float:
         return math.log(self.num_classes)
+
+    @property
+    def chance_name(self) -> str:
+        return "ln of the classes"
 
 
 @dataclass(frozen=True)

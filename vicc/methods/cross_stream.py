@@ -8,6 +8,7 @@ import torch
 
 from vicc.batch import Batch
 from vicc.methods.configs import CrossStreamSettings
+from vicc.methods.contrast import ContrastTerm
 from vicc.methods.encoder import Encoder
 from vicc.methods.registry import register_method
 from vicc.methods.single_stream import SingleStream
@@ -21,6 +22,9 @@ class CrossStream(SingleStream):
     four are scored by the trained stream's prototypes. Small views, if there are any, are of the
     trained stream only and come last: small views of the teacher would train nothing but
     prototypes.
+
+    The contrast is between the streams: every view of the trained stream must find both of the
+    teacher's, whose past embeddings never age.
 
     Args:
         encoder: the encoder to train.
@@ -42,3 +46,8 @@ class CrossStream(SingleStream):
         """
         taught = [self.teacher(clips) for clips in reversed(batch.clips[self.teacher.config.stream].unbind(1))]
         return [*super().embed_fixed(batch), *taught]
+
+    def _contrast(self, term: ContrastTerm, views: list[torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        own, taught = (batch.clips[stream].shape[1] for stream in self.streams)
+        students = [*views[:own], *views[own + taught :]]
+        return term.between_streams(students, views[own : own + taught], batch.index)

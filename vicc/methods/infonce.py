@@ -11,6 +11,7 @@ from vicc.batch import Batch
 from vicc.distributed import all_gather
 from vicc.methods.batchnorm import encode_shuffled
 from vicc.methods.configs import InfoNCESettings, MethodSettings
+from vicc.methods.contrast import positive_first
 from vicc.methods.encoder import Encoder
 from vicc.methods.queue import KeyQueue
 from vicc.methods.registry import register_method
@@ -105,11 +106,9 @@ class InfoNCE(Task):
         positives = self.positives(rows)
         if torch.is_grad_enabled():
             self.queue.put({name: all_gather(values) for name, values in rows.items()})
-        with torch.no_grad():
-            found = positives.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         return {
             "loss": self.loss(logits, positives),
-            "positive_first": found,
+            "positive_first": positive_first(logits, positives),
             "positives": positives.sum(1).float().mean(),
             "effective_rank": effective_rank(queries),
             **queue_statistics(self.queue, queries),

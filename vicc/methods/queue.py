@@ -2,7 +2,7 @@
 contrast with (MoCo).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,23 +92,26 @@ class KeyQueue:
     """Past keys and what is known of them, a ring in which the newest overwrite the oldest (MoCo,
     section 3.2).
 
-    It starts with random unit vectors, which are compared with from the first step on, as
-    published. Every process puts the keys of all processes in, so it is the same everywhere.
+    Every process puts the keys of all processes in, so it is the same everywhere.
 
     Args:
         length: rows.
         columns: shape of a row of each column: () for whole numbers (-1 where nothing is known
             yet), (D,) for vectors.
+        start: with "random" unit vectors, which are compared with from the first step on, as
+            published; or "empty", with zeros, for those who compare with `filled` rows only.
     """
 
-    def __init__(self, length: int, columns: dict[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, length: int, columns: dict[str, tuple[int, ...]], *, start: Literal["random", "empty"] = "random"
+    ) -> None:
         self.length = length
         self.next = 0
         self._put = 0
         self._batch = 0
+        vectors = _random_unit_vectors if start == "random" else torch.zeros
         self.columns = {
-            name: F.normalize(torch.randn(length, *shape), dim=1) if shape else torch.full((length,), -1)
-            for name, shape in columns.items()
+            name: vectors(length, *shape) if shape else torch.full((length,), -1) for name, shape in columns.items()
         }
 
     def place(self, like: torch.Tensor) -> None:
@@ -118,17 +121,24 @@ class KeyQueue:
             for name, column in self.columns.items()
         }
 
+    def filled(self, name: str) -> torch.Tensor:
+        """The rows of a column that keys were put in, in no order of age."""
+        return self.columns[name][: self._put]
+
     @torch.no_grad()
     def put(self, rows: dict[str, torch.Tensor]) -> None:
-        """Overwrite the oldest rows with a batch of each column."""
+        """Overwrite the oldest rows with a batch of each column; of one longer than the queue its
+        last rows stay.
+        """
         batch = len(next(iter(rows.values())))
         device = next(iter(self.columns.values())).device
-        places = (self.next + torch.arange(batch, device=device)) % self.length
+        kept = slice(max(0, batch - self.length), batch)  # no place twice: which row stays would be left to chance
+        places = (self.next + torch.arange(kept.start, batch, device=device)) % self.length
         for name, values in rows.items():
             column = self.columns[name]
             # Not in place: the loss of this step was computed with these columns and is yet to be
             # differentiated.
-            self.columns[name] = column.index_copy(0, places, values.detach().to(column))
+            self.columns[name] = column.index_copy(0, places, values[kept].detach().to(column))
         self.next = (self.next + batch) % self.length
         self._put = min(self.length, self._put + batch)
         self._batch = batch
@@ -152,3 +162,7 @@ class KeyQueue:
         self.next = state["next"]
         self._put = state["put"]
         self.columns = {name: column.to(device) for name, column in state["columns"].items()}
+
+
+def _random_unit_vectors(*shape: int) -> torch.Tensor:
+    return F.normalize(torch.randn(*shape), dim=1)

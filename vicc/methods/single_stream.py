@@ -10,6 +10,7 @@ from vicc.batch import Batch, Stream
 from vicc.distributed import world_size
 from vicc.methods.batchnorm import encode_shuffled
 from vicc.methods.configs import MethodSettings, SingleStreamSettings, ViewsWithGradient
+from vicc.methods.contrast import ContrastTerm
 from vicc.methods.encoder import Encoder
 from vicc.methods.loss import assign_views, swapped_prediction_loss
 from vicc.methods.prototypes import Prototypes
@@ -21,7 +22,10 @@ from vicc.methods.task import Task
 
 @register_method("single_stream", settings=SingleStreamSettings)
 class SingleStream(Task):
-    """Swapped prediction between the views of one stream.
+    """Swapped prediction between the views of one stream, and a contrast of them, each with a
+    weight.
+
+    Published is swapped prediction alone. Without it there are no prototypes and no queue.
 
     Args:
         encoder: the encoder to train; its stream is the task's stream.
@@ -36,6 +40,10 @@ class SingleStream(Task):
         views_with_gradient: "both", or "one" as the published code trains: the second view is
             encoded without gradient.
         shuffled_batchnorm: encode views without gradient among the clips of other processes.
+        swap_weight, contrast_weight: of the two terms in the loss; 0 leaves one out.
+        contrast_temperature: of the contrast's softmax over views.
+        contrast_memory: past embeddings that are further negatives, those of all processes
+            together; 0 for none.
     """
 
     def __init__(
@@ -52,21 +60,33 @@ class SingleStream(Task):
         views_for_assign: Sequence[int] = (0, 1),
         views_with_gradient: ViewsWithGradient = "both",
         shuffled_batchnorm: bool = False,
+        swap_weight: float = 1.0,
+        contrast_weight: float = 0.0,
+        contrast_temperature: float = 0.1,
+        contrast_memory: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.streams: tuple[Stream, ...] = (encoder.config.stream,)
+        dim = encoder.config.embedding_dim
         sizes = (num_prototypes,) if isinstance(num_prototypes, int) else num_prototypes
-        self.prototypes = nn.ModuleList(Prototypes(encoder.config.embedding_dim, size) for size in sizes)
+        self.prototypes = nn.ModuleList(Prototypes(dim, size) for size in (sizes if swap_weight else ()))
         self.epsilon = epsilon
         self.num_iterations = num_iterations
         self.temperature = temperature
-        self.queue = EmbeddingQueue(len(views_for_assign), queue_length, encoder.config.embedding_dim)
+        self.queue = EmbeddingQueue(len(views_for_assign), queue_length if swap_weight else 0, dim)
         self.queue_from_epoch = queue_from_epoch
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.views_for_assign = tuple(views_for_assign)
         self.views_with_gradient = views_with_gradient
         self.shuffled_batchnorm = shuffled_batchnorm
+        self.swap_weight = swap_weight
+        self.contrast_weight = contrast_weight
+        self.contrast = (
+            ContrastTerm(temperature=contrast_temperature, memory_length=contrast_memory, embedding_dim=dim)
+            if contrast_weight
+            else None
+        )
 
     @classmethod
     def from_settings(
@@ -85,6 +105,10 @@ class SingleStream(Task):
             views_with_gradient=settings.views_with_gradient,
             views_for_assign=settings.views_for_assign or range(settings.num_full_views),
             shuffled_batchnorm=settings.batchnorm == "shuffled",
+            swap_weight=settings.swap_weight,
+            contrast_weight=settings.contrast_weight,
+            contrast_temperature=settings.contrast_temperature,
+            contrast_memory=settings.contrast_memory,
         )
 
     def embed(self, batch: Batch) -> list[torch.Tensor]:
@@ -112,7 +136,25 @@ class SingleStream(Task):
     def outputs(
         self, trained: list[torch.Tensor], fixed: list[torch.Tensor], batch: Batch, epoch: int
     ) -> dict[str, torch.Tensor]:
-        return self.loss(self._in_order(trained, fixed, batch), epoch)
+        """The weighted sum of the terms under "loss", and what each of them logs."""
+        views = self._in_order(trained, fixed, batch)
+        if self.contrast is None:
+            swapped = self.loss(views, epoch)
+            return {**swapped, "loss": self.swap_weight * swapped["loss"]}
+        contrast = self._contrast(self.contrast, views, batch)
+        loss = self.contrast_weight * contrast["contrast_loss"]
+        if not self.swap_weight:
+            return {"loss": loss, **contrast, "effective_rank": effective_rank(views[0])}
+        swapped = self.loss(views, epoch)
+        loss = loss + self.swap_weight * swapped["loss"]
+        return {**swapped, "loss": loss, "swapped_loss": swapped["loss"], **contrast}
+
+    def _contrast(self, term: ContrastTerm, views: list[torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        """What the contrast term gives for the embeddings (B, D) of all views, in the order of the
+        loss.
+        """
+        full = batch.clips[self.encoder.config.stream].shape[1]
+        return term.among_views(views[:full], views[full:], batch.index)
 
     def _num_trained(self, batch: Batch) -> int:
         """Full views with gradient."""
@@ -163,10 +205,15 @@ class SingleStream(Task):
                 weight.grad = None
 
     def rank_state(self) -> dict[str, Any]:
-        return {"queue": self.queue.state_dict()}
+        contrast = {} if self.contrast is None else {"contrast": self.contrast.state_dict()}
+        return {"queue": self.queue.state_dict(), **contrast}
 
     def load_rank_state(self, state: dict[str, Any]) -> None:
-        self.queue.load_state_dict(state["queue"], next(self.prototypes.parameters()).device)
+        device = next(self.encoder.parameters()).device
+        self.queue.load_state_dict(state["queue"], device)
+        if self.contrast is not None:
+            self.contrast.load_state_dict(state["contrast"], device)
 
     def redistribute(self, states: list[dict[str, Any]], rank: int, processes: int) -> dict[str, Any]:
-        return {"queue": self.queue.redistribute([state["queue"] for state in states], rank, processes)}
+        queue = self.queue.redistribute([state["queue"] for state in states], rank, processes)
+        return {**states[0], "queue": queue}  # the contrast's memory is the same in all processes

@@ -7,21 +7,10 @@ import torch
 from vicc.batch import Batch
 from vicc.errors import ViccError
 from vicc.methods.configs import UberNCESettings
+from vicc.methods.contrast import every_positive_loss
 from vicc.methods.infonce import InfoNCE
 from vicc.methods.queue import KeyQueue
 from vicc.methods.registry import register_method
-
-
-def every_positive_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """Mean over a query's positives of -log of the softmax's share that falls on each: all must be
-    found.
-
-    Args:
-        logits: (B, N), already divided by the temperature.
-        positives: (B, N) bool, at least one a row.
-    """
-    log_p = logits.log_softmax(1).masked_fill(~positives, 0)
-    return -(log_p.sum(1) / positives.sum(1)).mean()
 
 
 @register_method("ubernce", settings=UberNCESettings)

@@ -133,7 +133,10 @@ def _from_stage(folder: Path, state: dict[str, Any]) -> tuple[Contents, int | No
     heads = _of_child(model, "prototypes")
     if len(heads) > 1:
         raise ViccError(f"{folder} has {len(heads)} prototype heads; the published layout has one.")
-    found.beside = {"prototypes": {"weight": heads["0.weight"]}} if heads else {"queue": _published_queue(state)}
+    if heads:
+        found.beside = {"prototypes": {"weight": heads["0.weight"]}}
+    elif any(BESIDE[name][0] == "queue" for name in layout.beside):
+        found.beside = {"queue": _published_queue(state)}
     log = read_log(folder)
     return found, log[-1]["epoch"] if log else None, state["step"] + 1, 0.0
 

@@ -34,6 +34,7 @@ from vicc.results.formats import FormattedTable
 from vicc.results.table import formatted_table, make_table
 from vicc.settings import takes_settings
 from vicc.training.run import Run
+from vicc.training.schedule import stage_length
 from vicc.training.stage import Recipe, Stage
 from vicc.training.watch.curves import USE, curves_figure, curves_svg
 from vicc.version import __version__
@@ -431,8 +432,9 @@ def _stages(run: Run) -> list[dict[str, Any]]:
     compared.
     """
     logs = {stage.name: run.log(stage.name) for stage in run.stages}
+    batches = [stage_length(stage, run.num_videos, run.processes).batch_size for stage in run.stages]
     losses = [row["loss"] for log in logs.values() for row in log if "loss" in row]
-    chances = [stage.settings.chance_loss() for stage in run.stages]
+    chances = [stage.settings.chance_loss(batch) for stage, batch in zip(run.stages, batches, strict=True)]
     losses += [chance for chance in chances if chance is not None] or [0.0] * (not losses)
     margin = 0.05 * (max(losses) - min(losses)) or 0.1
     limits = min(losses) - margin, max(losses) + margin
@@ -441,24 +443,31 @@ def _stages(run: Run) -> list[dict[str, Any]]:
             "stage": stage,
             "steps": len(log),
             "minutes": sum(row.get("seconds", 0.0) for row in log) / 60,
-            "chance": _chance_text(stage),
-            "curves": _draw_curves(stage, log, min(stage.length.batch_size, run.num_videos) // run.processes, limits)
-            if log
-            else None,
+            "chance": _chance_text(stage, chance),
+            "curves": _draw_curves(stage, log, limits, batch_size=batch, processes=run.processes) if log else None,
         }
-        for stage, log, chance in zip(run.stages, logs.values(), chances, strict=True)
+        for stage, log, batch, chance in zip(run.stages, logs.values(), batches, chances, strict=True)
     ]
 
 
-def _chance_text(stage: Stage) -> str:
-    heads, chance = stage.settings.prototype_heads(), stage.settings.chance_loss()
+def _chance_text(stage: Stage, chance: float | None) -> str:
+    heads = stage.settings.prototype_heads()
     prototypes = f"K = {', '.join(map(str, heads))}, " if heads else ""
     return prototypes + ("" if chance is None else f"{stage.settings.chance_name} = {chance:.2f}")
 
 
-def _draw_curves(stage: Stage, log: list[dict[str, Any]], batch: int, loss_limits: tuple[float, float]) -> str:
+def _draw_curves(
+    stage: Stage, log: list[dict[str, Any]], loss_limits: tuple[float, float], *, batch_size: int, processes: int
+) -> str:
     """Loss, use of the prototypes and learning rate of a stage, as an SVG image."""
-    figure = curves_figure(stage, log, batch_size=batch, panels=("loss", "use", "rate"), loss_limits=loss_limits)
+    figure = curves_figure(
+        stage,
+        log,
+        batch_size=batch_size,
+        processes=processes,
+        panels=("loss", "use", "rate"),
+        loss_limits=loss_limits,
+    )
     return _data_uri("image/svg+xml", curves_svg(figure, salt=stage.name))
 
 

@@ -218,7 +218,7 @@ def _stage_state(run: Run, stage: Stage) -> StageState:
         steps=len(log),
         total_steps=length.steps,
         loss=sum(losses) / len(losses) if losses else None,
-        chance_loss=stage.settings.chance_loss(),
+        chance_loss=stage.settings.chance_loss(length.batch_size),
         instance_recall=last.get("instance_recall"),
         label_recall=last.get("label_recall"),
         val_accuracy=last.get("val_accuracy"),
@@ -281,20 +281,20 @@ def _joined(found: dict[str, str]) -> dict[str, str]:
 
 def _draw(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
     """A column for each stage name: the losses of all runs above, what evaluation found below."""
-    stages = {stage.name: stage for run in runs for stage in run.stages}
+    stages = {stage.name: (stage, run) for run in runs for stage in run.stages}
     looks = [(color, style) for style in _STYLES for color in _COLORS]
     with rc_context({"font.size": 9, "font.family": "sans-serif"}):
         figure = Figure(figsize=(1.2 + 3.2 * len(stages), 5.2 + 0.2 * len(runs)), layout="constrained")
         panels = figure.subplots(2, len(stages), squeeze=False, sharex="col", sharey="row", height_ratios=(3, 2))
-        for (above, below), stage in zip(panels.T, stages.values(), strict=True):
+        for (above, below), (stage, last) in zip(panels.T, stages.values(), strict=True):
             for run, (color, style) in zip(runs, cycle(looks)):
                 has = any(other.name == stage.name for other in run.stages)
                 draw_curve(above, run.log(stage.name) if has else [], "loss", color=color, linestyle=style)
                 points = [(row["step"], row[_measured_by(stage)]) for row in (_evaluated(run, stage) if has else [])]
                 below.plot(*zip(*points, strict=True) if points else ([], []), "o", ls=style, color=color, ms=3)
-            _label(above, below, stage)
+            _label(above, below, stage, stage_length(stage, last.num_videos, last.processes).batch_size)
         panels[0, 0].set_ylabel("loss")
-        classifiers = all(stage.settings.classifies for stage in stages.values())
+        classifiers = all(stage.settings.classifies for stage, _ in stages.values())
         panels[1, 0].set_ylabel("accuracy, validation" if classifiers else "instance retrieval R@1")
         marks = [Line2D([], [], color=color, linestyle=style) for _, (color, style) in zip(runs, cycle(looks))]
         figure.legend(marks, names, loc="outside lower center", frameon=False, ncols=2)
@@ -302,12 +302,12 @@ def _draw(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
             figure.savefig(file, format=path.suffix.removeprefix(".").lower(), dpi=130)
 
 
-def _label(above: Axes, below: Axes, stage: Stage) -> None:
+def _label(above: Axes, below: Axes, stage: Stage, batch_size: int) -> None:
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", linewidth=0.5, alpha=0.35)
     above.set_title(stage.name, loc="left", fontsize=10, fontweight="bold")
-    chance = stage.settings.chance_loss()
+    chance = stage.settings.chance_loss(batch_size)
     if chance is not None:
         above.axhline(chance, color="#777777", linestyle="dashed", linewidth=1)
         above.annotate(

@@ -74,9 +74,9 @@ def _copy_rest(model: dict[str, torch.Tensor], task: Task, *, what: str) -> None
     """
     for name, child in task.named_children():
         state = {key.removeprefix(f"{name}."): value for key, value in model.items() if key.startswith(f"{name}.")}
-        if name in ("encoder", "teacher") or not state:
-            continue
         ours = {key: value.shape for key, value in child.state_dict().items()}
+        if name in ("encoder", "teacher") or not state or not ours:
+            continue
         if ours != {key: value.shape for key, value in state.items()}:
             raise ViccError(f"{what}, whose {name} have other shapes: set the same numbers for both.")
         child.load_state_dict(state)

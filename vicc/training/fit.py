@@ -81,7 +81,7 @@ def _queue(stage: Stage, rows: int, batch_size: int) -> dict[str, int]:
     """A queue of at most so many rows, in whole batches; at least one for the methods that cannot
     do without.
     """
-    if "queue_length" not in stage.flat():
+    if "queue_length" not in stage.flat() or not stage.settings.queue_rows():
         return {}
     return {"queue_length": max(int(stage.settings.needs_queue()), rows // batch_size) * batch_size}
 

@@ -33,7 +33,8 @@ def stage_length(stage: Stage, num_videos: int, processes: int = 1) -> StageLeng
     """The steps of a stage on so many training videos, each of which the processes share evenly.
 
     Raises:
-        ViccError: a batch that cannot be shared evenly, or fewer videos than processes.
+        ViccError: a batch that cannot be shared evenly or has too few videos for the method, or fewer
+            videos than processes.
     """
     length = stage.length
     if length.batch_size % processes:
@@ -45,6 +46,13 @@ def stage_length(stage: Stage, num_videos: int, processes: int = 1) -> StageLeng
     if num_videos < processes:
         raise ViccError(f"{processes} processes share {num_videos} training videos; expected at least one for each.")
     batch_size = min(length.batch_size, num_videos // processes * processes)
+    if batch_size < (fewest := stage.settings.fewest_in_batch()):
+        few = num_videos < fewest
+        raise ViccError(
+            f"Stage {stage.name}: its method compares the videos of a step with each other; expected at least {fewest} "
+            f"a step, got {batch_size} of {num_videos} training videos. "
+            + ("Give more videos." if few else f"Give --set {stage.name}.batch_size={fewest}, or more.")
+        )
     steps_per_epoch = num_videos // batch_size
     schedule_steps = length.steps if length.steps is not None else (length.epochs or 0) * steps_per_epoch
     steps = schedule_steps if length.stop_epoch is None else length.stop_epoch * steps_per_epoch

@@ -128,6 +128,17 @@ def test_prototypes_are_counted_in_the_batch_of_one_process() -> None:
     assert raised(demo("flow-1"), log, processes=2) == []  # of 8
 
 
+@pytest.mark.parametrize(("loss", "expected"), [(3.434, ["loss_at_chance"]), (3.3, [])])
+def test_a_contrast_alone_is_judged_by_the_keys_it_compares(loss: float, expected: list[str]) -> None:
+    """ln 31 = 3.434 for two views of each of 16 videos; nothing is said of prototypes, which it has not."""
+    stage = demo("flow-1").replace(swap_weight=0.0, contrast_weight=1.0, queue_length=4096)
+    log = rows(300, lambda step: {"loss": loss})
+    assert raised(stage, log) == expected
+    judge = Alarms(facts(stage))
+    judge.steps(log)
+    assert all("ln of the keys compared = 3.434" in alarm.message for alarm in judge.said)
+
+
 @pytest.mark.parametrize(
     ("batch", "queue", "expected"),
     [(4, 0, True), (4, 400, False), (96, 0, False), (16, 40, True)],

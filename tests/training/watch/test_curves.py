@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,15 @@ def test_the_curves_are_those_of_the_log() -> None:
     every, smooth, chance = lines(figure, "loss")
     assert list(every.get_ydata()) == pytest.approx([row["loss"] for row in LOG])
     assert list(smooth.get_ydata())[10:90] == pytest.approx([row["loss"] for row in LOG][10:90])
-    assert chance.get_ydata()[0] == pytest.approx(STAGE.settings.chance_loss())
+    assert chance.get_ydata()[0] == pytest.approx(STAGE.settings.chance_loss(16))
+    assert lines(figure, "prototypes")[-1].get_ydata()[5] == pytest.approx(8 / 16)
+
+
+def test_the_loss_is_drawn_for_the_batch_of_all_processes_and_prototypes_for_that_of_one() -> None:
+    stage = STAGE.replace(contrast_weight=1.0)
+    figure = curves_figure(stage, LOG, batch_size=32, processes=2, panels=("loss", "use"))
+    chance = lines(figure, "loss")[-1].get_ydata()[0]
+    assert chance == pytest.approx(math.log(50) + math.log(63))  # 50 prototypes; two views of 32 videos, but itself
     assert lines(figure, "prototypes")[-1].get_ydata()[5] == pytest.approx(8 / 16)
 
 

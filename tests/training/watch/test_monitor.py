@@ -96,7 +96,7 @@ def test_tensorboard_has_every_step_and_ln_k_beside_the_loss(straight: Path, rec
     rows = read_log(straight / "rgb-1")
     assert found["tensorboard"]["loss"] == [(row["step"], pytest.approx(row["loss"])) for row in rows]
     assert [value for _, value in found["tensorboard"]["chance_loss"]] == pytest.approx(
-        [recipe.stages[0].settings.chance_loss()] * 8
+        [recipe.stages[0].settings.chance_loss(4)] * 8
     )
     assert len(found["tensorboard"]["epoch/loss"]) == 3
 

@@ -206,7 +206,7 @@ def rank_falls(facts: Facts) -> str | None:
         return None
     before, now = first["effective_rank"], recent["effective_rank"]
     fell = now < _ALIKE and now - 1 < 0.25 * (before - 1)
-    chance = stage.settings.chance_loss()
+    chance = stage.settings.chance_loss(facts.length.batch_size)
     if not fell or chance is None or not 0.97 * chance <= recent["loss"] < _AT_CHANCE * chance:
         return None
     return (
@@ -220,7 +220,7 @@ def rank_falls(facts: Facts) -> str | None:
 def loss_at_chance(facts: Facts) -> str | None:
     """Late in the stage the loss is still what an encoder gets that tells nothing apart."""
     stage, recent = facts.stage, facts.recent
-    chance = stage.settings.chance_loss()
+    chance = stage.settings.chance_loss(facts.length.batch_size)
     if chance is None or not recent or not facts.late(_LATE_SHARE, _LATE_STEPS) or recent["loss"] < _AT_CHANCE * chance:
         return None
     rank = recent.get("effective_rank", math.inf)

@@ -52,6 +52,7 @@ def curves_figure(
     log: Rows,
     *,
     batch_size: int,
+    processes: int = 1,
     panels: Sequence[Panel],
     width: float = 2.9,
     loss_limits: tuple[float, float] | None = None,
@@ -60,7 +61,8 @@ def curves_figure(
 
     Args:
         log: rows of the stage's log; what they do not hold is not drawn.
-        batch_size: videos of a step and process, by which the log counts.
+        batch_size: videos of a step, those of all processes together.
+        processes: that share them; the log counts by the share of one.
         width: inches.
         loss_limits: range of the loss, so that several figures can be compared; None for what the
             log needs.
@@ -77,7 +79,8 @@ def curves_figure(
             place.spines[["top", "right"]].set_visible(False)
             place.patch.set_alpha(0)
             place.grid(axis="y", linewidth=0.5, alpha=0.35)
-            place.set_title(_draw_panel(place, panel, stage, log, batch_size), loc="left", fontsize=9)
+            title = _draw_panel(place, panel, stage, log, batch_size=batch_size, processes=processes)
+            place.set_title(title, loc="left", fontsize=9)
         if loss_limits is not None:
             axes[panels.index("loss")].set_ylim(*loss_limits)
         axes[-1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -95,11 +98,12 @@ def curves_svg(figure: Figure, *, salt: str) -> bytes:
     return image.getvalue()
 
 
-def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_size: int) -> None:
+def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_size: int, processes: int = 1) -> None:
     """Write what there is to see of a stage as a PNG, atomically; panels for which there is nothing
     are left out.
 
     Args:
+        batch_size, processes: of `curves_figure`.
         epochs: rows of the log of epochs, which hold what was evaluated.
     """
     needs: dict[Panel, str] = {
@@ -114,7 +118,7 @@ def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_siz
     }
     rows = [*log, *({name: row[name] for name in ("step", *EVALUATED) if name in row} for row in epochs)]
     panels = [panel for panel, name in needs.items() if any(name in row for row in rows)]
-    figure = curves_figure(stage, rows, batch_size=batch_size, panels=panels, width=7.5)
+    figure = curves_figure(stage, rows, batch_size=batch_size, processes=processes, panels=panels, width=7.5)
     figure.suptitle(stage.name, x=0.01, ha="left", fontsize=12, fontweight="bold")
     for place in figure.axes:
         if place.get_legend_handles_labels()[0]:
@@ -123,11 +127,12 @@ def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_siz
         figure.savefig(file, format="png", dpi=110)
 
 
-def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: int) -> str:
+def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, *, batch_size: int, processes: int) -> str:
     """One panel; returns its title."""
+    share = batch_size // processes
     if panel == "loss":
         draw_curve(axes, log, "loss", color=_INK)
-        chance = stage.settings.chance_loss()
+        chance = stage.settings.chance_loss(batch_size)
         if chance is not None:
             axes.axhline(chance, color=_FAINT, linestyle="dashed", linewidth=1)
             axes.annotate(
@@ -154,7 +159,7 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
         return "R@1 while training (share)"
     if panel == "use":
         (prototypes, *_) = stage.settings.prototype_heads() or (1,)
-        most = {"prototypes_used": min(prototypes, batch_size)}
+        most = {"prototypes_used": min(prototypes, share)}
         for name, (label, color, style) in USE.items():
             unit = most.get(name, prototypes)
             draw_curve(axes, log, name, unit=unit, color=color, linestyle=style, label=label)
@@ -163,7 +168,7 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, batch_size: i
     if panel == "rank":
         draw_curve(axes, log, "effective_rank", color=_INK)
         axes.set_ylim(bottom=1)
-        return f"effective rank (1: all alike, at most {min(batch_size, stage.encoder.embedding_dim)})"
+        return f"effective rank (1: all alike, at most {min(share, stage.encoder.embedding_dim)})"
     if panel == "gradient":
         draw_curve(axes, log, "gradient_norm", color=_INK)
         axes.set_ylim(bottom=0)

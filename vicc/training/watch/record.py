@@ -76,7 +76,7 @@ class StageRecord:
         for row in rows:
             values = {name: value for name, value in row.items() if name not in _NOT_AVERAGED}
             extra = {"clips_per_second": speed, "epoch": row["epoch"]}
-            if (chance := self._stage.settings.chance_loss()) is not None:
+            if (chance := self._stage.settings.chance_loss(self._facts.length.batch_size)) is not None:
                 extra["chance_loss"] = chance
             for sink in self._sinks:
                 sink.write(row["step"], {**values, **extra})
@@ -137,7 +137,8 @@ class StageRecord:
                 self._stage,
                 self._history.rows,
                 self._evaluated,
-                batch_size=self._facts.length.batch_size // self._facts.processes,
+                batch_size=self._facts.length.batch_size,
+                processes=self._facts.processes,
             )
         ended = time.monotonic()
         self._draw_from = ended + max(_SECONDS_BETWEEN_CURVES, _DRAWING_SHARE * (ended - began))
