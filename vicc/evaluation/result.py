@@ -116,7 +116,7 @@ class Row:
     Attributes:
         metrics: by name: "R@1", ..., "mAP", "top-1", "top-5", "mean class accuracy".
         model: what the row measures: "encoder" or "classifier" (place), "weights" (fingerprint),
-            "stream", "seed".
+            "stream", "seed"; "start" of a training that did not begin with random weights.
         ranks: for every query the place, from 1, of the first gallery video of its class, or of its
             own class among the classes; beyond what was looked at, the number of all.
         precisions: for every query its average precision, where there is mAP.

@@ -60,6 +60,12 @@ def what_numbers_mean(result: Result) -> Iterator[str]:
         yield f"In percent; {no_interval(groups)}"
     if queries <= FEW_QUERIES:
         yield f"One of the {queries} queries is {100 / queries:.1f} points"
+    starts: dict[str, list[str]] = {}
+    for row in result.rows:
+        if "start" in row.model:
+            starts.setdefault(row.model["start"], []).append(row.name)
+    for start, names in starts.items():
+        yield f"Not from scratch: {', '.join(names)} ({start})"
     reasons: dict[str, list[str]] = {}
     for metric, reason in result.not_measured.items():
         reasons.setdefault(reason, []).append(metric)
@@ -146,6 +152,8 @@ def runs_tables(runs: Sequence[RunState]) -> Iterator[TextTable | str]:
     yield ""
     yield _whole_runs(runs)
     for run in runs:
+        if run.start:
+            yield f"{run.run} is not from scratch: {run.start}"
         if run.differs:
             settings = ", ".join(f"{name}={value}" for name, value in run.differs.items())
             yield f"{run.run} differs: {settings}"
