@@ -16,6 +16,7 @@ from vicc.data.store import Store
 from vicc.errors import ViccError
 from vicc.evaluation.configs import RetrieveConfig
 from vicc.evaluation.encoders import fused_model
+from vicc.evaluation.feature_cache import FeatureCache
 from vicc.evaluation.retrieve import retrieve
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
@@ -29,7 +30,7 @@ from vicc.results.runs import compare_runs
 from vicc.results.table import make_table
 from vicc.training import start as start_module
 from vicc.training.build import build_task, encoder_config
-from vicc.training.checkpoint import load_encoder, save_encoder
+from vicc.training.checkpoint import load_encoder, save_encoder, weights_fingerprint
 from vicc.training.configs import PretrainConfig
 from vicc.training.engine import Stopped
 from vicc.training.pretrain import pretrain
@@ -455,3 +456,34 @@ def test_an_encoder_remembers_how_rgb_was_normalised(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("slowfast", "sloth"))
     with pytest.raises(ViccError, match="cannot be loaded: 'sloth'"):
         load_encoder(tmp_path / "encoder")
+
+
+def test_features_that_were_kept_before_encoders_had_a_normalisation_are_still_found(
+    finished_run_path: Path, store: Store, store_path: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished_run_path, tmp_path / "run")
+    retrieve(RetrieveConfig(run=run, store=store_path, baselines=False, workers=0, precision="fp32"))
+    config = {
+        "stream": "rgb",
+        "backbone": "s3d-demo",
+        "embedding_dim": 128,
+        "clip_frames": 8,
+        "stride": 1,
+        "size": 32,
+        "flow_center": True,
+        "flow_std": 16.0,
+        "flow_normalization": "clip",
+        "flow_channels": "uv",
+        "flow_bound": store.settings.flow_bound,
+        "flow_short_side": None,
+    }
+    key = {
+        "version": 1,
+        "encoder": weights_fingerprint(load_encoder(run / "rgb-1").state_dict()),
+        "config": config,
+        "windows": {"step": None, "crops": "view", "one": False, "shuffle": False},
+        "precision": "fp32",
+    }
+    path = FeatureCache(run / "features", store).path(key)
+    assert path is not None
+    assert path.is_dir()
