@@ -384,9 +384,9 @@ def test_no_table_or_page_shows_such_a_run_as_one_from_scratch(
     retrieve(RetrieveConfig(run=scratch, store=store_path, workers=0))
     table = make_table(find_results([str(kinetics_run), str(scratch)]))
     assert sum(row.start == words for row in table.rows) == 4
-    noted = [note for note in table.notes if note.startswith("Not from scratch: RGB-2")]
-    assert len(noted) == 1
-    assert noted[0].endswith(f"({words}).")
+    (noted,) = (note for note in table.notes if note.startswith("Not from scratch: "))
+    assert noted.endswith(f" ({words}).")
+    assert all(name in noted for name in ("RGB-1 (", "Flow-1 (", "RGB-2 (", "R+F ("))
 
 
 def test_seeds_of_a_training_from_other_weights_are_not_pooled_with_those_from_scratch(

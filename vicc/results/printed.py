@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from vicc.evaluation.result import Estimate, Result
+from vicc.evaluation.result import Estimate, Result, not_from_scratch
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS
 from vicc.progress import duration
 from vicc.results.comparison import Comparison, MetricComparison
@@ -60,12 +60,7 @@ def what_numbers_mean(result: Result) -> Iterator[str]:
         yield f"In percent; {no_interval(groups)}"
     if queries <= FEW_QUERIES:
         yield f"One of the {queries} queries is {100 / queries:.1f} points"
-    starts: dict[str, list[str]] = {}
-    for row in result.rows:
-        if "start" in row.model:
-            starts.setdefault(row.model["start"], []).append(row.name)
-    for start, names in starts.items():
-        yield f"Not from scratch: {', '.join(names)} ({start})"
+    yield from not_from_scratch({row.name: row.model.get("start") for row in result.rows})
     reasons: dict[str, list[str]] = {}
     for metric, reason in result.not_measured.items():
         reasons.setdefault(reason, []).append(metric)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vicc.errors import ViccError
-from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Result, Row
+from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Result, Row, not_from_scratch
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS, estimate, reported
 from vicc.files import atomic_write, require_writable
 from vicc.results.classes import classes_table, confusions_table
@@ -383,9 +383,8 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
             "seeds, of a single seed over splits. The interval is of the queries of all splits, each averaged over "
             "seeds: it does not hold what another training would give."
         )
-    for row in rows:
-        if row.start is not None:
-            yield f"Not from scratch: {row.name} ({row.start})."
+    for sentence in not_from_scratch({row.name: row.start for row in rows}):
+        yield f"{sentence}."
     if any(row.kind == "published" for row in rows):
         yield "Published: numbers of the literature, on the same data and by the same protocol; not measured here."
     for flags in {how_published(one.protocol, one.data): None for one in measurements}:
