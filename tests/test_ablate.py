@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,20 +14,23 @@ import pytest
 
 from vicc.data.splits import SPLITS_FOLDER, read_split_table
 from vicc.errors import ViccError
-from vicc.training.run import Run
+from vicc.training.stage import Recipe
 from vicc.training.watch.log import read_log
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MODULES = ("ablate_variants", "ablate_jobs", "ablate_table", "ablate")
 VARIANTS = ("contrast", "contrast+size-64")
+pytestmark = pytest.mark.trains
 
 
 @pytest.fixture(scope="module")
 def ablate() -> Iterator[dict[str, ModuleType]]:
-    """The scripts, as Python finds them when one of them is run."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield {name: import_module(name) for name in MODULES}
-    sys.path.remove(str(BENCHMARKS))
+    """The scripts, as Python finds them when one of them is run. Runs draw no pictures: half of such short ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        patch.setattr("vicc.training.watch.record.write_curves", lambda *values, **named: None)
+        patch.setattr("vicc.training.train_stage.write_views", lambda *values, **named: None)
+        yield {name: import_module(name) for name in MODULES}
     for name in MODULES:
         del sys.modules[name]
 
@@ -83,13 +87,14 @@ def test_the_table_has_references_ceilings_and_every_video_once(measured: Path) 
         assert rows[name]["probe"]["difference"]["p"] <= 1
     assert rows["contrast"]["retrieval"]["low"] < rows["contrast"]["retrieval"]["high"]
     text = (measured / "table.md").read_text()
-    assert "16 videos of 8 sources" in text and "Differences from contrast" in text
+    assert "16 videos of 8 sources" in text
+    assert "Differences from contrast" in text
     assert (measured / "table.png").read_bytes().startswith(b"\x89PNG")
     assert "| flow | instance_recall | 4 |" in (measured / "choose.md").read_text()
 
 
 def test_the_same_command_trains_nothing_twice_and_goes_on_where_it_stopped(
-    ablate: dict[str, ModuleType], videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ablate: dict[str, ModuleType], video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the second job; what is kept of the first is not touched again."""
     jobs, done, real = ablate["ablate"], [], ablate["ablate_jobs"].run_job
@@ -100,42 +105,42 @@ def test_the_same_command_trains_nothing_twice_and_goes_on_where_it_stopped(
         real(job, *others)
         done.append(job.name)
 
-    command = words(videos, tmp_path / "out", "--no-ceilings", "--variants", "contrast")
+    command = words(video_folder, tmp_path / "out", "--split", "toy=folders", "--no-ceilings", "--variants", "contrast")
     monkeypatch.setattr(jobs, "run_job", stops_in_the_second)
     assert jobs.main(command) == 130
     monkeypatch.setattr(jobs, "run_job", lambda job, *others: done.append(job.name) or real(job, *others))
     assert jobs.main(command) == 0
-    assert done == ["untrained", "contrast", "untrained", "contrast"], "two folds, each job once"
+    assert done == ["untrained", "contrast"], "each once"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "toy" / "0.6s").rglob("*.json*")}
     assert jobs.main(command) == 0
-    assert len(done) == 4
+    assert len(done) == 2
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_inner_folds_never_touch_test_videos_and_choose_for_each_test_fold(
-    ablate: dict[str, ModuleType], videos: Path, measured: Path, tmp_path: Path
+def test_inner_folds_never_touch_test_videos_and_choose_what_is_reported(
+    ablate: dict[str, ModuleType], video_folder: Path, videos: Path, measured: Path, tmp_path: Path
 ) -> None:
-    command = [*words(videos, tmp_path / "out", "--no-ceilings")]
+    out = tmp_path / "out"
+    command = [*words(video_folder, out, "--no-ceilings"), "--split", "toy=folders"]
     assert ablate["ablate"].main([*command, "--inner", "2"]) == 0
-    splits = tmp_path / "out" / "toy" / "store" / SPLITS_FOLDER
-    outer = read_split_table(splits / "grouped-2.csv").cells
-    for fold in (1, 2):
-        tested = {name for name, cells in outer.items() if cells[fold - 1] == "test"}
-        inner = read_split_table(splits / f"inner-2-of-grouped-2-{fold}.csv").cells
-        assert inner.keys() == outer.keys() - tested
-        runs = list((tmp_path / "out" / "toy").glob(f"*/*inner-2-of-grouped-2-{fold}-*"))
-        assert len(runs) == 6, "two variants and the references, two inner folds each"
-        for run in runs:
-            queries = json.loads((run / "retrieval.json").read_text())["queries"]["ids"]
-            seen = {line["id"] for line in csv.DictReader((run / "split.csv").open())} | {*queries}
-            assert not seen & tested
-    assert not (tmp_path / "out" / "table.md").exists(), "nothing is said of test folds"
-    assert table(tmp_path / "out", "inner-table")["contrast"]["retrieval"]["runs"] == 4
-    refused = ablate["ablate"].main([*words(videos, measured), "--inner-choice", "2"])
-    assert refused == 2, "there were no inner folds to choose on"
+    inner = read_split_table(out / "toy" / "store" / SPLITS_FOLDER / "inner-2-of-folders.csv").cells
+    assert {name.partition("/")[0] for name in inner} == {"train"}
+    assert len(inner) == 12
+    runs = [*(out / "toy" / "references").iterdir(), *(out / "toy" / "0.6s").iterdir()]
+    assert len(runs) == 6, "two variants and the references, two inner folds each"
+    for run in runs:
+        queries = json.loads((run / "retrieval.json").read_text())["queries"]["ids"]
+        trained = {line["id"] for line in csv.DictReader((run / "split.csv").open())}
+        assert {*queries} | trained <= inner.keys()
+    assert not (out / "table.md").exists(), "nothing is said of test videos"
+    assert table(out, "inner-table")["contrast"]["retrieval"]["runs"] == 2
+
     assert ablate["ablate"].main([*command, "--inner-choice", "2"]) == 0
-    assert table(tmp_path / "out")["chosen on 2 inner folds"]["probe"]["runs"] == 2
-    assert "chosen is contrast" in (tmp_path / "out" / "table.md").read_text()
+    row, candidates = table(out)["chosen on 2 inner folds"], table(out)
+    best = max(VARIANTS, key=lambda name: table(out, "inner-table")[name]["probe"]["value"])
+    assert row["probe"]["value"] == candidates[best]["probe"]["value"]
+    assert f"probe top-1, folders: chosen is {best} (" in (out / "table.md").read_text()
+    assert ablate["ablate"].main([*words(videos, measured), "--inner-choice", "2"]) == 2, "no inner folds to choose on"
 
 
 def test_the_plan_starts_nothing(
@@ -180,7 +185,8 @@ def test_more_cycles_are_shorter_stages_that_build_on_each_other(ablate: dict[st
         ("rgb-3", "rgb-2", "flow-2"),
         ("flow-3", "flow-2", "rgb-3"),
     ]
-    assert budget == 4 and len(recipe.stages) == 6
+    assert budget == 4
+    assert len(recipe.stages) == 6
 
 
 def test_the_time_of_a_step_is_that_behind_the_first_and_not_of_checkpoints(ablate: dict[str, ModuleType]) -> None:
@@ -198,11 +204,17 @@ def test_equal_values_share_their_rank(ablate: dict[str, ModuleType]) -> None:
     assert correlation([1, 1, 1], [5, 6, 7]) is None
 
 
-def test_equal_steps_are_shares_of_the_demos(
-    ablate: dict[str, ModuleType], videos: Path, tmp_path: Path
-) -> None:
-    command = words(videos, tmp_path / "out", "--no-ceilings", "--variants", "contrast", "--folds", "2")
-    command[command.index("--seconds") : command.index("--seconds") + 2] = ["--steps", "0.02"]
-    assert ablate["ablate"].main(command) == 0
-    run = next((tmp_path / "out" / "toy" / "0.02x").glob("contrast-*"))
-    assert [stage.length.steps for stage in Run(run).stages] == [6]
+def test_equal_steps_are_shares_of_the_demos_and_equal_budgets_are_shared_out(ablate: dict[str, ModuleType]) -> None:
+    fitted, asked = ablate["ablate_jobs"].fitted_recipe, []
+
+    class Clock:
+        def steps(self, recipe: Recipe, seconds: float) -> dict[str, int]:
+            asked.append((len(recipe.stages), seconds))
+            return {stage.name: 7 for stage in recipe.stages}
+
+    stages = fitted("swapped-all", Clock(), Namespace(set=[], steps=0.5, seconds=120)).stages
+    assert [stage.length.steps for stage in stages] == [75, 150, 175, 75]
+    assert not asked
+    for name in ("contrast-all", "contrast-cycles-2", "contrast-cycles-3"):
+        assert {s.length.steps for s in fitted(name, Clock(), Namespace(set=[], steps=None, seconds=120)).stages} == {7}
+    assert asked == [(4, 120), (6, 80), (8, 60)]
