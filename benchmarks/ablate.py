@@ -32,7 +32,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate_jobs import LABELS, Clock, Data, Job, all_jobs, describe_references, inner_splits, run_job
+from ablate_jobs import (
+    LABELS,
+    Clock,
+    Data,
+    Job,
+    all_jobs,
+    describe_references,
+    inner_splits,
+    require_same_recipe,
+    run_job,
+)
 from ablate_table import correlations, document, draw, markdown
 from ablate_variants import VARIANTS, build_recipe
 
@@ -78,6 +88,9 @@ def run_all(datas: Sequence[Data], jobs: Sequence[Job], options: argparse.Namesp
         split = inner_splits(split, options.inner)[0] if options.inner else split
         clocks[data] = Clock(data, split, cache_mb=options.cache_mb)
     left = [job for job in jobs if not job.finished]
+    for job in jobs:
+        if job.finished:
+            require_same_recipe(job, clocks[job.data], options)
     for number, job in enumerate(left):
         hours = sum(expected_seconds(later, options) for later in left[number:]) / 3600
         what = f"{job.data.name}, {job.name}, seed {job.seed}, {job.split}"

@@ -21,8 +21,10 @@ from vicc import (
     ProbeConfig,
     Recipe,
     RetrieveConfig,
+    Run,
     Stage,
     Store,
+    ViccError,
     list_backbones,
     prepare_videos,
     pretrain,
@@ -219,12 +221,8 @@ def run_job(job: Job, clock: Clock, options: argparse.Namespace) -> None:
     where = {"store": job.data.store, "split": job.split}
     computed = {"log_to": (), "cache_mb": options.cache_mb, "workers": 0, "threads": 1}
     place = {**where, **computed, "seed": job.seed}
-    if job.name == UNTRAINED:
-        # A rate of 0 leaves random weights. Ceilings start from them, and with them come the hand-made rows.
-        still = ["all.steps=1", "all.warmup_steps=0", "all.learning_rate=0", "all.final_learning_rate=0"]
-        stages = build_recipe("swapped-all", options.set)[0].with_changes(still).stages[:2]
-        recipe = Recipe(UNTRAINED, "encoders with random weights", stages)
-        pretrain(recipe, PretrainConfig(run=job.run, evaluate_epochs=0, **place))
+    if job.name == UNTRAINED:  # hand-made rows are measured with them
+        pretrain(recipe_of(job, clock, options), PretrainConfig(run=job.run, evaluate_epochs=0, **place))
         share_features(job)
         job.measure(run=job.run)
     elif job.name == LABELS:
@@ -234,14 +232,29 @@ def run_job(job: Job, clock: Clock, options: argparse.Namespace) -> None:
         job.run.mkdir(parents=True, exist_ok=True)
         job.measure(encoder=[imagenet_encoder(job.data.folder / IMAGENET)], baselines=False)
     else:
-        recipe = fitted_recipe(job.name, clock, options)
-        pretrain(recipe, PretrainConfig(run=job.run, **place))
+        pretrain(recipe_of(job, clock, options), PretrainConfig(run=job.run, **place))
         job.measure(run=job.run, baselines=False)
 
 
-def fitted_recipe(name: str, clock: Clock, options: argparse.Namespace) -> Recipe:
-    """A variant's recipe, its stages as long as asked for."""
-    recipe, budget = build_recipe(name, options.set)
+def require_same_recipe(job: Job, clock: Clock, options: argparse.Namespace) -> None:
+    """Raises ViccError if a finished job was trained with another recipe than it has now.
+
+    `pretrain` refuses that where a run goes on, but is not asked where one is finished.
+    """
+    if job.name not in (LABELS, IMAGENET) and Run(job.run).recipe.stages != recipe_of(job, clock, options).stages:
+        raise ViccError(
+            f"{job.run} was trained with other values than {job.name} has now. Give the same --set as before, or "
+            "another --out."
+        )
+
+
+def recipe_of(job: Job, clock: Clock, options: argparse.Namespace) -> Recipe:
+    """The recipe of a variant, its stages as long as asked for, or that of random weights, whose rate is 0."""
+    if job.name == UNTRAINED:
+        still = ["all.steps=1", "all.warmup_steps=0", "all.learning_rate=0", "all.final_learning_rate=0"]
+        stages = build_recipe("swapped-all", options.set)[0].with_changes(still).stages[:2]
+        return Recipe(UNTRAINED, "encoders with random weights", stages)
+    recipe, budget = build_recipe(job.name, options.set)
     if options.steps:
         steps = {stage.name: round(options.steps * (stage.length.steps or 0)) for stage in recipe.stages}
     else:

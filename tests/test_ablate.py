@@ -143,6 +143,15 @@ def test_inner_folds_never_touch_test_videos_and_choose_what_is_reported(
     assert ablate["ablate"].main([*words(videos, measured), "--inner-choice", "2"]) == 2, "no inner folds to choose on"
 
 
+def test_what_was_trained_with_other_values_is_not_taken_for_what_is_asked(
+    ablate: dict[str, ModuleType], videos: Path, measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = words(videos, measured)
+    command[command.index("all.size=32")] = "all.size=36"
+    assert ablate["ablate"].main(command) == 2
+    assert "was trained with other values than untrained has now" in capsys.readouterr().err
+
+
 def test_the_plan_starts_nothing(
     ablate: dict[str, ModuleType], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,7 +214,11 @@ def test_equal_values_share_their_rank(ablate: dict[str, ModuleType]) -> None:
 
 
 def test_equal_steps_are_shares_of_the_demos_and_equal_budgets_are_shared_out(ablate: dict[str, ModuleType]) -> None:
-    fitted, asked = ablate["ablate_jobs"].fitted_recipe, []
+    jobs, asked = ablate["ablate_jobs"], []
+
+    def fitted(name: str, clock: Any, options: Namespace) -> Recipe:
+        data = jobs.Data("toy", Path("videos"), Path("out"), None)
+        return jobs.recipe_of(jobs.Job(data, name, 0, "folders", Path("run")), clock, options)
 
     class Clock:
         def steps(self, recipe: Recipe, seconds: float) -> dict[str, int]:
