@@ -218,9 +218,8 @@ def _first_and_later(times: list[float]) -> list[float]:
 
 def run_job(job: Job, clock: Clock, options: argparse.Namespace) -> None:
     """Train what is not trained yet, and measure it."""
-    where = {"store": job.data.store, "split": job.split}
     computed = {"log_to": (), "cache_mb": options.cache_mb, "workers": 0, "threads": 1}
-    place = {**where, **computed, "seed": job.seed}
+    place = {"store": job.data.store, "split": job.split, "seed": job.seed, **computed}
     if job.name == UNTRAINED:  # hand-made rows are measured with them
         pretrain(recipe_of(job, clock, options), PretrainConfig(run=job.run, evaluate_epochs=0, **place))
         share_features(job)
@@ -272,7 +271,7 @@ def share_features(job: Job) -> None:
 
 def train_with_labels(job: Job, start: Path, clock: Clock, seconds: float, place: dict[str, Any]) -> None:
     """The ceilings: the same small encoders from the same random weights (a run), with labels; then both fused."""
-    where = {"store": job.data.store, "split": job.split}
+    where: dict[str, Any] = {"store": job.data.store, "split": job.split}
     encoders, tested = [], []
     for stream in STREAMS:
         encoder, run = start / f"{stream}-1", job.run / stream

@@ -197,7 +197,7 @@ def document(data: Data, options: argparse.Namespace) -> dict[str, Any]:
     for line in sorted(lines.values(), key=lambda line: order.index(line.group)):
         cells = {kind: summary(line, kind, lines.get(options.against)) for kind in METRICS}
         rows.append({"row": line.label, "group": line.group, **cells, **training(line)})
-    queries = {}
+    queries: dict[str, str] = {}
     for entry in (entry for line in lines.values() for entry in line.entries["retrieval"]):
         queries |= dict(zip(entry.result.queries.ids, entry.result.queries.groups, strict=True))
     return {
