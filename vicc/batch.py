@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the names of streams are needed without it
 
 Stream = Literal["rgb", "flow", "diff"]
 FlowChannels = Literal["uv", "128vu"]
+CropPlace = Literal["frame", "motion"]
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def _subjects(
         yield _Subject(
             name,
             "trained",
-            {"encoder": weights, "config": asdict(encoder.config)},
+            {"encoder": weights, "config": _config_key(encoder.config)},
             of_encoder(encoder),
             {
                 "stream": encoder.config.stream,
@@ -201,7 +201,7 @@ def _untrained_subject(
         return of_encoder(built[0])(videos, windows, advance)
 
     key = {
-        "untrained": asdict(config),
+        "untrained": _config_key(config),
         "seed": seed,
         "calibrated": fingerprint([[video.id, video.source.blake2b, video.num_frames] for video in sets.train]),
     }
@@ -217,6 +217,16 @@ def _untrained(
         encoder = Encoder(config)
     calibrate_batchnorm(encoder, store, videos, precision=precision)
     return encoder
+
+
+def _config_key(config: EncoderConfig) -> dict[str, Any]:
+    """The config in the key of kept features; without what had no field when those of earlier
+    versions were kept.
+    """
+    values = asdict(config)
+    if config.crop == "frame":
+        del values["crop"]
+    return values
 
 
 def load_encoders(config: MeasuredEncoders) -> list[tuple[str, Encoder]]:
@@ -328,7 +338,8 @@ def weights_fingerprint(module: torch.nn.Module) -> str:
 def clip_words(config: EncoderConfig) -> str:
     """What clips an encoder takes, in words."""
     stride = f", every {config.stride}" if config.stride > 1 else ""
-    return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}"
+    cropped = ", around the motion" if config.crop == "motion" else ""
+    return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}{cropped}"
 
 
 def window_words(step: int | None, encoders: list[tuple[str, Encoder]]) -> str | int:
