@@ -165,7 +165,7 @@ def _subjects(
         yield _Subject(
             name,
             "trained",
-            {"encoder": weights, "config": _config_key(encoder.config)},
+            {"encoder": weights, "config": encoder_key(encoder.config)},
             of_encoder(encoder),
             {
                 "stream": encoder.config.stream,
@@ -201,7 +201,7 @@ def _untrained_subject(
         return of_encoder(built[0])(videos, windows, advance)
 
     key = {
-        "untrained": _config_key(config),
+        "untrained": encoder_key(config),
         "seed": seed,
         "calibrated": fingerprint([[video.id, video.source.blake2b, video.num_frames] for video in sets.train]),
     }
@@ -219,7 +219,7 @@ def _untrained(
     return encoder
 
 
-def _config_key(config: EncoderConfig) -> dict[str, Any]:
+def encoder_key(config: EncoderConfig) -> dict[str, Any]:
     """The config in the key of kept features; without what had no field when those of earlier
     versions were kept.
     """

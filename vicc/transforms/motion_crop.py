@@ -19,12 +19,12 @@ _MAP_SIDE = 64  # pixels of a map's shorter side, up to twice as many
 _CELLS = 16  # of the shorter side: energy is averaged over so large a part of it
 _QUANTILE = 0.5  # of the map: what moves a little everywhere, noise or leaves, is no more than this
 _FLOOR = 1 / 3  # of the map's peak: slower motion elsewhere
-_SHARE = 0.8  # of the energy that a box holds
+_SHARE = 0.9  # of the energy that a box holds
 _SMALLEST = 1 / 3  # of the frame's shorter side
 _CHANGING = 1.0  # levels of 255 above that, in the mean over clip and cell: less is no motion
 _PAIRS = 16  # of frames, at most, evenly spaced
-_POINTS = 7  # of a grid, rows and columns, whose median motion is the camera's
-_STEADY = 0.1  # pixels of a map: smaller shifts are not undone
+_POINTS = 6  # of a grid, rows and columns, whose median motion is the camera's
+_STEADY = 0.2  # pixels of a map: smaller shifts are not undone
 _JITTER_SIDE, _JITTER_PLACE = 1.25, 0.1  # largest factor, up or down; share of the side
 
 
@@ -62,7 +62,7 @@ def motion_energy(frames: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def motion_box(energy: np.ndarray, *, height: int, width: int) -> Box | None:
     """The smallest square of a frame of (height, width), around the energy's centre of gravity,
-    that holds four fifths of the energy; None where nothing moves more than all the rest.
+    that holds nine tenths of the energy; None where nothing moves more than all the rest.
 
     It is at least a third of the shorter side, at most the whole. What does not exceed the map's
     median, or a third of its peak, does not count.
@@ -134,7 +134,7 @@ def _following(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     down, right = np.meshgrid(*((np.arange(_POINTS) + 0.5) / _POINTS * side for side in (height, width)), indexing="ij")
     points = np.stack((right.ravel(), down.ravel()), axis=-1).astype(np.float32)
     moved, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
-        before, after, points, None, winSize=(11, 11), maxLevel=2, criteria=(3, 10, 0.03)
+        before, after, points, None, winSize=(11, 11), maxLevel=2, criteria=(3, 5, 0.03)
     )
     shift = np.median(np.where(found > 0, moved - points, 0), axis=0)
     if np.hypot(*shift) < _STEADY:
