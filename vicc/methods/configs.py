@@ -37,7 +37,7 @@ class EncoderConfig:
         flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the
             store's own. It is 240 for the published encoders.
         crop: what views are cut out of, in training and in evaluation: the whole "frame", or the
-            square in which most of the clip's "motion" is (`vicc.transforms.motion_crop`).
+            square in which most of the clip's "motion" is, see `vicc.transforms.motion_crop`.
     """
 
     stream: Stream

@@ -74,7 +74,8 @@ class Encoder(nn.Module):
                 takes them.
 
         Raises:
-            ViccError: frames of another kind, shape or range of values, or none.
+            ViccError: frames of another kind, shape or range of values, or none; `rgb` that is
+                missing, not fitting, or not taken.
         """
         config = self.config
         flow = config.stream == "flow"
