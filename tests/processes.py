@@ -3,28 +3,37 @@
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable
+from typing import Any
 
 from tests.forking import ROOT, Forked
 
 
-def start(words: Iterable[object], processes: int = 2) -> list["subprocess.Popen[str]"]:
-    """Processes of one `vicc` command, by rank; one process is started without any of torchrun's variables."""
+def start(words: Iterable[object], processes: int = 2, *, fresh: bool = False) -> list["subprocess.Popen[str]"]:
+    """Processes of one `vicc` command, by rank; one process is started without any of torchrun's variables.
+
+    Args:
+        fresh: start interpreters that load everything themselves, as a user's do.
+    """
+    command = ["-m", "vicc", *map(str, words)]
     port = free_port()
     started = []
     for rank in range(processes):
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         variables = {name: str(value) for name, value in (ranks | address if processes > 1 else {}).items()}
-        process = Forked(
-            ["-m", "vicc", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-        )
-        started.append(process)
+        options: dict[str, Any] = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "cwd": ROOT,
+            "start_new_session": True,
+            "env": {**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        }
+        if fresh:
+            started.append(subprocess.Popen([sys.executable, *command], text=True, **options))
+        else:
+            started.append(Forked(command, **options))
     return started
 
 

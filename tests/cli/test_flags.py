@@ -78,6 +78,7 @@ def test_a_list_given_twice_is_one_list_and_a_value_given_twice_must_be_one_valu
     [
         (PrepareConfig, "v --stor s", "prepare has no flag --stor. Did you mean --store?"),
         (PretrainConfig, "--batchsize 8", "Did you mean --batch-size?"),
+        (PretrainConfig, "--pretrained s3d.pth", "Did you mean --start?"),
         (PretrainConfig, "--lr 0.1", "Did you mean --set all.learning_rate=0.1?"),
         (PretrainConfig, "--epochs 20", "Did you mean --set all.epochs=20?"),
         (PretrainConfig, "--learningrate=1", "Did you mean --set all.learning_rate=1?"),

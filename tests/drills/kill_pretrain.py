@@ -129,7 +129,7 @@ def write_store(folder: Path) -> None:
     for number in range(16):
         make_video(folder / "videos" / f"{number:02d}.mp4", num_frames=20, size=(64, 64), seed=number)
     words = ["prepare", folder / "videos", "--store", folder / "store", "--short-side", "64", "--workers", "1"]
-    ((status, said),) = finish(start(words, processes=1))
+    ((status, said),) = finish(start(words, processes=1, fresh=True))
     if status:
         raise DrillError(f"vicc prepare ended with {status} and said: {said}")
 
@@ -147,7 +147,7 @@ def words_of(folder: Path, run: str, steps: int) -> list[object]:
 def undisturbed(folder: Path, steps: int, processes: int) -> tuple[float, float]:
     """Make the run to compare with; returns the seconds until it logged a step, and until it ended."""
     began = time.monotonic()
-    started = start(words_of(folder, "undisturbed", steps), processes)
+    started = start(words_of(folder, "undisturbed", steps), processes, fresh=True)
     log, begins = folder / "undisturbed" / STAGES[0] / "log.jsonl", 0.0
     while any(process.poll() is None for process in started):
         if not begins and log.exists() and log.stat().st_size:
@@ -159,14 +159,14 @@ def undisturbed(folder: Path, steps: int, processes: int) -> tuple[float, float]
 
 def _train(folder: Path, run: str, steps: int, processes: int) -> None:
     """Give the command and leave it alone."""
-    for status, said in finish(start(words_of(folder, run, steps), processes), seconds=600):
+    for status, said in finish(start(words_of(folder, run, steps), processes, fresh=True), seconds=600):
         if status:
             raise DrillError(f"an undisturbed run ended with {status} and said: {said}")
 
 
 def attempt(folder: Path, way: str, steps: int, processes: int, seconds: float, rng: random.Random) -> "Ended | None":
     """Start the training and stop it after some seconds. None: it was done before."""
-    started = start(words_of(folder, "run", steps), processes)
+    started = start(words_of(folder, "run", steps), processes, fresh=True)
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -20,7 +20,7 @@ except RuntimeError as error:
         _declared.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision  # noqa: F401
 
-from torchvision.models import get_model, list_models, video  # noqa: E402
+from torchvision.models import get_model, get_model_weights, list_models, video  # noqa: E402
 from torchvision.models.video.s3d import S3D  # noqa: E402
 
-__all__ = ["S3D", "get_model", "list_models", "video"]
+__all__ = ["S3D", "get_model", "get_model_weights", "list_models", "video"]

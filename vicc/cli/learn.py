@@ -52,7 +52,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
             state = "finished" if summary.finished else "not finished"
             cells = [
                 stage.name,
-                stage.start_from or "random weights",
+                stage.start_from or summary.start or "random weights",
                 stage.teacher or "-",
                 f"{summary.batch_size} x {sum(stage.settings.clips_encoded())}",
                 f"{summary.steps} of {summary.total_steps}" + early * f" (schedule {summary.schedule_steps})",

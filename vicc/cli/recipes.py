@@ -261,6 +261,8 @@ def _applies(stage: Stage, name: str) -> bool:
         return stage.schedule.name == "step"
     if name in ("final_learning_rate", "warmup_steps"):
         return stage.schedule.name == "cosine"
+    if name == "rgb_normalization":
+        return stage.stream == "rgb"
     if name == "flow_normalization":
         return stage.stream != "rgb" or stage.teacher is not None
     if "flow_" in name:

@@ -54,6 +54,7 @@ def classifier_recipe(config: ClassifierConfig, encoder: EncoderConfig, *, num_v
         clip_frames=encoder.clip_frames,
         stride=encoder.stride,
         size=encoder.size,
+        rgb_normalization=encoder.rgb_normalization,
         flow_normalization=encoder.flow_normalization,
         flow_std=encoder.flow_std,
         flow_channels=encoder.flow_channels,

@@ -2,7 +2,6 @@
 their features.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,7 @@ from vicc.methods.encoder import Encoder
 from vicc.methods.features import Windows, calibrate_batchnorm, extract_features, pass_bytes
 from vicc.methods.registry import row_prefix
 from vicc.progress import Advance
-from vicc.training.checkpoint import load_encoder
+from vicc.training.checkpoint import load_encoder, weights_fingerprint
 from vicc.training.plan import num_workers
 from vicc.training.run import Run
 from vicc.training.stage import Stage
@@ -161,11 +160,11 @@ def _subjects(
             yield _untrained_subject(stream, encoder_config, sets, precision, of_encoder, seed=training["seed"] or 0)
     origins = _origins(config)
     for name, encoder in encoders:
-        weights = weights_fingerprint(encoder)
+        weights = weights_fingerprint(encoder.state_dict())
         yield _Subject(
             name,
             "trained",
-            {"encoder": weights, "config": encoder_key(encoder.config)},
+            {"encoder": weights, "config": in_keys(encoder.config)},
             of_encoder(encoder),
             {
                 "stream": encoder.config.stream,
@@ -175,6 +174,7 @@ def _subjects(
                 "encoder": str(origins[name].place),
                 "weights": weights,
                 **training,
+                **started_from(origins[name].place),
             },
         )
 
@@ -201,7 +201,7 @@ def _untrained_subject(
         return of_encoder(built[0])(videos, windows, advance)
 
     key = {
-        "untrained": encoder_key(config),
+        "untrained": in_keys(config),
         "seed": seed,
         "calibrated": fingerprint([[video.id, video.source.blake2b, video.num_frames] for video in sets.train]),
     }
@@ -217,16 +217,6 @@ def _untrained(
         encoder = Encoder(config)
     calibrate_batchnorm(encoder, store, videos, precision=precision)
     return encoder
-
-
-def encoder_key(config: EncoderConfig) -> dict[str, Any]:
-    """The config in the key of kept features; without what had no field when those of earlier
-    versions were kept.
-    """
-    values = asdict(config)
-    if config.crop == "frame":
-        del values["crop"]
-    return values
 
 
 def load_encoders(config: MeasuredEncoders) -> list[tuple[str, Encoder]]:
@@ -251,6 +241,27 @@ def load_encoders(config: MeasuredEncoders) -> list[tuple[str, Encoder]]:
 
 def _encoder_name(encoder: Encoder, folder: Path) -> str:
     return f"{stage_title(encoder.config.stream)} ({folder.name})"
+
+
+def in_keys(config: EncoderConfig) -> dict[str, Any]:
+    """A config in the keys of kept features, which never change: without what came later, where that
+    is as it was before.
+    """
+    values = asdict(config)
+    if config.rgb_normalization == "imagenet":
+        del values["rgb_normalization"]
+    if config.crop == "frame":
+        del values["crop"]
+    return values
+
+
+def started_from(place: Path) -> dict[str, str]:
+    """The fact "start" of a row, from where something was trained: with which weights that training
+    began. Nothing where these were random, or nothing is known.
+    """
+    run = Run.of(place)
+    words = "" if run is None else run.start_in_words
+    return {"start": words} if words else {}
 
 
 @dataclass(frozen=True)
@@ -279,7 +290,9 @@ def _training(config: MeasuredEncoders) -> dict[str, Any]:
     run = Run(config.run)
     # As this version writes it, or runs of another one would not be pooled with ours.
     recipe = run.recipe.to_json()
-    return {"seed": run.seed, "recipe": recipe["name"], "training": fingerprint(recipe)}
+    weights = run.description.get("start_weights")
+    training = fingerprint(recipe if weights is None else [recipe, weights])
+    return {"seed": run.seed, "recipe": recipe["name"], "training": training}
 
 
 def _trained_run(folder: Path) -> Run:
@@ -323,16 +336,8 @@ def fused_model(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """
     facts = [[model.get(fact) for model in parts.values()] for fact in _TRAINING]
     same = {fact: values[0] for fact, values in zip(_TRAINING, facts, strict=True) if len({*values}) == 1}
-    return {"fused": list(parts), **same}
-
-
-def weights_fingerprint(module: torch.nn.Module) -> str:
-    """A name for the content of all weights: 128 bits of BLAKE2b in hexadecimal."""
-    state = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return state.hexdigest()
+    starts = dict.fromkeys(model["start"] for model in parts.values() if "start" in model)
+    return {"fused": list(parts), **same, **({"start": "; ".join(starts)} if starts else {})}
 
 
 def clip_words(config: EncoderConfig) -> str:

@@ -16,7 +16,7 @@ from vicc.distributed import on_first, processes
 from vicc.errors import ViccError
 from vicc.evaluation.accuracy import chance_row, classification_row, write_probabilities
 from vicc.evaluation.configs import MeasuredClassifiers
-from vicc.evaluation.encoders import clip_words, require_flow, weights_fingerprint, window_words
+from vicc.evaluation.encoders import clip_words, require_flow, started_from, window_words
 from vicc.evaluation.result import Protocol, Queries, Result, made_with, write_result
 from vicc.evaluation.sets import Sets, open_sets
 from vicc.evaluation.train_classifier import probabilities
@@ -24,6 +24,7 @@ from vicc.files import require_writable
 from vicc.methods.encoder import Encoder
 from vicc.methods.features import Windows, describe_videos, for_inference
 from vicc.progress import say
+from vicc.training.checkpoint import weights_fingerprint
 from vicc.training.classifier_folder import Classifier, load_classifier
 from vicc.training.plan import num_workers
 from vicc.training.run import Run
@@ -215,14 +216,17 @@ def _measure(
 
 def _model(one: _Tested) -> dict[str, Any]:
     config = one.classifier.module.encoder.config
+    run = Run.of(one.place)
+    encoder = None if run is None else run.description.get("encoder")
     return {
         "classifier": str(one.place.absolute()),
         "kind": one.classifier.kind,
         "stream": config.stream,
         "backbone": config.backbone,
         "clip": clip_words(config),
-        "weights": weights_fingerprint(one.classifier.module),
-        "seed": None if (run := Run.of(one.place)) is None else run.seed,
+        "weights": weights_fingerprint(one.classifier.module.state_dict()),
+        "seed": None if run is None else run.seed,
+        **({} if encoder is None else started_from(Path(encoder))),
     }
 
 

@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -116,7 +116,7 @@ class Row:
     Attributes:
         metrics: by name: "R@1", ..., "mAP", "top-1", "top-5", "mean class accuracy".
         model: what the row measures: "encoder" or "classifier" (place), "weights" (fingerprint),
-            "stream", "seed".
+            "stream", "seed"; "start" of a training that did not begin with random weights.
         ranks: for every query the place, from 1, of the first gallery video of its class, or of its
             own class among the classes; beyond what was looked at, the number of all.
         precisions: for every query its average precision, where there is mAP.
@@ -302,6 +302,21 @@ def in_short(result: Result) -> Result:
     """The result without what there is for each query, for printing."""
     rows = [replace(row, ranks=None, precisions=None, predicted=None) for row in result.rows]
     return replace(result, queries=Queries([], [], []), rows=rows, neighbours={}, gallery={})
+
+
+def not_from_scratch(starts: Mapping[str, str | None]) -> Iterator[str]:
+    """Sentences, without their last point, on the rows whose training did not begin with random
+    weights.
+
+    Args:
+        starts: the fact "start" of each row, by its name; None for random weights.
+    """
+    names: dict[str, list[str]] = {}
+    for name, start in starts.items():
+        if start is not None:
+            names.setdefault(start, []).append(name)
+    for start, rows in names.items():
+        yield f"Not from scratch: {', '.join(rows)} ({start})"
 
 
 def fingerprint(facts: Any) -> str:

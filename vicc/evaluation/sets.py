@@ -73,6 +73,10 @@ def open_sets(
                 f"warning: {seen}: their numbers say little. --run {other.folder} takes the split that it was trained "
                 "with"
             )
+    for trained in [*([] if run is None else [run]), *of_encoders.values()]:
+        for origin in trained.origins:
+            if seen := _trained_and_tested(origin, store, division):
+                say(f"warning: {trained.folder} starts from an encoder of {origin.folder}, and {seen}")
     classes = {video.label for video in store.videos} - {None}
     without = sum(video.label is None for video in store.videos)
     if division.train and division.test and len({video.label for video in division.train}) > 1:

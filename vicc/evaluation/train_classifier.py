@@ -24,7 +24,7 @@ from vicc.distributed import first_then_others, is_first, on_first, processes, w
 from vicc.errors import ViccError
 from vicc.evaluation.classifier_recipe import classifier_recipe
 from vicc.evaluation.configs import ClassifierConfig
-from vicc.evaluation.encoders import require_flow, weights_fingerprint
+from vicc.evaluation.encoders import require_flow
 from vicc.evaluation.result import fingerprint
 from vicc.evaluation.sets import few_labels
 from vicc.methods.classifier import Classification
@@ -34,7 +34,14 @@ from vicc.methods.task import Task
 from vicc.prepare.scan import SCAN_FILE, open_frames
 from vicc.progress import say
 from vicc.training.build import ENCODER_FOLDER, assemble, encoder_config
-from vicc.training.checkpoint import BEST_FILE, CHECKPOINTS_FOLDER, copy_weights, load_checkpoint, load_encoder
+from vicc.training.checkpoint import (
+    BEST_FILE,
+    CHECKPOINTS_FOLDER,
+    copy_weights,
+    load_checkpoint,
+    load_encoder,
+    weights_fingerprint,
+)
 from vicc.training.classifier_folder import save_classifier
 from vicc.training.computation import Computation, choose_computation, choose_run_device, computing
 from vicc.training.cost import StageCost, StepCost
@@ -123,7 +130,7 @@ def train_classifier(
             return ClassifierRun(recipe, summary, labelled_split)
         if config.store is not None:
             on_first(lambda: stack.enter_context(held_run_folder(config.run)))
-        weights = weights_fingerprint(pretrained)
+        weights = weights_fingerprint(pretrained.state_dict())
         starts: list[RunStart] = []
         on_first(lambda: starts.append(_claim(recipe, config, computation, store, division, labelled_split, weights)))
         if on_first(lambda: is_finished(config.run, stage)):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vicc.batch import CropPlace, FlowChannels, Stream
+from vicc.batch import CropPlace, FlowChannels, RgbNormalization, Stream
 from vicc.settings import range_problems
 from vicc.transforms.flow_form import FlowForm
 
@@ -26,6 +26,9 @@ class EncoderConfig:
             classifier's: its embedding is the pooled feature.
         clip_frames, stride, size: T, frames from one to the next, and pixels of the clips it was
             made for.
+        rgb_normalization: which means and deviations RGB is normalised by: "imagenet" (as
+            published), or those that torchvision's weights expect, "kinetics" (S3D and the ResNets)
+            and "slowfast" (MViT). Flow and diff have their own.
         flow_center: whether each frame's median flow is subtracted first.
         flow_std: the number that flow is divided by, in steps of the stored form.
         flow_normalization: "fixed" divides by `flow_std` only; "clip" also divides each clip of
@@ -46,6 +49,7 @@ class EncoderConfig:
     clip_frames: int = 32
     stride: int = 1
     size: int = 128
+    rgb_normalization: RgbNormalization = "imagenet"
     flow_center: bool = False
     flow_std: float = 24.0
     flow_normalization: Literal["fixed", "clip"] = "fixed"

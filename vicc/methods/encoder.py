@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vicc.backbones import create_backbone
+from vicc.batch import RgbNormalization
 from vicc.data.sampling import clip_frame_indices
 from vicc.errors import ViccError
 from vicc.methods.configs import EncoderConfig
@@ -15,8 +16,13 @@ from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.motion_crop import energy_frames, motion_box, motion_energy, within
 from vicc.video.flow import quantize_flow
 
-# On the scale of uint8: ImageNet's channel means and deviations for RGB, as published.
-_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Channel means and deviations on the scale of uint8. Of RGB those of ImageNet, as published; the
+# others are those that torchvision's weights were trained with, times 255.
+_RGB: dict[RgbNormalization, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "kinetics": ((110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195)),
+    "slowfast": ((114.75, 114.75, 114.75), (57.375, 57.375, 57.375)),
+}
 # Stored flow is 128 for no motion.
 _FLOW_MEAN = (128.0, 128.0)
 # Differences of RGB are 128 for no change; 10 is about their root mean square on real clips.
@@ -188,5 +194,7 @@ def _statistics(config: EncoderConfig) -> tuple[tuple[float, ...], tuple[float, 
     """Means and deviations of the channels, on the scale of uint8."""
     if config.stream == "diff":
         return _DIFF_MEAN, _DIFF_STD
+    if config.stream == "rgb":
+        return _RGB[config.rgb_normalization]
     # Published flow encoders see flow as an image, ImageNet's statistics included.
-    return (_RGB_MEAN, _RGB_STD) if config.in_channels == 3 else (_FLOW_MEAN, (config.flow_std,) * 2)
+    return _RGB["imagenet"] if config.in_channels == 3 else (_FLOW_MEAN, (config.flow_std,) * 2)

@@ -204,6 +204,7 @@ def write_report(config: ReportConfig) -> Path:
         numbers={name: number for number, name in enumerate(shown)},
         recipe=recipe,
         description=run.description,
+        start=run.start_in_words,
         settings=_settings_table(recipe),
         runs=run.starts,
         store=store,

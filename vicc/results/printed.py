@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from vicc.evaluation.result import Estimate, Result
+from vicc.evaluation.result import Estimate, Result, not_from_scratch
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS
 from vicc.progress import duration
 from vicc.results.comparison import Comparison, MetricComparison
@@ -60,6 +60,7 @@ def what_numbers_mean(result: Result) -> Iterator[str]:
         yield f"In percent; {no_interval(groups)}"
     if queries <= FEW_QUERIES:
         yield f"One of the {queries} queries is {100 / queries:.1f} points"
+    yield from not_from_scratch({row.name: row.model.get("start") for row in result.rows})
     reasons: dict[str, list[str]] = {}
     for metric, reason in result.not_measured.items():
         reasons.setdefault(reason, []).append(metric)
@@ -146,6 +147,8 @@ def runs_tables(runs: Sequence[RunState]) -> Iterator[TextTable | str]:
     yield ""
     yield _whole_runs(runs)
     for run in runs:
+        if run.start:
+            yield f"{run.run} is not from scratch: {run.start}"
         if run.differs:
             settings = ", ".join(f"{name}={value}" for name, value in run.differs.items())
             yield f"{run.run} differs: {settings}"

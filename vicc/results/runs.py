@@ -30,6 +30,7 @@ from vicc.training.watch.curves import draw_curve
 # Okabe and Ito's, told apart by colour-blind readers too; beyond them the line style changes.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
 _STYLES: tuple[Literal["solid", "dashed", "dotted"], ...] = ("solid", "dashed", "dotted")
+_BY_STAGE = ("recipe", "start", "start_weights")  # of a run's description
 _LAST = 20  # steps whose mean is the last loss
 
 
@@ -69,6 +70,7 @@ class RunState:
     Attributes:
         precision, threads: of its starts, and from which step on where they were others.
         following: the command that is useful next; empty while it is running.
+        start: which stages began with which weights; empty where all began with random ones.
         retrieval: R@1 of each row that `vicc retrieve` measured of what was trained; empty if it
             was not given yet.
         differs: settings in which the runs shown differ, by their names for --set and the like.
@@ -85,6 +87,7 @@ class RunState:
     differs: dict[str, str]
     threads: str = "unknown"
     following: str = ""
+    start: str = ""
 
     @property
     def current(self) -> StageState | None:
@@ -157,6 +160,7 @@ def _look(run: Run, name: str, differs: dict[str, str]) -> RunState:
     return RunState(
         run=name,
         recipe=run.recipe.name,
+        start=run.start_in_words,
         state="finished" if finished else state,
         stages=stages,
         retrieval=retrieval,
@@ -247,7 +251,9 @@ def _retrieval(run: Run) -> dict[str, float]:
 
 def _settings(run: Run) -> dict[str, str]:
     """All that makes a run, as text by name; stages by their fields' names for --set."""
-    flat = {name: str(value) for name, value in run.description.items() if name != "recipe"}
+    flat = {name: str(value) for name, value in run.description.items() if name not in _BY_STAGE}
+    for name in ("start", "start_weights"):
+        flat |= {f"{stage}.{name}": str(value) for stage, value in run.description.get(name, {}).items()}
     for stage in run.recipe.to_json()["stages"]:
         fields = {**stage, **{f"augmentation.{name}": value for name, value in stage["augmentation"].items()}}
         del fields["augmentation"]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vicc.errors import ViccError
-from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Result, Row
+from vicc.evaluation.result import Data, Estimate, Kind, Protocol, Result, Row, not_from_scratch
 from vicc.evaluation.uncertainty import FEW_QUERIES, FEWEST_GROUPS, estimate, reported
 from vicc.files import atomic_write, require_writable
 from vicc.results.classes import classes_table, confusions_table
@@ -75,12 +75,14 @@ class TableRow:
     Attributes:
         kind: that of its results; "published" for one of the literature.
         cells: by column; columns that it lacks are not there.
+        start: with which weights its training began, where these were not random.
     """
 
     name: str
     kind: str
     cells: dict[str, Cell]
     source: str | None = None
+    start: str | None = None
 
     @property
     def counts(self) -> list[tuple[int, int]]:
@@ -314,7 +316,7 @@ def _what_tells_apart(model: _Model, alike: list[_Model]) -> str:
 
 def _table_row(title: str, model: _Model, titles: dict[str, str]) -> TableRow:
     cells = {column: cell for metric, column in titles.items() if (cell := _cell(model, metric)) is not None}
-    return TableRow(title, model[0].row.kind, cells)
+    return TableRow(title, model[0].row.kind, cells, start=model[0].row.model.get("start"))
 
 
 def _cell(model: _Model, metric: str) -> Cell | None:
@@ -381,6 +383,8 @@ def _notes(measurements: Sequence[Measurement], rows: Sequence[TableRow]) -> Ite
             "seeds, of a single seed over splits. The interval is of the queries of all splits, each averaged over "
             "seeds: it does not hold what another training would give."
         )
+    for sentence in not_from_scratch({row.name: row.start for row in rows}):
+        yield f"{sentence}."
     if any(row.kind == "published" for row in rows):
         yield "Published: numbers of the literature, on the same data and by the same protocol; not measured here."
     for flags in {how_published(one.protocol, one.data): None for one in measurements}:

@@ -21,6 +21,7 @@ from vicc.training.checkpoint import CheckpointFolder, copy_weights, load_encode
 from vicc.training.configs import TrainingConfig
 from vicc.training.optim import LARC
 from vicc.training.stage import Recipe, Stage
+from vicc.training.start import Start, take_prototypes, take_weights
 from vicc.training.step import TrainingStep, checkpoint_activations, compile_encoders
 
 ENCODER_FOLDER = "encoder"
@@ -33,14 +34,19 @@ def encoder_config(stage: Stage, *, flow_bound: float) -> EncoderConfig:
     return replace(stage.encoder, flow_bound=flow_bound if stage.encoder.flow_channels == "uv" else 20.0)
 
 
-def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
+def build_task(stage: Stage, run: Path, store: FrameReader, start: Start | None = None) -> Task:
     """The method of a stage, its encoders built and, where the stage says so, taken from finished
     stages of the run.
+
+    Args:
+        start: weights for a stage that goes on from no other; None for random ones.
     """
     encoder = Encoder(encoder_config(stage, flow_bound=store.settings.flow_bound))
     if stage.start_from is not None:
         what = f"Stage {stage.name} starts from {stage.start_from}"
         copy_weights(load_encoder(run / stage.start_from / ENCODER_FOLDER), encoder, what=what)
+    if start is not None:
+        take_weights(start, stage, encoder)
     teacher = None if stage.teacher is None else load_encoder(run / stage.teacher / ENCODER_FOLDER)
     task = assemble(stage, encoder, teacher)
     if stage.start_from is not None:
@@ -48,6 +54,8 @@ def build_task(stage: Stage, run: Path, store: FrameReader) -> Task:
         if state is None:
             raise ViccError(f"{what}, which has no checkpoint in {run}. Train that stage first, in the same run.")
         _copy_rest(state["model"], task, what=what)
+    if start is not None:
+        take_prototypes(start, stage, task)
     return task
 
 

@@ -1,11 +1,13 @@
 """Training states and encoders on disk: written atomically, read without executing anything."""
 
+import hashlib
 import io
 import os
 import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -198,7 +200,7 @@ def load_encoder(path: Path | str) -> Encoder:
     try:
         encoder = Encoder(EncoderConfig(**content))
         encoder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
-    except (OSError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         raise ViccError(f"The encoder {folder} cannot be loaded: {' '.join(str(error).split())[:300]}.") from error
     return encoder.eval()
 
@@ -257,3 +259,12 @@ def copy_weights(source: torch.nn.Module, target: torch.nn.Module, *, what: str)
     if wrong:
         raise ViccError(f"{what}: weights do not fit ({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}).")
     target.load_state_dict(theirs)
+
+
+def weights_fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """A name for the content of all weights of a state dict: 128 bits of BLAKE2b in hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

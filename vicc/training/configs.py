@@ -299,7 +299,7 @@ class PretrainConfig(TrainingConfig):
     """
 
     SECTIONS = sections(
-        ("recipe", ("recipe", "motion", "views", "fit_to_data", "stages")),
+        ("recipe", ("recipe", "motion", "views", "fit_to_data", "start", "stages")),
         ("watching", ("evaluate_epochs", "best")),
     )
 
@@ -315,6 +315,12 @@ class PretrainConfig(TrainingConfig):
     """
     fit_to_data: bool = False
     """Choose the number of prototypes and the length of the queue by the number of training videos.
+    """
+    start: list[str | Path] = field(default_factory=list)
+    """Weights that the first stage of each stream begins with: encoder folders (a stage of a run,
+    what `vicc import` makes), at most one of each stream, or torchvision:NAME (torchvision:s3d, for
+    instance), weights of Kinetics-400 for all streams with that backbone. none: random weights,
+    which is also what a stream without a start begins with. Default: none.
     """
     stages: list[str] = field(default_factory=list)
     """Train only these stages of the recipe, for instance one a job. Default: all that are not
@@ -339,6 +345,11 @@ class PretrainConfig(TrainingConfig):
         require(
             self.evaluate_epochs is None or self.evaluate_epochs >= 0,
             f"--evaluate-epochs {self.evaluate_epochs}: expected 0 or more.",
+        )
+        words = [str(place) for place in self.start]
+        require(
+            len(words) == len({*words}) and ("none" not in words or len(words) == 1),
+            f"--start {' '.join(words)}: expected encoder folders and torchvision:NAME, each once, or none alone.",
         )
         require(
             self.best == "loss" or self.evaluate_epochs != 0,

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def environment(config: TrainingConfig) -> dict[str, Any]:
     """
     return {
         "settings": {name: _plain(value) for name, value in asdict(config).items()},
-        "packages": _packages(),
+        "packages": list(_packages()),
         "git": git_state(Path.cwd()),
         "folder": str(Path.cwd()),
         "host": socket.gethostname(),
@@ -83,9 +84,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _packages() -> list[str]:
-    """All that is installed, as pip freeze would list it."""
-    return sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
+@cache
+def _packages() -> tuple[str, ...]:
+    """All that is installed, as pip freeze would list it; read once, it takes longer than a step."""
+    return tuple(sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower))
 
 
 def _processor() -> str:

@@ -45,7 +45,9 @@ class StageSummary:
     `videos`.
 
     The learning rate counts with `schedule_steps`, which are more than `total_steps` where the
-    stage has a stop_epoch. What is left would take `cost`, which only a dry run measures.
+    stage has a stop_epoch. What is left would take `cost`, which only a dry run measures. `start` is
+    where --start takes its first weights from; None for random ones, and for those of an earlier
+    stage.
     """
 
     name: str
@@ -56,6 +58,7 @@ class StageSummary:
     videos: int
     batch_size: int
     cost: StageCost | None = None
+    start: str | None = None
 
 
 def fitted_recipe(

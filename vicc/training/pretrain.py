@@ -15,7 +15,7 @@ RUN/STAGE/processes/     what each process is doing, for the watchdogs of the ot
 RUN/STAGE/encoder/       the result, once the stage is finished; beside its weights the prototypes and a feature mean
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -54,6 +54,7 @@ from vicc.training.run import is_finished, is_run, require_room_for_run
 from vicc.training.run_folder import RunStart, claim_run, divide, held_run_folder, require_enough
 from vicc.training.small_boxes import say_small_boxes
 from vicc.training.stage import Recipe, Stage
+from vicc.training.start import Start, facts_of, load_starts, normalized_recipe, notes_on
 from vicc.training.train_stage import StageGoal, train_stage
 from vicc.training.watch.online import OnlineEvaluation, evaluation_period
 from vicc.training.watch.sinks import require_sinks
@@ -74,10 +75,10 @@ def pretrain(
 
     Raises:
         Stopped: by a signal or `should_stop`; a checkpoint has been written.
-        ViccError: a store without enough videos or without the flow that a stage needs, a run of
-            another recipe, seed, videos or number of processes, a run in use by another process, no
-            checkpoint that is whole; something else than a recipe, or a config with the name of
-            another recipe.
+        ViccError: a store without enough videos or without the flow that a stage needs, a --start
+            that fits no stage, a run of another recipe, start, seed, videos or number of processes,
+            a run in use by another process, no checkpoint that is whole; something else than a
+            recipe, or a config with the name of another recipe.
     """
     _require_recipe(recipe, config)
     for stage in recipe.stages:
@@ -88,6 +89,9 @@ def pretrain(
         require_room_for_run(config.run)
     device = choose_run_device(config)
     with processes(device), ExitStack() as stack:
+        begun = on_first(lambda: is_run(config.run))
+        starts = load_starts(recipe, config.start, silent=begun)
+        recipe = normalized_recipe(recipe, starts, config.set)
         store = _open_store(recipe, config)
         videos = [] if store is None else divide(store, config, silent=not config.dry_run).train
         num_videos = on_first(lambda: _count_videos(config)) if store is None else len(videos)
@@ -95,7 +99,7 @@ def pretrain(
         if config.dry_run:
             if store is not None and config.launcher == "here":
                 on_first(partial(say_small_boxes, recipe, store, videos))
-            return dry_run(recipe, config, device, store, videos, num_videos=num_videos)
+            return _with_starts(dry_run(recipe, config, device, store, videos, num_videos=num_videos), starts)
         on_first(lambda: stack.enter_context(held_run_folder(config.run)))
         precision, computation = choose_computation(config, device)
         stack.enter_context(computing(computation))
@@ -109,9 +113,11 @@ def pretrain(
         recipe = fitted_recipe(
             recipe, config, precision, num_videos=len(videos), to_data=config.fit_to_data, known=measured
         )
-        begun = is_run(config.run)
-        starts: list[RunStart] = []  # of the first process alone, until it is noted
-        on_first(lambda: starts.append(claim_run(recipe, config, computation, store, division)))
+        claimed: list[RunStart] = []  # of the first process alone, until it is noted
+        facts, notes = facts_of(starts), notes_on(starts)
+        on_first(
+            lambda: claimed.append(claim_run(recipe, config, computation, store, division, facts=facts, notes=notes))
+        )
         asked = [stage for stage in recipe.stages if not config.stages or stage.name in config.stages]
         unfinished = on_first(lambda: [stage.name for stage in asked if not is_finished(config.run, stage)])
         for stage in asked:
@@ -129,25 +135,32 @@ def pretrain(
                 train_stage(
                     stage,
                     number,
-                    _goal(stage, config, store, videos),
+                    _goal(stage, config, store, videos, starts.get(stage.name)),
                     config,
                     store,
                     videos,
                     precision,
                     later=[after for after in recipe.stages[number + 1 :] if after.name in unfinished],
                     planned=costs.get(stage.name),
-                    on_start=partial(_note_once, starts, stage.name),
+                    on_start=partial(_note_once, claimed, stage.name),
                     should_stop=partial(should_stop, stage.name),
                 )
             elif stage in asked:
                 say(f"{stage.name}: finished already")
-        return [stage_summary(config, stage, len(videos)) for stage in recipe.stages]
+        return _with_starts([stage_summary(config, stage, len(videos)) for stage in recipe.stages], starts)
 
 
-def _note_once(starts: list[RunStart], stage: str, step: int) -> None:
-    """A start is noted with the first stage that it goes on with."""
-    if starts:
-        starts.pop().note(stage, step)
+def _with_starts(summaries: list[StageSummary], starts: Mapping[str, Start]) -> list[StageSummary]:
+    return [
+        replace(summary, start=starts[summary.name].place) if summary.name in starts else summary
+        for summary in summaries
+    ]
+
+
+def _note_once(claimed: list[RunStart], stage: str, step: int) -> None:
+    """A start of the run is noted with the first stage that it goes on with."""
+    if claimed:
+        claimed.pop().note(stage, step)
 
 
 def _open_store(recipe: Recipe, config: PretrainConfig) -> FrameReader | None:
@@ -190,7 +203,9 @@ def _require_earlier_stages(recipe: Recipe, config: PretrainConfig) -> None:
                 )
 
 
-def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video]) -> StageGoal:
+def _goal(
+    stage: Stage, config: PretrainConfig, store: FrameReader, videos: list[Video], start: Start | None
+) -> StageGoal:
     """What pretraining wants of a stage: an encoder, which is evaluated without labels while it
     trains.
     """
@@ -213,7 +228,7 @@ def _goal(stage: Stage, config: PretrainConfig, store: FrameReader, videos: list
 
     period = evaluation_period(len(videos)) if config.evaluate_epochs is None else config.evaluate_epochs
     return StageGoal(
-        new_task=partial(build_task, stage, config.run, store),
+        new_task=partial(build_task, stage, config.run, store, start),
         evaluation=evaluation,
         evaluate_epochs=period,
         best_metric=config.best,

@@ -150,6 +150,38 @@ class Run:
         return str(self.description.get("split", "of the run"))
 
     @cached_property
+    def start(self) -> dict[str, str]:
+        """Where stages had their first weights from (`vicc pretrain --start`), by stage; those that
+        began with random ones are not in it.
+        """
+        found = self.description.get("start", {})
+        if not isinstance(found, dict):
+            raise ViccError(f"The {_DESCRIPTION} {self.folder / _RECIPE_FILE} has a start {found!r}: it is damaged.")
+        return found
+
+    @property
+    def start_in_words(self) -> str:
+        """For tables and pages: "rgb-1, flow-1 from torchvision:s3d (...)"; empty where all stages
+        began with random weights.
+        """
+        stages: dict[str, list[str]] = defaultdict(list)
+        for stage, place in self.start.items():
+            origin = self._origin(place)
+            before = [] if origin is None else [_with_labels(earlier) for earlier in origin.start.values()]
+            more = f" (which began with {', '.join(dict.fromkeys(before))})" if before else ""
+            stages[_with_labels(place) + more].append(stage)
+        return ", ".join(f"{', '.join(names)} from {place}" for place, names in stages.items())
+
+    @property
+    def origins(self) -> list["Run"]:
+        """The runs in which its start was trained, as far as they are still there."""
+        found = filter(None, map(self._origin, self.start.values()))
+        return list({run.folder: run for run in found}.values())
+
+    def _origin(self, place: str) -> "Run | None":
+        return Run.of(Path(place)) if Path(place).is_absolute() else None  # others are no folders
+
+    @cached_property
     def division(self) -> SplitTable | None:
         """Which videos it trains on and which are for testing it, by id; None before its first
         step.
@@ -284,6 +316,11 @@ class Run:
             elif video.id in names and not (checksum and video.id in checksums):
                 found.add(video.id)
         return found
+
+
+def _with_labels(place: str) -> str:
+    """A place of a start; of torchvision's weights also what they are."""
+    return f"{place} (learned with the labels of Kinetics-400)" if place.startswith("torchvision:") else place
 
 
 def is_run(folder: Path) -> bool:

@@ -145,8 +145,9 @@ def claim_run(
         return replace(start, description=run.description)
     if theirs | {"processes": world_size()} != ours:
         raise ViccError(
-            f"The run {config.run} was started with other settings: {_difference(theirs, ours, run, seen)}. "
-            "Give the same recipe or encoder, --seed, --store or --videos, and --split, or another --run folder."
+            f"The run {config.run} was started with other settings: "
+            f"{_difference(theirs, ours, run, seen, notes or {})}. Give the same recipe or encoder, --start, --seed, "
+            "--store or --videos, and --split, or another --run folder."
         )
     _allow_processes(theirs["processes"], recipe, config, num_videos=len(videos))
     return replace(start, description=ours)
@@ -170,8 +171,13 @@ def _allow_processes(before: int, recipe: Recipe, config: TrainingConfig, *, num
     say(f"goes on with {now} processes in place of {before}: not bit-equal to an undisturbed run from here on")
 
 
-def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Run, seen: dict[str, Any]) -> str:
+def _difference(
+    theirs: dict[str, Any], ours: dict[str, Any], run: Run, seen: dict[str, Any], notes: Mapping[str, Any]
+) -> str:
     """Where two descriptions of a run begin to differ; videos by their names."""
+    if theirs.get("start_weights") != ours.get("start_weights"):  # first, as RGB's normalisation follows from it
+        was, now = (_starts_in_words(one) for one in (theirs, {**ours, **notes}))
+        return f"--start was {was}, now {now}"
     for first in ("recipe", "seed", "split"):
         if theirs.get(first) != ours.get(first):
             return first_difference(theirs, ours)
@@ -184,6 +190,11 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any], run: Run, seen: di
         if changed:
             return f"content was other than now: {changed}"
     return first_difference(theirs, ours)
+
+
+def _starts_in_words(description: Mapping[str, Any]) -> str:
+    weights, places = (description.get(name, {}) for name in ("start_weights", "start"))
+    return ", ".join(f"{places.get(name)} for {name} (weights {weights[name][:12]})" for name in weights) or "none"
 
 
 def _changed_videos(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ _INK, _FAINT = "#333333", "#777777"
 _HEIGHTS = {"loss": 3.0, "accuracy": 3.0, "found": 2.0, "use": 3.0, "rank": 2.0}
 _LOW = 1.6  # the other panels
 _POINTS = 400
+_LEFT, _RIGHT, _ABOVE, _TITLE, _BELOW, _BETWEEN = 0.62, 0.12, 0.32, 0.28, 0.5, 0.34  # inches
 _TEXT: dict[Any, Any] = {"font.size": 9, "font.family": "sans-serif"}
 
 
@@ -56,6 +57,7 @@ def curves_figure(
     panels: Sequence[Panel],
     width: float = 2.9,
     loss_limits: tuple[float, float] | None = None,
+    title: str = "",
 ) -> Figure:
     """A figure with a panel for each name, the steps below.
 
@@ -66,6 +68,7 @@ def curves_figure(
         width: inches.
         loss_limits: range of the loss, so that several figures can be compared; None for what the
             log needs.
+        title: above all panels; empty for none.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -73,19 +76,36 @@ def curves_figure(
 
     with rc_context(_TEXT):
         heights = [_HEIGHTS.get(panel, _LOW) for panel in panels]
-        figure = Figure(figsize=(width, 0.6 * sum(heights)), layout="constrained")
+        figure = Figure(figsize=(width, 0.6 * sum(heights)))
         axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+        _set_margins(figure, len(panels), above=_ABOVE + (_TITLE if title else 0))
+        if title:
+            figure.suptitle(title, x=0.01, y=1 - 0.06 / figure.get_figheight(), ha="left", fontsize=12, weight="bold")
         for panel, place in zip(panels, axes, strict=True):
             place.spines[["top", "right"]].set_visible(False)
             place.patch.set_alpha(0)
             place.grid(axis="y", linewidth=0.5, alpha=0.35)
-            title = _draw_panel(place, panel, stage, log, batch_size=batch_size, processes=processes)
-            place.set_title(title, loc="left", fontsize=9)
+            place.yaxis.set_major_formatter("{x:g}")  # a factor for all would stand in the title's place
+            name = _draw_panel(place, panel, stage, log, batch_size=batch_size, processes=processes)
+            place.set_title(name, loc="left", fontsize=9)
         if loss_limits is not None:
             axes[panels.index("loss")].set_ylim(*loss_limits)
         axes[-1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes[-1].set_xlabel("step")
     return figure
+
+
+def _set_margins(figure: Figure, panels: int, *, above: float) -> None:
+    """Fixed ones: to find a layout, matplotlib would draw everything twice."""
+    width, height = figure.get_size_inches()
+    panel = (height - above - _BELOW - (panels - 1) * _BETWEEN) / panels
+    figure.subplots_adjust(
+        left=_LEFT / width,
+        right=1 - _RIGHT / width,
+        top=1 - above / height,
+        bottom=_BELOW / height,
+        hspace=_BETWEEN / panel,
+    )
 
 
 def curves_svg(figure: Figure, *, salt: str) -> bytes:
@@ -118,8 +138,9 @@ def write_curves(path: Path, stage: Stage, log: Rows, epochs: Rows, *, batch_siz
     }
     rows = [*log, *({name: row[name] for name in ("step", *EVALUATED) if name in row} for row in epochs)]
     panels = [panel for panel, name in needs.items() if any(name in row for row in rows)]
-    figure = curves_figure(stage, rows, batch_size=batch_size, processes=processes, panels=panels, width=7.5)
-    figure.suptitle(stage.name, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure = curves_figure(
+        stage, rows, batch_size=batch_size, processes=processes, panels=panels, width=7.5, title=stage.name
+    )
     for place in figure.axes:
         if place.get_legend_handles_labels()[0]:
             place.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.01, 0.97), ncols=3)
@@ -179,7 +200,6 @@ def _draw_panel(axes: Axes, panel: Panel, stage: Stage, log: Rows, *, batch_size
         from matplotlib.ticker import MaxNLocator
 
         axes.yaxis.set_major_locator(MaxNLocator(2))
-        axes.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
         return "learning rate"
     draw_curve(axes, log, "clips_per_second", color=_INK)
     axes.set_ylim(bottom=0)

@@ -45,32 +45,55 @@ def _draw(path: Path, lines: Sequence[tuple[str, Stream, np.ndarray]], title: st
         before = name
         tops.append(height)
         height += _CELL + _GAP
-    sheet = np.full((height + _GAP, width, 3), 255, np.uint8)
+    height += _GAP
+    picture = _write_labels((width, height), lines, tops, views=views, title=title)
     for top, (_, stream, clips) in zip(tops, lines, strict=True):
         for number, clip in enumerate(clips):
-            left = _SIDE + number * (_FRAMES * (_CELL + _GAP) + _BETWEEN)
             for place, frame in enumerate(_pictures(clip, stream)):
-                at = left + place * (_CELL + _GAP)
-                sheet[top : top + _CELL, at : at + _CELL] = frame
+                at = _left(number) + place * (_CELL + _GAP)
+                picture[top : top + _CELL, at : at + _CELL] = frame
+    # Pixels stay pixels: as a part of the figure matplotlib would resample them, half of the time.
+    _, encoded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    with atomic_write(path, "wb") as file:
+        file.write(encoded.tobytes())
+
+
+def _left(view: int) -> int:
+    """The pixel at which a view's first frame begins."""
+    return _SIDE + view * (_FRAMES * (_CELL + _GAP) + _BETWEEN)
+
+
+def _write_labels(
+    size: tuple[int, int],
+    lines: Sequence[tuple[str, Stream, np.ndarray]],
+    tops: Sequence[int],
+    *,
+    views: int,
+    title: str,
+) -> np.ndarray:
+    """A white sheet of `size` (width, height) with the title, the numbers of the views and what
+    each line shows: uint8 (height, width, 3).
+    """
     from matplotlib import rc_context  # here: it takes a third as long as torch
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    width, height = size
     with rc_context({"font.size": 9, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(width / _DPI, len(sheet) / _DPI), dpi=_DPI)
-        figure.figimage(sheet)
-        # figimage counts from below, texts are placed from above.
-        figure.text(8 / width, 1 - 22 / len(sheet), title, fontsize=12, fontweight="bold")
+        # Half a pixel more, since matplotlib rounds down what the division has made a little less.
+        figure = Figure(figsize=((width + 0.5) / _DPI, (height + 0.5) / _DPI), dpi=_DPI)
+        figure.text(8 / width, 1 - 22 / height, title, fontsize=12, fontweight="bold")
         for number in range(views):
-            left = _SIDE + number * (_FRAMES * (_CELL + _GAP) + _BETWEEN)
-            figure.text(left / width, 1 - (2 * _HEAD - 8) / len(sheet), f"view {number + 1}")
+            figure.text(_left(number) / width, 1 - (2 * _HEAD - 8) / height, f"view {number + 1}")
         before = ""
         for top, (name, stream, clips) in zip(tops, lines, strict=True):
             label = f"{stream}, {clips.shape[2]} px, {clips.shape[1]} frames"
             label = label if name == before else f"{_short(name)}\n{label}"
             before = name
-            figure.text(8 / width, 1 - (top + 4) / len(sheet), label, va="top", fontsize=8, parse_math=False)
-        with atomic_write(path, "wb") as file:
-            figure.savefig(file, format="png", dpi=_DPI)
+            figure.text(8 / width, 1 - (top + 4) / height, label, va="top", fontsize=8, parse_math=False)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _short(name: str) -> str:
