@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the names of streams are needed without it
 Stream = Literal["rgb", "flow", "diff"]
 FlowChannels = Literal["uv", "128vu"]
 RgbNormalization = Literal["imagenet", "kinetics", "slowfast"]
+CropPlace = Literal["frame", "motion"]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_what_fits_into_memory_is_decoded_once_and_counted_once(tmp_path: Path) 
     class Clips:
         """A video takes 20 ms when it is first read."""
 
-        streams = ("rgb", "flow")
+        stored_streams = ("rgb", "flow")
         videos = [SimpleNamespace(num_frames=1024, height=32, width=32)] * 10  # 5 MiB each
 
         def __init__(self) -> None:

@@ -7,15 +7,17 @@ what a run that never stopped would have seen.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from vicc.batch import Stream
+from vicc.batch import CropPlace, Stream
+from vicc.data.frame_pack import StoredStream
 from vicc.data.frame_reader import FrameReader
+from vicc.data.motion_boxes import FramesOnce, clip_box
 from vicc.data.records import Video
 from vicc.data.sampling import ViewDistance, random_clips
 from vicc.errors import ViccError
@@ -30,6 +32,7 @@ from vicc.transforms.augmentation import (
 )
 from vicc.transforms.difference import apply_to_diff, frames_of_diff
 from vicc.transforms.flow_form import FlowForm
+from vicc.transforms.motion_crop import Box, jittered, within
 
 Key = tuple[int, int]  # (epoch, index of the video)
 Clips = dict[Stream, np.ndarray]
@@ -62,6 +65,10 @@ class _View:
     size: int
 
 
+def _no_box(clip: int) -> Box | None:
+    return None
+
+
 class ClipDataset(Dataset[Sample]):
     """Random clips of videos, each video a sample; a pure function of seed, epoch, video and view.
 
@@ -79,6 +86,8 @@ class ClipDataset(Dataset[Sample]):
         small_views: (views, pixels) of each group of small views.
         small_streams: streams of small views.
         flow_form: the form of flow that the encoder takes; None for the stored one.
+        crop: what views are cut out of, see `EncoderConfig`. All views of a clip, small ones too,
+            and all streams share the clip's box of motion; each view moves it a little.
 
     Raises:
         ViccError: `augmentation.flow_as_image` with flow that is no image.
@@ -100,6 +109,7 @@ class ClipDataset(Dataset[Sample]):
         small_views: Sequence[tuple[int, int]] = (),
         small_streams: Sequence[Stream] = (),
         flow_form: FlowForm | None = None,
+        crop: CropPlace = "frame",
     ) -> None:
         channels = "uv" if flow_form is None else flow_form.channels
         if "flow" in streams and augmentation.flow_as_image and channels == "uv":
@@ -118,6 +128,7 @@ class ClipDataset(Dataset[Sample]):
         self.small_views = tuple(small_views)
         self.small_streams = tuple(small_streams)
         self.flow_form = flow_form
+        self.crop = crop
         labels = [video.label for video in self.videos]
         self.labels = None if None in labels else _numbered(labels)
         # A video without a group is a recording of its own, whatever groups are called.
@@ -128,6 +139,12 @@ class ClipDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @property
+    def stored_streams(self) -> set[StoredStream]:
+        """What is read; boxes of motion come from RGB."""
+        found: set[StoredStream] = {"flow" if stream == "flow" else "rgb" for stream in self.streams}
+        return found | {"rgb"} if self.crop == "motion" else found
 
     @property
     def sample_bytes(self) -> int:
@@ -145,20 +162,24 @@ class ClipDataset(Dataset[Sample]):
         epoch, index = key
         video = self.videos[index]
         indices = self._clips(video.num_frames - 1, rng=sample_rng(self.seed, epoch, video.id))
-        groups = self._draw(video, epoch)
-        clips: list[Clips] = [{} for _ in groups]
         try:
+            reader, box_of = self.reader, _no_box
+            if self.crop == "motion":
+                reader = FramesOnce(self.reader)
+                box_of = cache(lambda clip: clip_box(reader, video, indices[clip]))
+            groups = self._draw(video, epoch, box_of)
+            clips: list[Clips] = [{} for _ in groups]
             for stream in self.streams:
                 wanted = groups if stream in self.small_streams else groups[:1]
-                for group, views in zip(clips, self._cut(video, stream, indices, wanted), strict=False):
+                for group, views in zip(clips, self._cut(reader, video, stream, indices, wanted), strict=False):
                     group[stream] = views
         except (ValueError, cv2.error) as error:
             raise ViccError(f"Cannot make a clip of {video.id!r}: {error}.") from error
         label = None if self.labels is None else self.labels[index]
         return Sample(index, clips[0], tuple(clips[1:]), label, self.recordings[index])
 
-    def _draw(self, video: Video, epoch: int) -> list[list[_View]]:
-        """The full views, then each group of small ones."""
+    def _draw(self, video: Video, epoch: int, box_of: Callable[[int], Box | None] = _no_box) -> list[list[_View]]:
+        """The full views, then each group of small ones; `box_of` a clip its views are cut."""
         sizes = [(self.num_views, self.size), *self.small_views]
         total = sum(count for count, _ in sizes)
         sample = draw_sample(
@@ -167,33 +188,48 @@ class ClipDataset(Dataset[Sample]):
             num_small_views=total - self.num_views,
             rng=sample_rng(self.seed, epoch, video.id, part=1),
         )
+        clips = [0 if sample.same_clip else number % self.num_views for number in range(total)]
         draws = (
-            draw_view(
-                self.augmentation,
-                height=video.height,
-                width=video.width,
-                rng=sample_rng(self.seed, epoch, video.id, number),
-                strong=sample.strong[number],
-                small=number >= self.num_views,
-            )
+            self._draw_view(video, epoch, number, box_of(clips[number]), strong=sample.strong[number])
             for number in range(total)
         )
-        clips = (0 if sample.same_clip else number % self.num_views for number in range(total))
-        return [[_View(next(clips), next(draws), size) for _ in range(count)] for count, size in sizes]
+        views = zip(clips, draws, strict=True)
+        return [[_View(*next(views), size) for _ in range(count)] for count, size in sizes]
+
+    def _draw_view(self, video: Video, epoch: int, number: int, box: Box | None, *, strong: bool) -> ViewDraw:
+        """One view, of the frame or near a box of it, from the view's own random numbers."""
+        height, width = video.height, video.width
+        rng = sample_rng(self.seed, epoch, video.id, number)
+        if box is not None:
+            box = jittered(box, height=height, width=width, rng=rng)
+        draw = draw_view(
+            self.augmentation,
+            height=height if box is None else box.side,
+            width=width if box is None else box.side,
+            rng=rng,
+            strong=strong,
+            small=number >= self.num_views,
+        )
+        return draw if box is None else within(box, draw)
 
     def _cut(
-        self, video: Video, stream: Stream, indices: np.ndarray, groups: Sequence[list[_View]]
+        self,
+        reader: FrameReader,
+        video: Video,
+        stream: Stream,
+        indices: np.ndarray,
+        groups: Sequence[list[_View]],
     ) -> list[np.ndarray]:
         """Views of one stream, uint8 (V, T, size, size, C) a group; `indices` (V, T): the frames of
         each clip.
         """
         needed = sorted({view.clip for views in groups for view in views})
-        frames = {clip: _read(self.reader, video, stream, indices[clip]) for clip in needed}
+        frames = {clip: _read(reader, video, stream, indices[clip]) for clip in needed}
         return [
             np.stack(
                 [
                     _cut_view(
-                        self.reader,
+                        reader,
                         video,
                         stream,
                         frames[view.clip],

@@ -59,6 +59,7 @@ def classifier_recipe(config: ClassifierConfig, encoder: EncoderConfig, *, num_v
         flow_std=encoder.flow_std,
         flow_channels=encoder.flow_channels,
         flow_short_side=encoder.flow_short_side,
+        crop=encoder.crop,
         num_classes=num_classes,
         # Published: the statistics of each process's own clips. A probe's, of so few numbers, are
         # those of all.

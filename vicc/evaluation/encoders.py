@@ -164,7 +164,7 @@ def _subjects(
         yield _Subject(
             name,
             "trained",
-            {"encoder": weights, "config": _in_keys(encoder.config)},
+            {"encoder": weights, "config": in_keys(encoder.config)},
             of_encoder(encoder),
             {
                 "stream": encoder.config.stream,
@@ -201,7 +201,7 @@ def _untrained_subject(
         return of_encoder(built[0])(videos, windows, advance)
 
     key = {
-        "untrained": _in_keys(config),
+        "untrained": in_keys(config),
         "seed": seed,
         "calibrated": fingerprint([[video.id, video.source.blake2b, video.num_frames] for video in sets.train]),
     }
@@ -243,13 +243,15 @@ def _encoder_name(encoder: Encoder, folder: Path) -> str:
     return f"{stage_title(encoder.config.stream)} ({folder.name})"
 
 
-def _in_keys(config: EncoderConfig) -> dict[str, Any]:
+def in_keys(config: EncoderConfig) -> dict[str, Any]:
     """A config in the keys of kept features, which never change: without what came later, where that
     is as it was before.
     """
     values = asdict(config)
     if config.rgb_normalization == "imagenet":
         del values["rgb_normalization"]
+    if config.crop == "frame":
+        del values["crop"]
     return values
 
 
@@ -341,7 +343,8 @@ def fused_model(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def clip_words(config: EncoderConfig) -> str:
     """What clips an encoder takes, in words."""
     stride = f", every {config.stride}" if config.stride > 1 else ""
-    return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}"
+    cropped = ", around the motion" if config.crop == "motion" else ""
+    return f"{config.clip_frames} frames{stride}, {config.size} x {config.size}{cropped}"
 
 
 def window_words(step: int | None, encoders: list[tuple[str, Encoder]]) -> str | int:

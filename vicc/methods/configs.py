@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vicc.batch import FlowChannels, RgbNormalization, Stream
+from vicc.batch import CropPlace, FlowChannels, RgbNormalization, Stream
 from vicc.settings import range_problems
 from vicc.transforms.flow_form import FlowForm
 
@@ -39,6 +39,8 @@ class EncoderConfig:
         flow_bound: displacement, in pixels per frame, at which flow is clipped.
         flow_short_side: shorter side of the frames in whose pixels flow is counted; None for the
             store's own. It is 240 for the published encoders.
+        crop: what views are cut out of, in training and in evaluation: the whole "frame", or the
+            square in which most of the clip's "motion" is, see `vicc.transforms.motion_crop`.
     """
 
     stream: Stream
@@ -54,6 +56,7 @@ class EncoderConfig:
     flow_channels: FlowChannels = "uv"
     flow_bound: float = 20.0
     flow_short_side: int | None = None
+    crop: CropPlace = "frame"
 
     @property
     def in_channels(self) -> int:

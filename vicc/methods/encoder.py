@@ -11,8 +11,9 @@ from vicc.data.sampling import clip_frame_indices
 from vicc.errors import ViccError
 from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder_input import checked_clips, checked_frames
-from vicc.transforms.augmentation import apply_to_flow, apply_to_rgb, center_view
+from vicc.transforms.augmentation import ViewDraw, apply_to_flow, apply_to_rgb, center_view
 from vicc.transforms.difference import apply_to_diff, frames_of_diff
+from vicc.transforms.motion_crop import energy_frames, motion_box, motion_energy, within
 from vicc.video.flow import quantize_flow
 
 # Channel means and deviations on the scale of uint8. Of RGB those of ImageNet, as published; the
@@ -60,33 +61,40 @@ class Encoder(nn.Module):
         """Channels of the backbone's output."""
         return int(self.backbone.num_features)  # type: ignore[arg-type]
 
-    def preprocess(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+    def preprocess(
+        self, frames: np.ndarray | torch.Tensor, *, rgb: np.ndarray | torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Frames of one video to the clip that this encoder takes, uint8 (1, C, clip_frames, size,
         size).
 
         It is the clip in the middle of the video (one that is too short is padded with its first
         frame), its largest centred crop of a legal ratio, resized: what retrieval does with each of
-        its windows.
+        its windows. An encoder of `crop="motion"` gets the square around the clip's motion.
 
         Args:
             frames: an array or a tensor: RGB uint8 (T, H, W, 3), for a diff encoder at least two;
                 or for a flow encoder the flow from each frame to the next in pixels, float (T, H,
                 W, 2), u before v, as `vicc.video.flow.create_flow` gives it.
+            rgb: the frames that the flow was computed from, one more, uint8 (T + 1, H, W, 3). A
+                flow encoder of `crop="motion"` needs them to see where motion is; no other encoder
+                takes them.
 
         Raises:
-            ViccError: frames of another kind, shape or range of values, or none.
+            ViccError: frames of another kind, shape or range of values, or none; `rgb` that is
+                missing, not fitting, or not taken.
         """
         config = self.config
         flow = config.stream == "flow"
         array = checked_frames(frames, stream=config.stream, flow_bound=config.flow_bound)
+        seen = self._frames_of_flow(array, rgb)
         diff = config.stream == "diff"
         available, height, width = len(array) - diff, *array.shape[1:3]
         if not available:
             raise ViccError("This diff encoder got one frame; expected at least two, between which to see a change.")
         first = max(0, available - (config.clip_frames - 1) * config.stride - 1) // 2
         indices = clip_frame_indices(first, available=available, clip_frames=config.clip_frames, stride=config.stride)
+        draw = self._evaluated_view(array if seen is None else seen, indices)
         array = array[frames_of_diff(indices) if diff else indices]
-        draw = center_view(height=height, width=width)
         if diff:
             view = apply_to_diff(array, indices, draw, size=config.size)
         elif flow:
@@ -100,6 +108,39 @@ class Encoder(nn.Module):
         else:
             view = apply_to_rgb(array, draw, size=config.size)
         return torch.from_numpy(view).permute(3, 0, 1, 2)[None]
+
+    def _frames_of_flow(self, flow: np.ndarray, rgb: np.ndarray | torch.Tensor | None) -> np.ndarray | None:
+        """The RGB frames beside the flow, checked; None where motion is not looked for, or in the
+        frames themselves.
+        """
+        needed = self.config.stream == "flow" and self.config.crop == "motion"
+        if needed != (rgb is not None):
+            raise ViccError(
+                "This flow encoder crops to motion, which it looks for in RGB; give the frames that the flow was "
+                "computed from as rgb=."
+                if needed
+                else f"This {self.config.stream} encoder takes no rgb= beside its frames; leave it out."
+            )
+        if rgb is None:
+            return None
+        seen = checked_frames(rgb, stream="rgb", flow_bound=self.config.flow_bound)
+        expected = (len(flow) + 1, *flow.shape[1:3], 3)
+        if seen.shape != expected:
+            raise ViccError(
+                f"rgb is {seen.shape} and the flow {flow.shape}; expected one frame more than flow, {expected}."
+            )
+        return seen
+
+    def _evaluated_view(self, frames: np.ndarray, indices: np.ndarray) -> ViewDraw:
+        """What evaluation cuts out of a clip, the frames `indices` of a video of RGB."""
+        height, width = frames.shape[1:3]
+        box = None
+        if self.config.crop == "motion" and len(frames) > 1:
+            pairs, needed = energy_frames(np.minimum(indices, len(frames) - 2))
+            box = motion_box(motion_energy(frames[needed], pairs), height=height, width=width)
+        if box is None:
+            return center_view(height=height, width=width)
+        return within(box, center_view(height=box.side, width=box.side))
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W) to features (B, num_features, 1, 1, 1)."""

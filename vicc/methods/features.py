@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from vicc.data.dataset import load_views, sample_rng
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loader import load_in_order
+from vicc.data.motion_boxes import FramesOnce, clip_box
 from vicc.data.records import Video
 from vicc.data.sampling import random_clips, sliding_windows
 from vicc.device import Precision, choose_device, choose_precision, keep_freed_memory
@@ -22,6 +23,7 @@ from vicc.methods.configs import EncoderConfig
 from vicc.methods.encoder import Encoder
 from vicc.progress import Advance, progress
 from vicc.transforms.augmentation import Crops, evaluation_views
+from vicc.transforms.motion_crop import Box, energy_frames, within
 
 # Single-threaded, torch has fast kernels for 1x1 convolutions from 16 clips on only; more take more
 # memory.
@@ -274,20 +276,45 @@ class _Clips(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         if self.windows.shuffle:
             rng = sample_rng(0, 0, video.id)
             places = rng.permuted(places, axis=1)
+        if config.crop == "motion":
+            return self._cut_near_motion(video, windows, indices[places])
+        views = self._views(self.store, video, indices, None)
+        return [view[place] for place in places for view in views]
+
+    def _cut_near_motion(self, video: Video, windows: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+        """The same where every window has a box of its own, so that its frames are cut for it alone.
+
+        Args:
+            order: (W, T) the frame indices of each window as its frames are to follow each other.
+        """
+        reader = FramesOnce(self.store)
+        # A store's frames are decoded in groups: those of all windows at once.
+        seen = np.unique(np.concatenate([energy_frames(window)[1] for window in windows]))
+        reader.frames(video.id, "rgb", seen.tolist())
+        clips: list[np.ndarray] = []
+        for window, wanted in zip(windows, order, strict=True):
+            indices = np.unique(window)
+            box = clip_box(reader, video, indices)
+            places = np.searchsorted(indices, wanted)
+            clips += [view[places] for view in self._views(reader, video, indices, box)]
+        return clips
+
+    def _views(self, reader: FrameReader, video: Video, indices: np.ndarray, box: Box | None) -> list[np.ndarray]:
+        """All crops of some frames, each (N, size, size, C), of the whole frame or of a box of it."""
+        config = self.config
         draws = evaluation_views(
-            height=video.height,
-            width=video.width,
+            height=video.height if box is None else box.side,
+            width=video.width if box is None else box.side,
             crops=self.windows.crops,
             flow_as_image=config.flow_channels == "128vu",
         )
-        views = load_views(
-            self.store,
+        return load_views(
+            reader,
             video,
             config.stream,
             indices,
-            draws,
+            draws if box is None else [within(box, draw) for draw in draws],
             size=config.size,
             flow_center=config.flow_center,
             flow_form=config.flow_form,
         )
-        return [view[place] for place in places for view in views]

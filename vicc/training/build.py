@@ -145,6 +145,7 @@ def build_dataset(stage: Stage, task: Task, store: FrameReader, videos: list[Vid
         small_views=stage.settings.small_resolutions(),
         small_streams=(task.encoder.config.stream,),
         flow_form=flow_forms[0] if flow_forms else None,
+        crop=stage.encoder.crop,
     )
 
 

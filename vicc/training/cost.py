@@ -146,7 +146,7 @@ def _seconds_a_sample(dataset: ClipDataset, keys: Sequence[tuple[int, int]]) -> 
 
 def _decoded_bytes(dataset: ClipDataset) -> int:
     """Of all frames of the streams that are read."""
-    channels = 3 * bool({"rgb", "diff"} & {*dataset.streams}) + 2 * ("flow" in dataset.streams)
+    channels = sum({"rgb": 3, "flow": 2}[stream] for stream in dataset.stored_streams)
     return sum(video.num_frames * video.height * video.width * channels for video in dataset.videos)
 
 

@@ -52,6 +52,7 @@ from vicc.training.plan import (
 )
 from vicc.training.run import is_finished, is_run, require_room_for_run
 from vicc.training.run_folder import RunStart, claim_run, divide, held_run_folder, require_enough
+from vicc.training.small_boxes import say_small_boxes
 from vicc.training.stage import Recipe, Stage
 from vicc.training.start import Start, facts_of, load_starts, normalized_recipe, notes_on
 from vicc.training.train_stage import StageGoal, train_stage
@@ -96,6 +97,8 @@ def pretrain(
         num_videos = on_first(lambda: _count_videos(config)) if store is None else len(videos)
         _require_earlier_stages(recipe, config)
         if config.dry_run:
+            if store is not None and config.launcher == "here":
+                on_first(partial(say_small_boxes, recipe, store, videos))
             return _with_starts(dry_run(recipe, config, device, store, videos, num_videos=num_videos), starts)
         on_first(lambda: stack.enter_context(held_run_folder(config.run)))
         precision, computation = choose_computation(config, device)
@@ -125,6 +128,7 @@ def pretrain(
             if isinstance(store, VideoFolder):
                 _say_speed(recipe, store, videos)
             if not begun:
+                say_small_boxes(recipe, store, videos)
                 costs = announce_costs(recipe, config, precision, store, videos, known=measured)
         for number, stage in enumerate(recipe.stages):
             if stage.name in unfinished:
@@ -260,6 +264,7 @@ def _say_speed(recipe: Recipe, folder: VideoFolder, videos: list[Video]) -> None
             distance=stage.view_distance,
             augmentation=replace(stage.augmentation, flow_as_image=False),
             seed=0,
+            crop=stage.encoder.crop,
         )
 
     rates = measure_loading(folder, videos, new_dataset)

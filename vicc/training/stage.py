@@ -345,6 +345,11 @@ class Recipe:
                 )
             if stage.teacher and earlier[stage.teacher].stream == stage.stream:
                 raise ViccError(f"Stage {stage.name} trains {stage.stream} and so does its teacher {stage.teacher}.")
+            if stage.teacher and (other := earlier[stage.teacher].encoder.crop) != stage.encoder.crop:
+                raise ViccError(
+                    f"Stage {stage.name} has crop={stage.encoder.crop}, its teacher {stage.teacher} crop={other}; both "
+                    "see the same views, so set one for both, for instance all.crop=motion."
+                )
             if stage.teacher and earlier[stage.teacher].stream == "flow":
                 stage.require_flow_image()
             if stage.name in earlier:
