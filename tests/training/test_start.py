@@ -171,14 +171,10 @@ def test_weights_that_fit_no_stage_are_refused_with_what_would_make_them_fit(
     assert f"--start {place}: {said}" in str(error.value)
 
 
-def test_words_that_contradict_each_other_are_refused(
-    folder: Path, tiny_recipe: Recipe, tmp_path: Path, kinetics: dict[str, torch.Tensor]
-) -> None:
+def test_words_that_contradict_each_other_are_refused(folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "other")
     with pytest.raises(ViccError, match=r"--start \S+ \S+: both are rgb encoders; expected at most one of each"):
         load_starts(tiny_recipe, [folder, other])
-    with pytest.raises(ViccError, match=r"no stage is left .*\(rgb-1 has s3d-demo, .*Give --set all\.backbone=s3d"):
-        load_starts(tiny_recipe, ["torchvision:s3d"])
     with pytest.raises(ViccError, match=r"torchvision has no weights 's3dd' .*Did you mean s3d\?"):
         load_starts(tiny_recipe, ["torchvision:s3dd"])
     with pytest.raises(ViccError, match="no-such"):
@@ -195,6 +191,22 @@ def test_words_that_contradict_each_other_are_refused(
 @pytest.fixture
 def s3d_recipe() -> Recipe:
     return create_recipe("demo", changes=[*SMALL, "all.backbone=s3d"])
+
+
+def test_weights_that_no_stage_could_begin_with_are_not_fetched(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_module, "load_torchvision_weights", lambda name: pytest.fail("fetched"))
+    with pytest.raises(ViccError, match=r"no stage could begin with it \(rgb-1 has s3d-demo, .*all\.backbone=s3d"):
+        load_starts(tiny_recipe, ["torchvision:s3d"])
+
+
+def test_torchvisions_weights_beside_a_folder_for_every_stage_are_refused(
+    s3d_recipe: Recipe, kinetics: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    folders = [write_encoder(tmp_path / stage.name, stage) for stage in s3d_recipe.stages[:2]]
+    with pytest.raises(ViccError, match="another --start is for every stage that could begin with it"):
+        load_starts(s3d_recipe, [*folders, "torchvision:s3d"])
 
 
 def test_rgb_takes_torchvisions_weights_as_they_are_and_flow_their_mean_over_colours(

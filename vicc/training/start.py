@@ -86,6 +86,10 @@ def load_starts(recipe: Recipe, places: Sequence[str | Path], *, silent: bool = 
             number of channels than a stage has, or that no stage can begin with; or processes that
             read different weights.
     """
+    first_stages = [stage for stage in recipe.stages if stage.start_from is None]
+    for place in places:
+        if str(place).startswith(TORCHVISION):
+            _require_backbone_of(str(place), first_stages)  # before anything is downloaded
     sources = first_then_others(lambda: [_load(place) for place in places if str(place) != "none"])
     folders = [source for source in sources if not source.of_torchvision]
     by_stream: dict[str, Start] = {}
@@ -98,7 +102,6 @@ def load_starts(recipe: Recipe, places: Sequence[str | Path], *, silent: bool = 
             )
     by_backbone = {source.encoder.config.backbone: source for source in sources if source.of_torchvision}
     starts: dict[str, Start] = {}
-    first_stages = [stage for stage in recipe.stages if stage.start_from is None]
     for stage in first_stages:
         start = by_stream.get(stage.stream) or by_backbone.get(require_backbone(stage.encoder.backbone))
         if start is not None:
@@ -195,7 +198,6 @@ def _load(place: str | Path) -> Start:
 
 def _from_torchvision(place: str) -> Start:
     name = place.removeprefix(TORCHVISION)
-    require_torchvision_weights(name)
     encoder = Encoder(EncoderConfig("rgb", name, embedding_dim=0, rgb_normalization=NORMALIZATIONS[name]))
     encoder.backbone.load_state_dict(load_torchvision_weights(name))
     return Start(place, encoder.eval(), [], _fingerprint(encoder, []))
@@ -228,18 +230,27 @@ def _require_use(source: Start, starts: Mapping[str, Start], first_stages: Seque
     """Raises ViccError if no stage begins with it, as it would be ignored."""
     if any(start is source for start in starts.values()):
         return
-    config = source.encoder.config
     if source.of_torchvision:
-        found = ", ".join(f"{stage.name} has {stage.encoder.backbone}" for stage in first_stages)
         raise ViccError(
-            f"--start {source.place}: no stage is left that could begin with it ({found}). Give --set "
-            f"all.backbone={config.backbone}, or another --start."
+            f"--start {source.place}: another --start is for every stage that could begin with it. Leave one out."
         )
     found = ", ".join(f"{stage.name} sees {stage.stream}" for stage in first_stages)
     raise ViccError(
-        f"--start {source.place}: it is a {config.stream} encoder, and no stage begins with that stream ({found}). "
-        "Give another --start."
+        f"--start {source.place}: it is a {source.encoder.config.stream} encoder, and no stage begins with that stream "
+        f"({found}). Give another --start."
     )
+
+
+def _require_backbone_of(place: str, first_stages: Sequence[Stage]) -> None:
+    """Raises ViccError if torchvision has no such weights, or no stage has the backbone they are of."""
+    name = place.removeprefix(TORCHVISION)
+    require_torchvision_weights(name)
+    if all(require_backbone(stage.encoder.backbone) != name for stage in first_stages):
+        found = ", ".join(f"{stage.name} has {stage.encoder.backbone}" for stage in first_stages)
+        raise ViccError(
+            f"--start {place}: no stage could begin with it ({found}). Give --set all.backbone={name}, or another "
+            "--start."
+        )
 
 
 def _require_same_everywhere(starts: Mapping[str, Start]) -> None:
