@@ -1,7 +1,6 @@
 """The trainings and measurements of `benchmarks/ablate.py`: on which videos, for how long, with which references."""
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -207,13 +206,15 @@ def _mark(times: list[float]) -> bool:
 
 
 def _first_and_later(times: list[float]) -> list[float]:
-    """Of three epochs as long as each other. A step behind the end of an epoch has the checkpoint in its time."""
+    """Of three epochs as long as each other, the fastest step: what is slower, something else has slowed down. A step
+    behind the end of an epoch has the checkpoint in its time.
+    """
     an_epoch = len(times) // 3
     took = {step: times[step] - times[step - 1] for step in range(1, len(times))}
     inside = {step: seconds for step, seconds in took.items() if step % an_epoch} or took
     later = [seconds for step, seconds in inside.items() if step >= an_epoch]
     first = [seconds for step, seconds in inside.items() if step < an_epoch] or later
-    return [round(max(1e-4, statistics.median(part)), 5) for part in (first, later)]
+    return [round(max(1e-4, min(part)), 5) for part in (first, later)]
 
 
 def run_job(job: Job, clock: Clock, options: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ from vicc.training.watch.log import EPOCHS_FILE, read_log
 METRICS = {"retrieval": "R@1", "probe": "top-1", "test": "top-1"}
 """The metric of each kind of result; "test" is of classifiers that were trained end to end."""
 _CHOSEN = "chosen"
+_UNEQUAL = 0.2  # share of the time that was meant
 _TITLES = {"retrieval": "R@1", "probe": "probe top-1"}
 _NO_QUANTITY = {
     "step",
@@ -151,6 +152,20 @@ def _spent(entry: Entry) -> dict[str, tuple[int, float]]:
     return {name: (len(log), sum(step["seconds"] + step["waited"] for step in log)) for name, log in logs.items()}
 
 
+def unequal_times(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> Iterator[str]:
+    """A note for each learned row that took clearly more or less time than it was to take."""
+    for row in rows:
+        if options.steps is None and row["group"] in options.variants and row.get("steps"):
+            recipe, stages = build_recipe(row["group"])
+            meant = stages * options.seconds * len(row["steps"]) / len(recipe.stages)
+            if abs(row["logged_seconds"] / meant - 1) > _UNEQUAL:
+                yield (
+                    f"**Not equal time**: {row['row']} took {row['logged_seconds']:.0f} s by the clock where "
+                    f"{meant:.0f} were meant, since the machine was busier or idler when its steps were timed. Measure "
+                    "again in another --out, on a quiet machine"
+                )
+
+
 def chosen_line(data: Data, lines: dict[str, Line], options: argparse.Namespace) -> tuple[Line, list[str]]:
     """What the inner folds of each test fold choose, R@1 and probe each for itself, and in words which that is.
 
@@ -205,7 +220,7 @@ def document(data: Data, options: argparse.Namespace) -> dict[str, Any]:
         "videos": len(queries),
         "sources": len(set(queries.values())),
         "rows": rows,
-        "notes": notes,
+        "notes": [*notes, *unequal_times(rows, options)],
     }
 
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -127,13 +128,16 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
         told, tell = os.pipe()
         between = os.fork()
         if not between:
-            child = os.fork()
+            parent, child = os.getpid(), os.fork()
             if child:
                 os.write(tell, str(child).encode())
                 os._exit(0)
+            connection.detach()  # its number goes to some file of the program
             for number, file in enumerate(files):
                 os.dup2(file, number)
             os.closerange(3, 256)
+            while os.getppid() == parent:
+                time.sleep(0.001)  # or it would still be the child of a process that is about to end
             request: dict[str, Any] = json.loads(message)
             return request
         os.waitpid(between, 0)  # by now the child has another parent

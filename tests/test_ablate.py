@@ -205,6 +205,24 @@ def test_the_time_of_a_step_is_that_behind_the_first_and_not_of_checkpoints(abla
     assert ablate["ablate_jobs"]._first_and_later(times) == [2, 1]
 
 
+def test_a_row_that_took_another_time_than_was_meant_is_named(ablate: dict[str, ModuleType]) -> None:
+    def row(name: str, seconds: float, steps: int = 1) -> dict[str, Any]:
+        return {"row": name, "group": name, "logged_seconds": seconds, "steps": dict.fromkeys("abcd"[:steps], 9)}
+
+    options = Namespace(steps=None, seconds=25.0, variants=["contrast", "both", "contrast-all"])
+    rows = [
+        row("contrast", 16),
+        row("both", 29),
+        row("contrast-all", 100, steps=4),
+        {"row": "chance", "group": "chance"},
+    ]
+    notes = list(ablate["ablate_table"].unequal_times(rows, options))
+    assert len(notes) == 1
+    assert "contrast took 16 s by the clock where 25 were meant" in notes[0]
+    options.steps = 0.5
+    assert not list(ablate["ablate_table"].unequal_times(rows, options))
+
+
 def test_equal_values_share_their_rank(ablate: dict[str, ModuleType]) -> None:
     correlation = ablate["ablate_table"].rank_correlation
     assert correlation([1, 2, 3], [10, 100, 1000]) == pytest.approx(1)

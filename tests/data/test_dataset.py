@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vicc.data.dataset import ClipDataset, load_view, sample_rng
+from vicc.data.frame_reader import FrameReader
 from vicc.data.loader import collate
 from vicc.data.store import Store
 from vicc.device import choose_precision
@@ -35,7 +36,7 @@ def store(store_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def make_dataset(store: Store, **changes: Any) -> ClipDataset:
+def make_dataset(store: FrameReader, **changes: Any) -> ClipDataset:
     options: dict[str, Any] = {
         "streams": ("rgb", "flow"),
         "num_views": 2,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import write_frames
+from tests.data import test_dataset
 from vicc.data.dataset import ClipDataset, load_view, sample_rng
 from vicc.data.frame_reader import FrameReader
 from vicc.data.loader import ClipLoader, EpochBatches
@@ -77,18 +78,7 @@ def video_of(reader: FrameReader, name: str) -> Video:
 
 
 def make_dataset(reader: FrameReader, **changes: Any) -> ClipDataset:
-    options: dict[str, Any] = {
-        "streams": ("rgb", "flow"),
-        "num_views": 2,
-        "clip_frames": 6,
-        "stride": 1,
-        "size": 24,
-        "distance": "any",
-        "augmentation": PLAIN,
-        "seed": 7,
-        "crop": "motion",
-    }
-    return ClipDataset(reader, changes.pop("videos", reader.videos), **{**options, **changes})
+    return test_dataset.make_dataset(reader, **{"augmentation": PLAIN, "crop": "motion", **changes})
 
 
 # --- boxes -----------------------------------------------------------------------------------------------------------

@@ -153,8 +153,7 @@ class TrainingConfig(Settings):
     """Folder of the run: checkpoints, logs, results."""
     store: ExistingStore | None = None
     """Store made by `vicc prepare`; give this, or --videos. One behind a URL is copied to
-    VICC_CACHE (default:
-    ~/.cache/vicc), once.
+    VICC_CACHE (by default ~/.cache/vicc), once.
     """
     videos: ExistingVideos | None = None
     """Folder of videos, in place of a store: they are decoded and DIS flow is computed while
