@@ -196,6 +196,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return page(tmp_path_factory.mktemp("whole"), RESULT, stages=4)
 
 
+def test_the_page_says_once_how_its_stages_learn(whole: Page) -> None:
+    text = " ".join(whole.html.split())
+    assert text.count("sorting every clip into one of K prototypes") == 1
+    assert "The share of prototypes used is counted in each batch" in text
+    assert "those of the same video" not in text, "that is the contrast term, which these stages have not"
+
+
 def test_the_page_refers_to_nothing_outside_itself(whole: Page) -> None:
     targets = [
         value or ""

@@ -57,6 +57,10 @@ def test_it_is_measured_shown_and_compared(
     page = (tmp_path / "page.html").read_text()
     assert "ln of the keys compared = 2.83" in page  # flow-1: 2 * 4 views - itself + 10 of the memory
     assert "ln of the keys compared = 2.64" in page  # rgb-2: 4 views of the teacher + 10 of the memory
+    assert "An encoder learns by finding, among the clips of many videos, those of the same video." in page
+    assert "One that is taught finds them among clips as the other stream&#39;s encoder describes them." in page
+    for words in ("sorting every clip", "The share of prototypes used", "Loss, use of the prototypes"):
+        assert words not in page
     capsys.readouterr()
     assert main(["runs", str(run.parent), "--out", str(tmp_path / "runs.png"), "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)

@@ -120,6 +120,12 @@ class MethodSettings:
         """What `chance_loss` is, in a few words, such as "ln K"."""
         return ""
 
+    def how_it_learns(self) -> tuple[str, ...]:
+        """For readers of a run's page: sentences that say what the loss asks for; empty where there
+        is nothing to say.
+        """
+        return ()
+
     def small_resolutions(self) -> tuple[tuple[int, int], ...]:
         """(views, pixels) of each group of smaller views, for instance ((4, 96),)."""
         return ()
@@ -268,6 +274,17 @@ class SingleStreamSettings(MethodSettings):
         terms = ((self.swap_weight, "ln K"), (self.contrast_weight, "ln of the keys compared"))
         return " + ".join(name if weight == 1 else f"{weight:g} {name}" for weight, name in terms if weight)
 
+    def how_it_learns(self) -> tuple[str, ...]:
+        swapped = (
+            "An encoder learns by sorting every clip into one of K prototypes (cluster centres, learned too) and "
+            "predicting, from one clip of a video, where another clip of it was put."
+        )
+        return (swapped,) * (self.swap_weight > 0) + (self._contrast_in_words(),) * (self.contrast_weight > 0)
+
+    def _contrast_in_words(self) -> str:
+        also = "It also" if self.swap_weight else "An encoder"
+        return f"{also} learns by finding, among the clips of many videos, those of the same video."
+
     def _num_small_views(self) -> int:
         return sum(count for count, _ in self.small_resolutions())
 
@@ -306,6 +323,10 @@ class CrossStreamSettings(SingleStreamSettings):
     def _contrast_at_chance(self, batch_size: int) -> float:
         return math.log(batch_size + self.contrast_memory)
 
+    def _contrast_in_words(self) -> str:
+        also = "also " if self.swap_weight else ""
+        return f"One that is taught {also}finds them among clips as the other stream's encoder describes them."
+
 
 @dataclass(frozen=True)
 class InfoNCESettings(MethodSettings):
@@ -340,6 +361,9 @@ class InfoNCESettings(MethodSettings):
     @property
     def chance_name(self) -> str:
         return "ln of the keys compared"
+
+    def how_it_learns(self) -> tuple[str, ...]:
+        return ("An encoder learns by finding the clips that belong to its own among those of many videos.",)
 
     def queue_rows(self) -> int:
         return self.queue_length

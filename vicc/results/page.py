@@ -188,6 +188,9 @@ def write_report(config: ReportConfig) -> Path:
         ],
         notes={row.name: _note(row, recipe) for row in result.rows},
         stages=_stages(run),
+        # Stages of one method say the same.
+        how_it_learns=dict.fromkeys(words for stage in run.stages for words in stage.settings.how_it_learns()),
+        has_prototypes=any(stage.settings.prototype_heads() for stage in run.stages),
         curves=USE.values(),
         main_row=main_row,
         fused=any(row.name == main_row and row.kind == "fused" for row in result.rows),
@@ -460,13 +463,13 @@ def _chance_text(stage: Stage, chance: float | None) -> str:
 def _draw_curves(
     stage: Stage, log: list[dict[str, Any]], loss_limits: tuple[float, float], *, batch_size: int, processes: int
 ) -> str:
-    """Loss, use of the prototypes and learning rate of a stage, as an SVG image."""
+    """Loss, use of the prototypes if it has some, and learning rate of a stage, as an SVG image."""
     figure = curves_figure(
         stage,
         log,
         batch_size=batch_size,
         processes=processes,
-        panels=("loss", "use", "rate"),
+        panels=("loss", "use", "rate") if stage.settings.prototype_heads() else ("loss", "rate"),
         loss_limits=loss_limits,
     )
     return _data_uri("image/svg+xml", curves_svg(figure, salt=stage.name))
